@@ -1,0 +1,95 @@
+"""offline_vi: offline reinforcement learning centred on a generative behaviour model.
+
+Everything public is importable from here, lazily: ``import offline_vi`` imports neither torch nor gymnasium.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Batch": "types",
+    "Metrics": "types",
+    "Spec": "types",
+    "Task": "types",
+    "OfflineVIError": "errors",
+    "Normalizer": "data",
+    "Provenance": "data",
+    "Sampler": "data",
+    "Transitions": "data",
+    "Algorithm": "algorithm",
+    "Jointly": "algorithm",
+    "OnlineAlgorithm": "algorithm",
+    "Policy": "algorithm",
+    "StatefulPolicy": "algorithm",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
+    "History": "training",
+    "fit": "training",
+    "fit_behavior": "training",
+    "RunDirectory": "checkpoint",
+}
+_MODULES = (
+    "algorithm",
+    "algorithms",
+    "behavior",
+    "bounds",
+    "checkpoint",
+    "data",
+    "datasets",
+    "distributions",
+    "equations",
+    "errors",
+    "evaluation",
+    "latent",
+    "nets",
+    "posterior",
+    "training",
+    "types",
+)
+
+__all__ = ["__version__", *sorted(_HOME), *_MODULES]
+
+if TYPE_CHECKING:
+    from offline_vi import (
+        algorithm,
+        algorithms,
+        behavior,
+        bounds,
+        checkpoint,
+        data,
+        datasets,
+        distributions,
+        equations,
+        errors,
+        evaluation,
+        latent,
+        nets,
+        posterior,
+        training,
+        types,
+    )
+    from offline_vi.algorithm import Algorithm, Jointly, OnlineAlgorithm, Policy, StatefulPolicy
+    from offline_vi.checkpoint import RunDirectory
+    from offline_vi.data import Normalizer, Provenance, Sampler, Transitions
+    from offline_vi.errors import OfflineVIError
+    from offline_vi.evaluation import Evaluation, evaluate
+    from offline_vi.training import History, fit, fit_behavior
+    from offline_vi.types import Batch, Metrics, Spec, Task
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"offline_vi.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"offline_vi.{name}")
+    raise AttributeError(f"module 'offline_vi' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,132 @@
+"""What every algorithm is: a policy with an `update`, and a whole checkpoint of itself."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+from typing import Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from offline_vi.behavior.base import BehaviorModel
+from offline_vi.errors import CheckpointCorruptError
+from offline_vi.types import Batch, Metrics
+
+
+class Policy(Protocol):
+    """Maps observations (B, O) to actions (B, A) in [-1, 1]."""
+
+    def act(self, obs: Tensor) -> Tensor: ...
+
+
+class StatefulPolicy(Policy, Protocol):
+    """A policy with memory (planners, recurrent policies)."""
+
+    def reset(self, first: Tensor) -> None:
+        """Forget the rows where ``first`` (B,) is True: their episodes begin."""
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of ``optimizer`` down ``loss``, a scalar or one value per seed (summed).
+
+    Gradients reach the optimiser's own parameters and nothing else: no network is trained by accident through another
+    one's loss, and no gradient is computed that nobody uses.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.zero_grad(set_to_none=True)
+    loss.sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+class Algorithm(nn.Module, abc.ABC):
+    """An offline algorithm. ``update`` only orders the `descend` calls; every loss is a method."""
+
+    @abc.abstractmethod
+    def update(self, batch: Batch) -> Metrics:
+        """One training step; returns detached metrics."""
+
+    @abc.abstractmethod
+    def act(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A) in [-1, 1], under no_grad."""
+
+    @final
+    def _optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, torch.optim.Optimizer):
+                    yield f"{prefix}.{name}" if prefix else name, value
+
+    @final
+    @torch.no_grad()
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of all tensors that make the algorithm what it is: parameters and buffers under their module names,
+        optimiser state as ``critic_opt.0.exp_avg`` (number of the parameter, name of the moment)."""
+        tensors = dict(self.named_parameters()) | dict(self.named_buffers())
+        for name, optimizer in self._optimizers():
+            for number, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+    @final
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a `snapshot`, copying every tensor.
+
+        Raises CheckpointCorruptError where names or shapes are not those of this algorithm.
+        """
+        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        optimizers = dict(self._optimizers())
+        moments: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers}
+        rest = dict(tensors)
+        for name, tensor in own.items():
+            saved = rest.pop(name, None)
+            if saved is None or saved.shape != tensor.shape:
+                found = "missing" if saved is None else f"of shape {tuple(saved.shape)}"
+                raise CheckpointCorruptError(
+                    f"the checkpoint's {name} is {found}, expected {tuple(tensor.shape)}",
+                    "the checkpoint belongs to another configuration",
+                )
+            tensor.copy_(saved)
+        for key, value in rest.items():
+            owner, _, tail = key.rpartition(".")
+            owner, _, number = owner.rpartition(".")
+            if owner not in moments or not number.isdigit():
+                raise CheckpointCorruptError(
+                    f"the checkpoint holds {key}, which this algorithm has not",
+                    "the checkpoint belongs to another configuration",
+                )
+            moments[owner].setdefault(int(number), {})[tail] = value.clone()
+        for name, optimizer in optimizers.items():
+            state = optimizer.state_dict()
+            state["state"] = moments[name]
+            optimizer.load_state_dict(state)  # aliases what it is given: hence the clones above
+
+
+class OnlineAlgorithm(Algorithm):
+    """An algorithm that also collects its own data."""
+
+    @abc.abstractmethod
+    def explore(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A): the action to take while collecting."""
+
+
+class Jointly(Algorithm):
+    """One step of the behaviour model, then one of the algorithm: BCQ's published order of training.
+
+    ``behavior`` is the model that the algorithm samples from, not a `Decoded` view of it. Adam with ``lr`` (BCQ: 1e-3).
+    """
+
+    def __init__(self, behavior: BehaviorModel, algorithm: Algorithm, lr: float = 1e-3) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+        self.behavior = behavior
+        self.behavior_opt = torch.optim.Adam(behavior.parameters(), lr=lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        loss, metrics = self.behavior.loss(batch.obs, batch.action)
+        descend(self.behavior_opt, loss)
+        return metrics | self.algorithm.update(batch)
+
+    def act(self, obs: Tensor) -> Tensor:
+        return self.algorithm.act(obs)

@@ -1,0 +1,74 @@
+"""What a behaviour model can do, as types. The type of an algorithm's ``behavior`` argument says what plugs in.
+
+A model never clips its latents: BCQ's 0.5 belongs to `Decoded`, so that one fitted model serves BCQ (clipped), EMaQ
+(not) and SPOT (density) at once.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor, nn
+
+from offline_vi.types import Metrics, Spec
+
+
+class BehaviorModel(nn.Module, abc.ABC):
+    """pi_beta(a|s) fitted to data: can be trained and sampled."""
+
+    spec: Spec
+
+    @abc.abstractmethod
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        """(B, O), (B, A) -> a scalar in nats, ready for backward, and detached metrics."""
+
+    @abc.abstractmethod
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        """(B, O) -> (N, B, A) in [-1, 1], from the very density that ``log_prob`` describes where there is one."""
+
+
+class LatentModel(BehaviorModel):
+    """Noise in, action out."""
+
+    latent_dim: int
+
+    @abc.abstractmethod
+    def decode(self, obs: Tensor, z: Tensor) -> Tensor:
+        """(B, O), (..., B, Z) -> (..., B, A); z in noise coordinates, standard normal a priori; differentiable."""
+
+
+class DensityModel(BehaviorModel):
+    """A log-density of actions."""
+
+    @abc.abstractmethod
+    def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
+        """(B, O), (B, A) -> (B,) nats, of actions in [-1, 1]; exact where possible, else a lower bound (IWAE with
+        ``num_samples``); differentiable in the action."""
+
+
+class UnsquashedModel(BehaviorModel):
+    """Samples before the tanh (BEAR's MMD compares those)."""
+
+    @abc.abstractmethod
+    def sample_unsquashed(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        """(B, O) -> (N, B, A), unbounded."""
+
+
+class Decoded(BehaviorModel):
+    """Decoder means at clipped prior noise: what BCQ and BEAR call sampling (Fujimoto et al. 2019, z ~ N(0, 1) clipped
+    to [-0.5, 0.5]). ``noise_clip=float("inf")`` decodes unclipped noise."""
+
+    def __init__(self, model: LatentModel, noise_clip: float = 0.5) -> None:
+        super().__init__()
+        self.model = model
+        self.noise_clip = noise_clip
+        self.spec = model.spec
+
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        return self.model.loss(obs, action)
+
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        shape = (num_samples, *obs.shape[:-1], self.model.latent_dim)
+        noise = torch.randn(shape, device=obs.device, dtype=obs.dtype).clamp(-self.noise_clip, self.noise_clip)
+        return self.model.decode(obs, noise)

@@ -1,0 +1,193 @@
+"""Expected failures: one class per thing a user can do about it.
+
+Each carries the exit code of the command and a hint. The command prints ``error: MESSAGE`` and ``hint: HINT`` and
+shows no traceback; anything that is not an `OfflineVIError` is a bug of ours.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OfflineVIError(Exception):
+    """Base of every expected failure. ``hint`` is one line that says what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+# ------------------------------------------------------------------ the call is wrong
+
+
+class UsageError(OfflineVIError):
+    """An unknown verb, algorithm, model, data set or an impossible combination of flags."""
+
+    exit_code = 2
+
+
+class ConfigError(OfflineVIError):
+    """A configuration file or a hyper-parameter cannot be used."""
+
+    exit_code = 78
+
+
+class CapabilityError(ConfigError):
+    """An algorithm was given a behaviour model of the wrong type."""
+
+
+# ------------------------------------------------------------------ the data are wrong
+
+
+class DataError(OfflineVIError):
+    """The data set cannot be used as it is."""
+
+    exit_code = 65
+
+
+class DatasetCorruptError(DataError):
+    """A file is truncated, damaged or does not have the expected hash: get it again."""
+
+
+class UnsafeDatasetError(DataError):
+    """A file asks for something that a data set has no business with: do not open it."""
+
+
+class DatasetFormatError(DataError):
+    """Keys, shapes or types are not those of a data set: convert it."""
+
+
+class DatasetTooLargeError(DataError):
+    """A file declares more than the memory budget or than its size can hold: raise the budget or distrust it."""
+
+
+class NonFiniteDataError(DataError):
+    """NaN or infinity in the data: drop the episodes (``--on-nonfinite drop-episode``)."""
+
+
+class ActionRangeError(DataError):
+    """Actions outside [-1, 1]: choose ``--action-range clip`` or ``data``."""
+
+
+class EmptyDatasetError(DataError):
+    """No transition is left."""
+
+
+class SpaceMismatchError(DataError):
+    """Observation or action space of data set, model and environment disagree."""
+
+
+class MissingInputError(OfflineVIError):
+    """A file, a run or a data set is not there."""
+
+    exit_code = 66
+
+
+# ------------------------------------------------------------------ the machine lacks something
+
+
+class MissingDependencyError(OfflineVIError):
+    """An optional package is missing: install the extra that the hint names."""
+
+    exit_code = 69
+
+
+class OfflineError(OfflineVIError):
+    """The network is needed and cannot be reached: put the file where the hint says."""
+
+    exit_code = 69
+
+
+class OutOfMemoryError(OfflineVIError):
+    """Memory ran out: a smaller batch, another device."""
+
+    exit_code = 71
+
+
+# ------------------------------------------------------------------ training and evaluation
+
+
+class NonFiniteLossError(OfflineVIError):
+    """A loss became NaN or infinite: lower the learning rate, look at the dumped batch."""
+
+    exit_code = 70
+
+
+class EnvError(OfflineVIError):
+    """An environment returned something impossible, or the policy gave it such an action."""
+
+    exit_code = 70
+
+
+class EvaluationError(OfflineVIError):
+    """An evaluation could not be finished."""
+
+    exit_code = 70
+
+
+# ------------------------------------------------------------------ runs and checkpoints
+
+
+class RunExistsError(OfflineVIError):
+    """The run directory is in use already: ``--resume`` or ``--overwrite``."""
+
+    exit_code = 73
+
+
+class OutputDirError(OfflineVIError):
+    """The output directory cannot be created or written."""
+
+    exit_code = 73
+
+
+class CheckpointWriteError(OfflineVIError):
+    """A checkpoint could not be written (disk full); the one before it is intact."""
+
+    exit_code = 74
+
+
+class RunLockedError(OfflineVIError):
+    """Another process works in this run directory."""
+
+    exit_code = 75
+
+
+class CheckpointCorruptError(OfflineVIError):
+    """A checkpoint's files do not match its manifest."""
+
+    exit_code = 65
+
+
+class UnsafeCheckpointError(OfflineVIError):
+    """A file that could run code (pickle) was offered as a checkpoint: refused."""
+
+    exit_code = 65
+
+
+class NoCheckpointError(MissingInputError):
+    """The run directory holds no complete checkpoint."""
+
+
+# ------------------------------------------------------------------ warnings: counted, never silent
+
+
+class OfflineVIWarning(UserWarning):
+    """Base of the library's warnings."""
+
+
+class DataWarning(OfflineVIWarning):
+    """The data were repaired or are known to be odd; the message counts what was touched."""
+
+
+class DeterminismWarning(OfflineVIWarning):
+    """A resumed run will not be bit-identical: threads, device or versions changed."""
+
+
+class CheckpointWarning(OfflineVIWarning):
+    """A damaged checkpoint was passed over."""
+
+
+class EvaluationWarning(OfflineVIWarning):
+    """Something odd in an evaluation: actions outside the box, failed episodes."""

@@ -1,0 +1,114 @@
+"""The shape letters and the plain records that every floor of the library shares.
+
+Shapes
+------
+**B** batch, **N** samples, **O** observation, **A** action, **Z** latent, **E** ensemble, **S** seeds.
+Samples come first, as in `torch.distributions`: z (N, B, Z), actions (N, B, A), Q-values (E, N, B); a (B, C) context
+broadcasts against them. Log-probabilities are in nats, summed over event dimensions: (N, B) or (B,).
+Actions inside the library live in [-1, 1]^A; a `Task` maps them to the environment's box.
+``terminated`` means *do not bootstrap*; a time limit is not an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Metrics = dict[str, Tensor]
+"""Detached 0-d tensors named "part/what"; ``.item()`` is called only by the training loop, when it logs."""
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+class Batch(NamedTuple):
+    """Transitions (s, a, r, s', terminated) as tensors on one device."""
+
+    obs: Tensor  # (B, O)
+    action: Tensor  # (B, A), in [-1, 1]
+    reward: Tensor  # (B,)
+    next_obs: Tensor  # (B, O)
+    terminated: Tensor  # (B,), 1.0 where the task ended; a time limit is not an end
+    index: Tensor  # (B,), int64 row numbers in the data set: what the candidate bank reads
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a model or an algorithm is built from: the shapes of one data set."""
+
+    obs_shape: tuple[int, ...]
+    action_dim: int
+    obs_dtype: str = "float32"
+    discrete: bool = False  # a discrete action is one-hot (B, A)
+
+    @property
+    def obs_dim(self) -> int:
+        """Length of a vector observation O. Raises ValueError where O is a shape (images)."""
+        if len(self.obs_shape) != 1:
+            raise ValueError(f"observations of shape {self.obs_shape} have no single dimension")
+        return self.obs_shape[0]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Spec:
+        return cls(**{**record, "obs_shape": tuple(record["obs_shape"])})
+
+
+@dataclass(frozen=True)
+class Task:
+    """The environment that a data set's policies are scored on, and how its scores are normalised.
+
+    ``action_low`` and ``action_high`` are the environment's values that -1 and +1 stand for; they need not be the
+    bounds of its box (``--action-range data`` uses the range of the data).
+    """
+
+    env_id: str  # a gymnasium id
+    action_low: tuple[float, ...]  # (A,)
+    action_high: tuple[float, ...]  # (A,)
+    kwargs: dict[str, Any] = field(default_factory=dict)  # for gymnasium.make, JSON values only
+    name: str = ""  # the data set's name, for tables
+    ref_min: float | None = None  # return of a random policy (score 0)
+    ref_max: float | None = None  # return of an expert policy (score 100)
+    max_episode_steps: int | None = None  # where it differs from the environment's own limit
+    obs_key: str | None = None  # which entry of a Dict observation is the observation
+    note: str = ""  # what a reader of a score must know, e.g. that data and simulator are of different versions
+
+    def to_env(self, action: FloatArray) -> FloatArray:
+        """Map (..., A) from [-1, 1] to the environment's units."""
+        low, high = np.asarray(self.action_low, np.float64), np.asarray(self.action_high, np.float64)
+        return np.asarray(low + (action.astype(np.float64) + 1.0) * 0.5 * (high - low), np.float32)
+
+    def from_env(self, action: FloatArray) -> FloatArray:
+        """Map (..., A) from the environment's units to [-1, 1]; exact where the units agree already."""
+        low, high = np.asarray(self.action_low, np.float64), np.asarray(self.action_high, np.float64)
+        if (low == -1.0).all() and (high == 1.0).all():
+            return np.asarray(action, np.float32)
+        return np.asarray((action.astype(np.float64) - low) / (high - low) * 2.0 - 1.0, np.float32)
+
+    @property
+    def log_jacobian(self) -> float:
+        """log |d library action / d environment action| in nats: add it to a library log-density to get the density
+        in the environment's units."""
+        low, high = np.asarray(self.action_low, np.float64), np.asarray(self.action_high, np.float64)
+        return float(np.log(2.0 / (high - low)).sum())
+
+    def normalized(self, returns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """D4RL scores x 100 of undiscounted episode returns; NaN where the task has no reference scores."""
+        if self.ref_min is None or self.ref_max is None:
+            return np.full_like(returns, np.nan, dtype=np.float64)
+        return 100.0 * (np.asarray(returns, np.float64) - self.ref_min) / (self.ref_max - self.ref_min)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Task:
+        bounds = {key: tuple(record[key]) for key in ("action_low", "action_high")}
+        return cls(**{**record, **bounds})

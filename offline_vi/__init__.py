@@ -51,7 +51,45 @@ _MODULES = (
     "types",
 )
 
-__all__ = ["__version__", *sorted(_HOME), *_MODULES]
+__all__ = [
+    "Algorithm",
+    "Batch",
+    "Evaluation",
+    "History",
+    "Jointly",
+    "Metrics",
+    "Normalizer",
+    "OfflineVIError",
+    "OnlineAlgorithm",
+    "Policy",
+    "Provenance",
+    "RunDirectory",
+    "Sampler",
+    "Spec",
+    "StatefulPolicy",
+    "Task",
+    "Transitions",
+    "__version__",
+    "algorithm",
+    "algorithms",
+    "behavior",
+    "bounds",
+    "checkpoint",
+    "data",
+    "datasets",
+    "distributions",
+    "equations",
+    "errors",
+    "evaluate",
+    "evaluation",
+    "fit",
+    "fit_behavior",
+    "latent",
+    "nets",
+    "posterior",
+    "training",
+    "types",
+]
 
 if TYPE_CHECKING:
     from offline_vi import (

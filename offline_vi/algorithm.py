@@ -42,6 +42,8 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 class Algorithm(nn.Module, abc.ABC):
     """An offline algorithm. ``update`` only orders the `descend` calls; every loss is a method."""
 
+    batch_size: int  # transitions per step, from the algorithm's configuration
+
     @abc.abstractmethod
     def update(self, batch: Batch) -> Metrics:
         """One training step; returns detached metrics."""
@@ -114,14 +116,16 @@ class OnlineAlgorithm(Algorithm):
 class Jointly(Algorithm):
     """One step of the behaviour model, then one of the algorithm: BCQ's published order of training.
 
-    ``behavior`` is the model that the algorithm samples from, not a `Decoded` view of it. Adam with ``lr`` (BCQ: 1e-3).
+    ``behavior`` is the model that the algorithm samples from, not a `Decoded` view of it. Adam with ``lr`` and ``eps``;
+    a loss that is c times another one's takes the same steps with c times its eps.
     """
 
-    def __init__(self, behavior: BehaviorModel, algorithm: Algorithm, lr: float = 1e-3) -> None:
+    def __init__(self, behavior: BehaviorModel, algorithm: Algorithm, lr: float = 1e-3, eps: float = 1e-8) -> None:
         super().__init__()
         self.algorithm = algorithm
         self.behavior = behavior
-        self.behavior_opt = torch.optim.Adam(behavior.parameters(), lr=lr)
+        self.batch_size = algorithm.batch_size
+        self.behavior_opt = torch.optim.Adam(behavior.parameters(), lr=lr, eps=eps)
 
     def update(self, batch: Batch) -> Metrics:
         loss, metrics = self.behavior.loss(batch.obs, batch.action)

@@ -6,17 +6,36 @@ belongs to another episode, whatever the reason).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offline_vi.errors import EmptyDatasetError, SpaceMismatchError
+from offline_vi.errors import (
+    ActionRangeError,
+    DatasetFormatError,
+    DataWarning,
+    EmptyDatasetError,
+    NonFiniteDataError,
+    SpaceMismatchError,
+    UsageError,
+)
 from offline_vi.types import Batch, BoolArray, FloatArray, Spec, Task
+
+IntArray = NDArray[np.int64]
+RowMode = Literal["d4rl", "strict"]
+ActionRange = Literal["error", "clip", "data"]
+OnNonfinite = Literal["error", "drop-episode"]
+
+LOG_PROB_KEY = "infos/action_log_probs"
+REQUIRED_KEYS = ("observations", "actions", "rewards", "terminals")
+ACTION_TOLERANCE = np.float32(1.0 + 1e-3)  # actions this large are taken for rounding and clipped
+ROUNDING_TOLERANCE = 1e-4  # conversions to float32 that move a value further are reported
 
 
 @dataclass(frozen=True)
@@ -26,7 +45,7 @@ class Provenance:
     name: str  # data set name or file stem
     paths: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()  # of each file
-    rows: str = "d4rl"  # "d4rl" (rows of d4rl.qlearning_dataset) or "strict"
+    rows: RowMode = "d4rl"  # "d4rl": rows of d4rl.qlearning_dataset; "strict": see `Transitions.from_d4rl`
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,69 @@ class Transitions:
     def __post_init__(self) -> None:
         if len(self) == 0:
             raise EmptyDatasetError(f"{self.source.name}: no transition is left", "check the file with `data check`")
+
+    @classmethod
+    def from_d4rl(
+        cls,
+        dataset: Mapping[str, NDArray[Any]],
+        *,
+        rows: RowMode = "d4rl",
+        task: Task | None = None,
+        action_range: ActionRange = "error",
+        on_nonfinite: OnNonfinite = "error",
+        max_episode_steps: int | None = None,
+        source: Provenance | None = None,
+    ) -> Transitions:
+        """Columns in D4RL's layout, N rows in the order of collection.
+
+        Keys: observations (N, O), actions (N, A) in the environment's units, rewards (N,), terminals (N,); optional
+        timeouts (N,), next_observations (N, O) and infos/action_log_probs (N,) in nats. Columns of shape (N, 1) stand
+        for (N,). Real, integer and boolean types of any width and byte order become float32.
+
+        ``rows`` says which rows become transitions:
+
+        - "d4rl": those of ``d4rl.qlearning_dataset``, bit for bit: next_obs is the following row's observation, rows
+          with a timeout and the last row are dropped, next_observations is not read.
+        - "strict": no next_obs comes from another episode. With next_observations every row is kept. Without it, rows
+          whose next state is unknown (timeouts that are not terminal, the last row) are dropped, and the next_obs of a
+          terminal row, which nothing may read, is its own observation.
+
+        ``task`` gives the action bounds (without it: [-1, 1]) and, where there are no timeouts, the episode length
+        unless ``max_episode_steps`` does. ``action_range`` says what happens to actions outside the bounds: "error"
+        (up to 1e-3 is clipped), "clip", or "data", which maps the range of the data to [-1, 1] and keeps the map in
+        the task; log-probabilities follow the map. ``on_nonfinite="drop-episode"`` leaves out episodes with NaN or
+        infinities. Rows and episodes in messages count from 0. Everything repaired is counted in a DataWarning.
+
+        Raises DatasetFormatError (keys, shapes, types, unknown episode length), NonFiniteDataError, ActionRangeError,
+        SpaceMismatchError (action dimension of task and data), EmptyDatasetError, UsageError.
+        """
+        _check_choice("rows", rows, ("d4rl", "strict"))
+        _check_choice("action_range", action_range, ("error", "clip", "data"))
+        _check_choice("on_nonfinite", on_nonfinite, ("error", "drop-episode"))
+        source = replace(source or Provenance("arrays"), rows=rows)
+        limit = max_episode_steps
+        if limit is None and task is not None:
+            limit = task.max_episode_steps
+        if limit is not None and limit < 1:
+            raise UsageError(f"max_episode_steps is {limit}", "an episode has at least one step")
+
+        columns = _read_columns(dataset, rows, limit, source.name)
+        columns = _finite_episodes(columns, on_nonfinite, source.name)
+        _warn_of_double_ends(columns, rows, source.name)
+        action, task, log_prob = _library_actions(columns, task, action_range, source.name)
+        kept, next_obs, episode_end = (_d4rl_rows if rows == "d4rl" else _strict_rows)(columns)
+        return cls(
+            obs=columns.obs[kept],
+            action=action[kept],
+            reward=columns.reward[kept],
+            next_obs=next_obs,
+            terminated=columns.terminal[kept],
+            episode_end=episode_end,
+            spec=Spec(columns.obs.shape[1:], columns.action.shape[1]),
+            task=task,
+            behavior_log_prob=None if log_prob is None else log_prob[kept],
+            source=source,
+        )
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -140,6 +222,268 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
     )
 
 
+# ------------------------------------------------------------------ from D4RL's columns to transitions
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """D4RL's columns after the checks of names, shapes and types: N rows in the order of collection."""
+
+    obs: FloatArray  # (N, O)
+    action: FloatArray  # (N, A), in the environment's units
+    reward: FloatArray  # (N,)
+    terminal: BoolArray  # (N,)
+    timeout: BoolArray  # (N,)
+    next_obs: FloatArray | None  # (N, O), None where the file has none or nobody reads it
+    log_prob: FloatArray | None  # (N,) nats, of actions in the environment's units
+
+    @property
+    def episode(self) -> IntArray:
+        """(N,) the number of each row's episode, from 0."""
+        return np.concatenate([[0], np.cumsum(self.terminal | self.timeout)[:-1]])
+
+    def select(self, rows: BoolArray) -> _Columns:
+        return _Columns(
+            self.obs[rows],
+            self.action[rows],
+            self.reward[rows],
+            self.terminal[rows],
+            self.timeout[rows],
+            None if self.next_obs is None else self.next_obs[rows],
+            None if self.log_prob is None else self.log_prob[rows],
+        )
+
+
+class _Rows(NamedTuple):
+    """Which R of the N rows become transitions."""
+
+    kept: IntArray  # (R,) row numbers
+    next_obs: FloatArray  # (R, O)
+    episode_end: BoolArray  # (R,)
+
+
+def _d4rl_rows(columns: _Columns) -> _Rows:
+    """The rows of ``d4rl.qlearning_dataset(terminate_on_end=False)`` (d4rl 1.1, d4rl/__init__.py)."""
+    kept = np.flatnonzero(~columns.timeout[:-1])
+    episode_end = columns.terminal[kept] | columns.timeout[kept + 1]  # the row after the last kept one was dropped
+    episode_end[-1:] = True
+    return _Rows(kept, columns.obs[kept + 1], episode_end)
+
+
+def _strict_rows(columns: _Columns) -> _Rows:
+    """Every row whose next observation is known or, being terminal, is not needed."""
+    if columns.next_obs is not None:
+        episode_end = columns.terminal | columns.timeout
+        episode_end[-1:] = True
+        return _Rows(np.arange(len(columns.reward)), columns.next_obs, episode_end)
+    cut = columns.timeout & ~columns.terminal
+    kept = np.flatnonzero(~cut[:-1])
+    terminal = columns.terminal[kept]
+    episode_end = terminal | cut[kept + 1]
+    episode_end[-1:] = True
+    return _Rows(kept, columns.obs[np.where(terminal, kept, kept + 1)], episode_end)
+
+
+def _read_columns(dataset: Mapping[str, NDArray[Any]], rows: RowMode, limit: int | None, name: str) -> _Columns:
+    missing = [key for key in REQUIRED_KEYS if key not in dataset]
+    if missing:
+        raise DatasetFormatError(
+            f"{name}: {', '.join(map(repr, missing))} missing", f"a data set has the keys {', '.join(REQUIRED_KEYS)}"
+        )
+    obs = _real_column(dataset, "observations", 2, name)
+    action = _real_column(dataset, "actions", 2, name)
+    reward = _real_column(dataset, "rewards", 1, name)
+    terminal = _flag_column(dataset, "terminals", name)
+    # D4RL ignores next_observations: in its mode nothing may depend on them, not even the search for NaN
+    use_next = rows == "strict" and "next_observations" in dataset
+    next_obs = _real_column(dataset, "next_observations", 2, name) if use_next else None
+    log_prob = _real_column(dataset, LOG_PROB_KEY, 1, name) if LOG_PROB_KEY in dataset else None
+    timeout = _flag_column(dataset, "timeouts", name) if "timeouts" in dataset else None
+
+    named = {
+        "actions": action,
+        "rewards": reward,
+        "terminals": terminal,
+        "timeouts": timeout,
+        "next_observations": next_obs,
+        LOG_PROB_KEY: log_prob,
+    }
+    for key, column in named.items():
+        if column is not None and len(column) != len(obs):
+            raise DatasetFormatError(
+                f"{name}: '{key}' has {len(column)} rows, 'observations' {len(obs)}", "the file was cut or joined badly"
+            )
+    if next_obs is not None and next_obs.shape != obs.shape:
+        raise DatasetFormatError(
+            f"{name}: 'next_observations' has shape {next_obs.shape}, 'observations' {obs.shape}",
+            "both hold the same features",
+        )
+    if len(obs) == 0:
+        raise EmptyDatasetError(f"{name}: the data set has no rows", "check the file with `data check`")
+    if timeout is None:
+        if limit is None:
+            raise DatasetFormatError(
+                f"{name}: 'timeouts' is missing and the episode length is unknown",
+                "name the environment (--env), or pass max_episode_steps",
+            )
+        timeout = (_timeouts_as_d4rl if rows == "d4rl" else _timeouts)(terminal, limit)
+    return _Columns(obs, action, reward, terminal, timeout, next_obs, log_prob)
+
+
+def _numeric_column(dataset: Mapping[str, NDArray[Any]], key: str, ndim: int, name: str) -> NDArray[Any]:
+    values = np.asarray(dataset[key])
+    if values.dtype.kind not in "biuf":
+        raise DatasetFormatError(f"{name}: '{key}' holds {values.dtype}, not numbers", "convert it to float32")
+    if ndim == 1 and values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != ndim or 0 in values.shape[1:]:
+        expected = {1: "(rows,)", 2: "(rows, features)"}[ndim]
+        raise DatasetFormatError(f"{name}: '{key}' has shape {values.shape}, not {expected}", "reshape it")
+    return values
+
+
+def _real_column(dataset: Mapping[str, NDArray[Any]], key: str, ndim: int, name: str) -> FloatArray:
+    values = _numeric_column(dataset, key, ndim, name)
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is reported as such
+        column = values.astype(np.float32)
+    if values.dtype.kind in "iu" or values.dtype.itemsize > 4:
+        with np.errstate(invalid="ignore"):
+            moved = np.abs(column.astype(np.float64) - values.astype(np.float64))
+        far = np.isfinite(column) & (moved > ROUNDING_TOLERANCE)
+        if far.any():
+            _warn(
+                f"{name}: {far.sum()} entries of '{key}' ({values.dtype}) lose more than {ROUNDING_TOLERANCE:g} as "
+                f"float32, at most {moved[far].max():.3g}"
+            )
+    return column
+
+
+def _flag_column(dataset: Mapping[str, NDArray[Any]], key: str, name: str) -> BoolArray:
+    values = _numeric_column(dataset, key, 1, name)
+    if not np.isfinite(values).all():
+        raise DatasetFormatError(f"{name}: '{key}' holds NaN or infinities", "flags are 0 or 1")
+    return values.astype(np.bool_)
+
+
+def _timeouts(terminal: BoolArray, limit: int) -> BoolArray:
+    """(N,) cuts after every ``limit`` steps of an episode, counted anew after each end."""
+    return _count_to(terminal, limit, first_step=0)
+
+
+def _timeouts_as_d4rl(terminal: BoolArray, limit: int) -> BoolArray:
+    """(N,) the same as ``qlearning_dataset`` counts: from 1 after a terminal row, so that the next cut comes one step
+    early."""
+    return _count_to(terminal, limit, first_step=1)
+
+
+def _count_to(terminal: BoolArray, limit: int, first_step: int) -> BoolArray:
+    timeout = np.zeros(len(terminal), np.bool_)
+    step = start = 0
+    for end in [*(np.flatnonzero(terminal) + 1), len(terminal)]:
+        timeout[start + limit - 1 - step : end : limit] = True
+        step = 0 if timeout[end - 1] else first_step
+        start = end
+    return timeout
+
+
+def _finite_episodes(columns: _Columns, on_nonfinite: OnNonfinite, name: str) -> _Columns:
+    """The columns without NaN and infinities, whole episodes left out. Raises NonFiniteDataError, EmptyDatasetError."""
+    reports: list[str] = []
+    episode = columns.episode
+    bad_rows = np.zeros(len(episode), np.bool_)
+    named = {
+        "observations": columns.obs,
+        "actions": columns.action,
+        "rewards": columns.reward,
+        "next_observations": columns.next_obs,
+    }
+    for key, column in named.items():
+        if column is None or np.isfinite(column).all():
+            continue
+        nan, inf = int(np.isnan(column).sum()), int(np.isinf(column).sum())
+        bad = ~np.isfinite(column.reshape(len(column), -1)).all(1)
+        first = int(bad.argmax())
+        counts = " and ".join(f"{count} {word}" for count, word in ((nan, "NaN"), (inf, "Inf")) if count)
+        reports.append(f"{counts} in {key}, first at row {first} (episode {episode[first]})")
+        bad_rows |= bad
+    if not reports:
+        return columns
+    if on_nonfinite == "error":
+        raise NonFiniteDataError(f"{name}: {'; '.join(reports)}", "leave the episodes out: --on-nonfinite drop-episode")
+    dropped = np.isin(episode, episode[bad_rows])
+    _warn(
+        f"{name}: dropped {len(np.unique(episode[bad_rows]))} of {episode[-1] + 1} episodes ({dropped.sum()} rows): "
+        f"{'; '.join(reports)}"
+    )
+    if dropped.all():
+        raise EmptyDatasetError(f"{name}: every episode holds NaN or infinities", "get the file again")
+    return columns.select(~dropped)
+
+
+def _warn_of_double_ends(columns: _Columns, rows: RowMode, name: str) -> None:
+    both = int((columns.terminal & columns.timeout).sum())
+    if both:
+        fate = "dropped, as D4RL does" if rows == "d4rl" else "kept as terminal"
+        _warn(f"{name}: {both} rows are both terminal and timeout: {fate}")
+
+
+def _library_actions(
+    columns: _Columns, task: Task | None, action_range: ActionRange, name: str
+) -> tuple[FloatArray, Task | None, FloatArray | None]:
+    """(actions (N, A) in [-1, 1], the task that maps them back, log-probabilities (N,) in the same units)."""
+    if task is not None and len(task.action_low) != columns.action.shape[1]:
+        raise SpaceMismatchError(
+            f"{name}: dataset action {columns.action.shape[1:]} vs {task.env_id} {(len(task.action_low),)}",
+            "the file belongs to another task: name its environment with --env",
+        )
+    if action_range == "data":
+        task = _task_over_range(columns.action, task, name)
+    action = columns.action if task is None else task.from_env(columns.action)
+    beyond = np.abs(action) > 1.0
+    farthest = np.abs(action).max()
+    if action_range == "error" and farthest > ACTION_TOLERANCE:
+        raise ActionRangeError(
+            f"{name}: actions from {columns.action.min():.6g} to {columns.action.max():.6g}, {beyond.sum()} of "
+            f"{beyond.size} entries outside the bounds",
+            "--action-range clip cuts them off; --action-range data maps their range to [-1, 1]",
+        )
+    if beyond.any():
+        if action_range != "data":  # there it is the rounding of the map itself
+            _warn(f"{name}: clipped {beyond.sum()} action entries, at most {farthest - 1.0:.3g} outside [-1, 1]")
+        action = np.clip(action, -1.0, 1.0)
+
+    log_prob = columns.log_prob
+    if log_prob is not None and farthest > ACTION_TOLERANCE:
+        _warn(f"{name}: '{LOG_PROB_KEY}' left out, it does not describe clipped actions")
+        log_prob = None
+    if log_prob is not None and not np.isfinite(log_prob).all():
+        _warn(f"{name}: '{LOG_PROB_KEY}' left out, {(~np.isfinite(log_prob)).sum()} entries are not finite")
+        log_prob = None
+    if log_prob is not None and task is not None:
+        log_prob = log_prob - np.float32(task.log_jacobian)
+    return action, task, log_prob
+
+
+def _task_over_range(action: FloatArray, task: Task | None, name: str) -> Task:
+    """The task whose [-1, 1] is the range of ``action`` (N, A); a constant dimension gets a width of 2."""
+    low, high = action.min(0).astype(np.float64), action.max(0).astype(np.float64)
+    constant = low == high
+    low, high = np.where(constant, low - 1.0, low), np.where(constant, high + 1.0, high)
+    action_low, action_high = tuple(low.tolist()), tuple(high.tolist())
+    if task is None:  # no environment, but the map must not get lost
+        return Task("", action_low, action_high, name=name)
+    return replace(task, action_low=action_low, action_high=action_high)
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{option} {value!r} is unknown", f"one of {', '.join(choices)}")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DataWarning, stacklevel=2)
+
+
 class Normalizer(nn.Module):
     """(x - mean) / std with statistics kept as buffers, so that they are saved with whoever owns it.
 
@@ -155,9 +499,16 @@ class Normalizer(nn.Module):
         self.register_buffer("std", torch.ones(dim))
 
     def fit(self, values: FloatArray) -> Normalizer:
-        """Take mean and standard deviation over the rows of ``values`` (R, O); returns self."""
+        """Take mean and standard deviation over the rows of ``values`` (R, O); returns self.
+
+        A DataWarning names the features that hardly vary.
+        """
+        std = values.std(0, dtype=np.float64)
+        constant = np.flatnonzero(std < 1e-3).tolist()
+        if constant:
+            _warn(f"features {constant} hardly vary (standard deviation below 1e-3)")
         self.mean.copy_(torch.from_numpy(values.mean(0, dtype=np.float64)))
-        self.std.copy_(torch.from_numpy(np.maximum(values.std(0, dtype=np.float64), 1e-3)))
+        self.std.copy_(torch.from_numpy(np.maximum(std, 1e-3)))
         return self
 
     def forward(self, x: Tensor) -> Tensor:

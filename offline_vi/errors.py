@@ -6,13 +6,14 @@ shows no traceback; anything that is not an `OfflineVIError` is a bug of ours.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class OfflineVIError(Exception):
     """Base of every expected failure. ``hint`` is one line that says what to do."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -26,6 +27,15 @@ class UsageError(OfflineVIError):
     """An unknown verb, algorithm, model, data set or an impossible combination of flags."""
 
     exit_code = 2
+
+
+def unknown(name: str, known: Iterable[str], kind: str) -> UsageError:
+    """The one-line error for an unknown name, with the nearest valid one."""
+    known = list(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.4)
+    return UsageError(
+        f"unknown {kind} {name!r}", f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
+    )
 
 
 class ConfigError(OfflineVIError):
@@ -125,6 +135,16 @@ class EvaluationError(OfflineVIError):
     """An evaluation could not be finished."""
 
     exit_code = 70
+
+
+class Interrupted(OfflineVIError):
+    """SIGINT or SIGTERM: the step was finished and, in a run, the checkpoint written."""
+
+    def __init__(self, signum: int, step: int, *, resumable: bool) -> None:
+        saved = "; the checkpoint is written" if resumable else ""
+        super().__init__(f"interrupted at step {step:,}{saved}", "--resume continues" if resumable else "")
+        self.signum = signum
+        self.exit_code = 128 + signum
 
 
 # ------------------------------------------------------------------ runs and checkpoints

@@ -1,0 +1,59 @@
+"""Behaviour models pi_beta(a|s): one density model a file. The table lists them without importing torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from offline_vi.behavior.base import BehaviorModel, Decoded, DensityModel, LatentModel, UnsquashedModel
+    from offline_vi.behavior.cvae import CVAE, CVAEConfig
+
+
+class Entry(NamedTuple):
+    """Where a model lives, which of its configurations it is, and what it is in one line."""
+
+    name: str  # of the class; its configuration is called NAMEConfig
+    variant: str  # constructor of the configuration, called with the Spec
+    summary: str
+
+    def model(self) -> Any:
+        return __getattr__(self.name)
+
+    def config(self) -> Any:
+        """Spec -> the variant's configuration."""
+        return getattr(__getattr__(f"{self.name}Config"), self.variant)
+
+
+BEHAVIOR_MODELS: dict[str, Entry] = {
+    "cvae": Entry("CVAE", "default", "conditional VAE, tanh-Normal likelihood with a predicted scale, learned prior"),
+    "cvae-gaussian": Entry("CVAE", "gaussian", "conditional VAE with one learned scale (sigma-VAE)"),
+    "cvae-published": Entry("CVAE", "published", "BCQ's conditional VAE: fixed sigma^2 = 1/8"),
+}
+
+_HOME = {
+    "BehaviorModel": "base",
+    "Decoded": "base",
+    "DensityModel": "base",
+    "LatentModel": "base",
+    "UnsquashedModel": "base",
+    "CVAE": "cvae",
+    "CVAEConfig": "cvae",
+}
+
+__all__ = [
+    "BEHAVIOR_MODELS",
+    "CVAE",
+    "BehaviorModel",
+    "CVAEConfig",
+    "Decoded",
+    "DensityModel",
+    "LatentModel",
+    "UnsquashedModel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

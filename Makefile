@@ -1,0 +1,47 @@
+# `make demo` and `make test` set up .venv from nothing, then do their job. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+JOBS   ?= 2
+
+.PHONY: help install demo test test-slow lint types floors unit wheel format clean
+help:
+	@echo "make demo        the main job on the embedded data set: data, behaviour model, BCQ, score, plot"
+	@echo "make test        every check: ruff, mypy, the floors of the house, the tests"
+	@echo "make test-slow   the tests that take minutes"
+	@echo "make format      rewrite the code as ruff wants it"
+	@echo "make wheel       build the wheel and try it in a fresh environment outside the checkout"
+
+install: $(STAMP)
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] else "offline_vi needs Python 3.11 or newer, this is %d.%d" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mujoco,test]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/offline-vi demo
+
+test: lint types floors unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+types: $(STAMP)
+	$(BIN)/mypy offline_vi tests
+floors: $(STAMP)
+	$(BIN)/lint-imports
+unit: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m slow
+wheel: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_house.py
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,59 @@
+"""BC: regress the data's action. The baseline that any offline algorithm has to beat.
+
+A deterministic tanh policy minimises the squared error, so it learns E[a|s]: exactly what cannot represent behaviour
+with several modes. Settings as in CORL (tinkoff-ai/CORL, algorithms/offline/any_percent_bc.py, commit fc6baf18).
+
+Differences from the reference code
+-----------------------------------
+- Actions live in [-1, 1]; observations are not normalised unless a `Normalizer` is given (CORL normalises).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from offline_vi.algorithm import Algorithm, descend
+from offline_vi.nets import mlp
+from offline_vi.types import Batch, Metrics, Spec
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Hyper-parameters."""
+
+    lr: float = 3e-4  # Adam
+    hidden: tuple[int, ...] = (256, 256)  # units per layer
+    batch_size: int = 256  # transitions per step
+
+
+class BC(Algorithm):
+    """Behaviour cloning with a deterministic policy."""
+
+    def __init__(self, spec: Spec, config: BCConfig | None = None, normalizer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.config = config = config or BCConfig()
+        self.batch_size = config.batch_size
+        self.normalizer = normalizer or nn.Identity()
+        self.actor = mlp([spec.obs_dim, *config.hidden, spec.action_dim])
+        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        loss, metrics = self.actor_loss(batch)
+        descend(self.actor_opt, loss)
+        return metrics
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """mean_{B, A} (pi(s) - a)^2."""
+        loss = (self.policy(batch.obs) - batch.action).square().mean(-1).mean(-1)
+        return loss, {"actor/loss": loss.detach()}
+
+    def policy(self, obs: Tensor) -> Tensor:
+        """tanh of the network, (B, O) -> (B, A)."""
+        return torch.tanh(self.actor(self.normalizer(obs)))
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        return self.policy(obs)

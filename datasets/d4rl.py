@@ -1,0 +1,172 @@
+"""D4RL's HDF5 files: where they lie, how they are fetched, and their columns."""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import h5py
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from offline_vi.data import LOG_PROB_KEY, REQUIRED_KEYS, RowMode
+from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_array, sha256_of
+from offline_vi.datasets.tasks import d4rl_hashes, d4rl_references
+from offline_vi.errors import (
+    DatasetCorruptError,
+    DatasetFormatError,
+    EmptyDatasetError,
+    MissingInputError,
+    OfflineError,
+)
+
+_COLUMNS = (*REQUIRED_KEYS, "timeouts", "next_observations")
+_MATRICES = ("observations", "actions", "next_observations")
+_GROUPS = ("infos", "metadata")  # searched for links to elsewhere; of their arrays only the log-probabilities are read
+_TRIES = 5
+_BLOCK = 1 << 20
+
+
+def cache_folders() -> list[Path]:
+    """Where files of D4RL's names are looked for: ours first, then the cache that D4RL's users have already."""
+    ours = os.environ.get("OFFLINE_VI_DATA")
+    return [*([Path(ours)] if ours else []), download_folder()]
+
+
+def download_folder() -> Path:
+    """$D4RL_DATASET_DIR, else ~/.d4rl/datasets."""
+    return Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
+
+
+def find_file(name: str) -> Path | None:
+    """The file of a data set that is on this machine under D4RL's file name or its own; None where it is not."""
+    reference = d4rl_references().get(name)
+    file_names = [f"{name}.hdf5", *([reference.file_name] if reference else [])]
+    for folder in cache_folders():
+        for file_name in file_names:
+            if (folder / file_name).is_file():
+                return folder / file_name
+    return None
+
+
+def read_columns(path: Path, rows: RowMode = "strict", max_bytes: int = DEFAULT_BUDGET) -> dict[str, NDArray[Any]]:
+    """The columns of a file for `Transitions.from_d4rl`; row mode "d4rl" has no use for next_observations.
+
+    Raises MissingInputError, DatasetCorruptError, UnsafeDatasetError, DatasetFormatError, DatasetTooLargeError, all
+    but corruption of the compressed data itself before anything is read.
+    """
+    with open_hdf5(path) as file:
+        present = arrays_of(file, path, (*_COLUMNS, *_GROUPS))
+        wanted = [key for key in (*_COLUMNS, LOG_PROB_KEY) if rows == "strict" or key != "next_observations"]
+        arrays = {key: present[key] for key in wanted if key in present}
+        budget = Budget(path, max_bytes)
+        for key, array in arrays.items():
+            budget.admit(array, key)
+        _check_shapes(arrays, path)
+        return {key: read_array(array, path, key) for key, array in arrays.items()}
+
+
+def check_hash(path: Path, expected: str | None) -> str:
+    """The file's SHA-256. Raises DatasetCorruptError where another one is expected."""
+    found = sha256_of(path)
+    if expected and found != expected.lower():
+        raise DatasetCorruptError(
+            f"{path}: SHA-256 is {found}, expected {expected}", "the file is damaged or another version: get it again"
+        )
+    return found
+
+
+def download(name: str) -> Path:
+    """Fetch a D4RL data set into D4RL's own cache, verified by its SHA-256 where that is known.
+
+    Raises OfflineError (no network: the message says where to put the file), DatasetCorruptError (wrong hash).
+    """
+    reference = d4rl_references()[name]
+    target = download_folder() / reference.file_name
+    fetch(reference.url, target, d4rl_hashes().get(name))
+    return target
+
+
+def fetch(url: str, target: Path, sha256: str | None = None) -> None:
+    """Download ``url`` to ``target``, which appears complete and verified or not at all.
+
+    An interrupted download lies beside it under a hidden name and is continued by the next call.
+    Raises OfflineError, DatasetCorruptError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    error: Exception | None = None
+    for _ in range(_TRIES):
+        try:
+            _fetch_rest(url, part)
+            break
+        except (OSError, HTTPException) as failure:  # URLError and time-outs are OSErrors
+            error = failure
+            if isinstance(failure, urllib.error.HTTPError) and failure.code == 416:
+                part.unlink(missing_ok=True)  # the part is longer than the file: it belongs to another version
+    else:
+        raise OfflineError(f"cannot download {url} ({error})", f"get it elsewhere and put it at {target}") from error
+    try:
+        check_hash(part, sha256)
+    except DatasetCorruptError:
+        part.unlink()
+        raise
+    os.replace(part, target)
+
+
+def _fetch_rest(url: str, part: Path) -> None:
+    """Append what is missing of ``url`` to ``part``. Raises OSError where the connection ends early."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        resumed = response.status == 206  # a server that ignores Range sends the whole file again
+        have = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with part.open("ab" if resumed else "wb") as file:
+            _copy(response, file.write, have, total, part.name.strip("."))
+    if total is not None and part.stat().st_size != total:
+        raise OSError(f"the connection ended at {part.stat().st_size:,} of {total:,} bytes")
+
+
+def _copy(response: HTTPResponse, write: Any, have: int, total: int | None, label: str) -> None:
+    with tqdm(
+        total=total, initial=have, unit="B", unit_scale=True, desc=label, disable=not sys.stderr.isatty()
+    ) as progress:
+        while block := response.read(_BLOCK):
+            write(block)
+            progress.update(len(block))
+
+
+def missing_file(name: str) -> MissingInputError:
+    """What to tell somebody whose machine does not have the data set."""
+    file_name = d4rl_references()[name].file_name
+    return MissingInputError(
+        f"{name} is not on this machine ({file_name} not in {' or '.join(map(str, cache_folders()))})",
+        f"`offline-vi data download {name}`, or put the file there",
+    )
+
+
+def _check_shapes(arrays: dict[str, h5py.Dataset], path: Path) -> None:
+    """What can be known of the columns without reading them."""
+    missing = [key for key in REQUIRED_KEYS if key not in arrays]
+    if missing:
+        raise DatasetFormatError(
+            f"{path}: no array {', '.join(map(repr, missing))}", f"a data set has the keys {', '.join(REQUIRED_KEYS)}"
+        )
+    rows = arrays["observations"].shape[:1]
+    for key, array in arrays.items():
+        if len(array.shape) not in ((2,) if key in _MATRICES else (1, 2)):
+            raise DatasetFormatError(f"{path}: '{key}' has shape {array.shape}", "expected (rows,) or (rows, features)")
+        if array.shape[:1] != rows:
+            raise DatasetFormatError(
+                f"{path}: '{key}' has {array.shape[0]} rows, 'observations' {rows[0]}",
+                "the file was cut or joined badly",
+            )
+    if rows == (0,):
+        raise EmptyDatasetError(f"{path}: the data set has no rows", "get the file again")

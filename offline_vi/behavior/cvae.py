@@ -1,0 +1,142 @@
+"""The conditional VAE of pi_beta(a|s): prior p(z|s) x likelihood p(a|s, z), fitted with q(z|s, a) by the ELBO in nats.
+
+Three variants are the same parts composed differently (`CVAEConfig`):
+
+- the default: a tanh-Normal likelihood whose scale the decoder predicts and a learned prior p(z|s). On the data of one
+  policy the likelihood carries that policy's noise and the latent is left for the modes.
+- ``CVAEConfig.gaussian(spec)``: the sigma-VAE (Rybkin, Daniilidis, Levine: Simple and Effective VAE Training with
+  Calibrated Decoders, ICML 2021), one learned scale, initialised at log sigma = -3: from a larger one it stays
+  collapsed, because two modes +-d cannot be told apart while d <= sigma.
+- ``CVAEConfig.published(spec)``: BCQ's model (Fujimoto et al. 2019; sfujim/BCQ, continuous_BCQ/BCQ.py, commit
+  c43a5b1b). Its loss mean((a - mu)^2) + 0.5 mean(KL) with Z = 2A is the negative ELBO in nats with sigma^2 = 1/8, times
+  2 sigma^2 / A = 1 / (4A), up to a constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from offline_vi.behavior.base import DensityModel, LatentModel
+from offline_vi.bounds import elbo, iwae
+from offline_vi.distributions import (
+    DiagonalNormal,
+    FixedScale,
+    GaussianHead,
+    LearnedScale,
+    TanhNormalHead,
+)
+from offline_vi.latent import Conditional, ConditionalNormalPrior, LatentVariableModel, StandardNormalPrior
+from offline_vi.nets import join, mlp
+from offline_vi.posterior import AmortizedPosterior
+from offline_vi.types import Metrics, Spec
+
+PUBLISHED_VARIANCE = 1.0 / 8.0  # sigma^2 = beta A / (2 Z) with beta = 1/2, Z = 2A
+
+
+@dataclass(frozen=True)
+class CVAEConfig:
+    """Hyper-parameters."""
+
+    hidden: tuple[int, ...] = (750, 750)  # units per layer, of encoder and decoder
+    latent_dim: int | None = None  # Z; None: 2A
+    likelihood: str = "tanh_normal"  # p(a|s, z): tanh_normal | gaussian | published
+    prior: str = "conditional"  # p(z|s): conditional | standard
+    encoder: str = "smooth"  # how log sigma_q is bounded: smooth | published
+    batch_size: int = 256  # transitions per step of fit_behavior
+    lr: float = 1e-3  # Adam
+    eps: float = 1e-8  # Adam; the published loss is 1/(4A) of ours: multiply its 1e-8 by 4A for the same steps
+
+    @classmethod
+    def default(cls, spec: Spec) -> CVAEConfig:
+        """The learned model of choice."""
+        return cls()
+
+    @classmethod
+    def gaussian(cls, spec: Spec) -> CVAEConfig:
+        """The sigma-VAE: one learned scale, standard prior."""
+        return cls(likelihood="gaussian", prior="standard")
+
+    @classmethod
+    def published(cls, spec: Spec) -> CVAEConfig:
+        """BCQ's model and its optimiser, step for step (trained jointly with batches of 100)."""
+        return cls(
+            likelihood="published",
+            prior="standard",
+            encoder="published",
+            batch_size=100,
+            eps=1e-8 * spec.action_dim / (2.0 * PUBLISHED_VARIANCE),
+        )
+
+
+class PublishedPosterior(nn.Module):
+    """q(z|s, a) with BCQ's hard clamp of log sigma to [-4, 15]; `AmortizedPosterior` has a smooth one."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, action: Tensor, obs: Tensor) -> DiagonalNormal:
+        loc, log_scale = self.net(join(obs, action)).chunk(2, dim=-1)
+        return DiagonalNormal(loc, log_scale.clamp(-4.0, 15.0))
+
+
+LIKELIHOODS: dict[str, Callable[[int], nn.Module]] = {
+    "tanh_normal": TanhNormalHead,
+    "gaussian": lambda dim: GaussianHead(dim, LearnedScale(), torch.tanh),
+    "published": lambda dim: GaussianHead(dim, FixedScale(math.sqrt(PUBLISHED_VARIANCE)), torch.tanh),
+}
+PRIORS: dict[str, Callable[[Spec, int, tuple[int, ...]], nn.Module]] = {
+    "standard": lambda spec, latent_dim, hidden: StandardNormalPrior(latent_dim),
+    "conditional": lambda spec, latent_dim, hidden: ConditionalNormalPrior(
+        mlp([spec.obs_dim, *hidden, 2 * latent_dim])
+    ),
+}
+POSTERIORS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "smooth": AmortizedPosterior,
+    "published": PublishedPosterior,
+}
+
+
+class CVAE(LatentModel, DensityModel):
+    """A conditional VAE of actions given observations."""
+
+    def __init__(self, spec: Spec, config: CVAEConfig | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config = config or CVAEConfig()
+        self.latent_dim = config.latent_dim or 2 * spec.action_dim
+        head = LIKELIHOODS[config.likelihood](spec.action_dim)
+        decoder = mlp([spec.obs_dim + self.latent_dim, *config.hidden, head.features])
+        encoder = mlp([spec.obs_dim + spec.action_dim, *config.hidden, 2 * self.latent_dim])
+        prior = PRIORS[config.prior](spec, self.latent_dim, config.hidden)
+        self.model = LatentVariableModel(prior, Conditional(decoder, head))
+        self.posterior = POSTERIORS[config.encoder](encoder)
+
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        """-ELBO in nats, mean over the batch; one latent sample each, KL in closed form."""
+        bound = elbo(self.model, self.posterior, action, obs)
+        loss = -bound.objective.mean(-1)
+        return loss, {
+            "behavior/elbo": bound.elbo.detach().mean(),
+            "behavior/distortion": -bound.log_likelihood.detach().mean(),
+            "behavior/kl": bound.kl.detach().mean(),
+        }
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        z = self.model.prior(obs).rsample((num_samples,))  # (N, B, Z)
+        return self.model.likelihood(z, obs).rsample()
+
+    def decode(self, obs: Tensor, z: Tensor) -> Tensor:
+        """The decoder's mean action: tanh of its location."""
+        prior = self.model.prior(obs)
+        return self.model.likelihood(prior.loc + prior.stddev * z, obs).mode
+
+    def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
+        """A lower bound: IWAE with ``num_samples`` (Burda et al. 2016)."""
+        return iwae(self.model, self.posterior, action, obs, num_samples=num_samples).elbo

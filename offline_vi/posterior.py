@@ -1,0 +1,110 @@
+"""Approximate posteriors q(z|x, c): one network for all data, or free parameters for each datum.
+
+A posterior is whatever maps (x, context) to a Distribution over z; those below are modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from offline_vi.bounds import elbo
+from offline_vi.distributions import (
+    LOG_SCALE_MAX,
+    LOG_SCALE_MIN,
+    DiagonalNormal,
+    FullNormal,
+    soft_clamp,
+    soft_clamp_inverse,
+)
+from offline_vi.latent import Latent
+from offline_vi.nets import join
+
+
+class AmortizedPosterior(nn.Module):
+    """q(z|x, c) = N(m(x, c), diag(s(x, c))^2); ``net`` maps (..., C + X) to (..., 2 Z). Begins near s = 1.
+
+    A floor on log s is not a cap on the KL divergence: it costs about -low nats a dimension, and m(x, c) is free.
+    """
+
+    def __init__(self, net: nn.Module, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX) -> None:
+        super().__init__()
+        self.net, self.low, self.high = net, low, high
+        self.shift = soft_clamp_inverse(0.0, low, high)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> DiagonalNormal:
+        loc, raw = self.net(x if context is None else join(context, x)).chunk(2, dim=-1)
+        return DiagonalNormal(loc, soft_clamp(raw + self.shift, self.low, self.high))
+
+
+class DiagonalLocalPosterior(nn.Module):
+    """q_i(z) = N(m_i, diag(s_i)^2) with parameters of its own for every datum i; begins at ``init``, batch shape (B,).
+
+    With batch shape () it is the mean-field posterior of one set of weights.
+    """
+
+    def __init__(self, init: DiagonalNormal) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(init.loc.detach().clone())
+        self.log_scale = nn.Parameter(init.log_scale.detach().clone())
+
+    def forward(self, x: Tensor | None = None, context: Tensor | None = None) -> DiagonalNormal:
+        return DiagonalNormal(self.loc, self.log_scale)
+
+
+class FullLocalPosterior(nn.Module):
+    """q_i(z) = N(m_i, L_i L_i') with parameters of its own for every datum i; begins at ``init``, batch shape (B,)."""
+
+    def __init__(self, init: DiagonalNormal | FullNormal) -> None:
+        super().__init__()
+        scale_tril = init.scale_tril.detach()
+        self.loc = nn.Parameter(init.loc.detach().clone())
+        self.log_diagonal = nn.Parameter(scale_tril.diagonal(dim1=-2, dim2=-1).log())
+        self.below = nn.Parameter(scale_tril.tril(-1))  # what is on and above the diagonal is never used
+
+    def forward(self, x: Tensor | None = None, context: Tensor | None = None) -> FullNormal:
+        return FullNormal(self.loc, self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp()))
+
+
+Family = TypeVar("Family", bound=nn.Module)
+
+
+def fit_local(
+    model: Latent,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    init: Distribution | None = None,
+    family: Callable[[Distribution], Family] = DiagonalLocalPosterior,  # type: ignore[assignment]
+    steps: int = 300,
+    lr: float = 0.05,
+    num_samples: int = 16,
+    estimator: str = "stl",
+) -> Family:
+    """Stochastic variational inference: a posterior for each datum, fitted by Adam whose rate falls to 0 as a cosine.
+
+    x (B, X), context (B, C). ``init`` is where q begins: the prior, or an amortised q(z|x, c) to be refined
+    (semi-amortised inference, Kim et al. 2018). ``family`` is `DiagonalLocalPosterior` or `FullLocalPosterior`. The
+    model's parameters and their gradients are left alone. With "stl" the gradient noise vanishes as q reaches p(z|x).
+    """
+    if init is None:
+        prior = model.prior(context)
+        batch = model.likelihood(prior.sample(), context).log_prob(x).shape
+        init = prior.expand(batch)
+    with torch.enable_grad():
+        posterior = family(init)
+        parameters = list(posterior.parameters())
+        optimizer = torch.optim.Adam(parameters, lr=lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(steps):
+            bound = elbo(model, posterior, x, context, num_samples=num_samples, estimator=estimator)
+            gradients = torch.autograd.grad(-bound.objective.sum(), parameters)  # a sum: each datum on its own
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            schedule.step()
+    return posterior

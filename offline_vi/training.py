@@ -1,0 +1,286 @@
+"""The training loops: `fit` for algorithms, `fit_behavior` for behaviour models. Nobody else loops over steps.
+
+The loop owns the random state of training: the sampler's stream and the device's default generator are seeded from one
+`numpy.random.SeedSequence`, saved in every checkpoint and restored from it, so that an interrupted run ends with the
+same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from offline_vi.algorithm import Algorithm, descend
+from offline_vi.behavior.base import BehaviorModel
+from offline_vi.checkpoint import RunDirectory, random_state, set_random_state
+from offline_vi.data import Sampler, Source, Transitions
+from offline_vi.errors import Interrupted, NonFiniteLossError
+from offline_vi.types import Batch, Metrics
+
+OnEval = Callable[[int, Algorithm], dict[str, float]]
+"""(step, algorithm) -> numbers to show beside the metrics, e.g. {"score": 61.2}."""
+
+CHECK_EVERY = 100  # steps between two looks for NaN: one host synchronisation each
+
+
+@dataclass
+class History:
+    """One row of means per log interval, as written to metrics.csv."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def column(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The values of one metric over the rows that have it."""
+        return np.array([row[name] for row in self.rows if name in row], np.float64)
+
+
+class IntervalMean:
+    """Means of metrics over a log interval, summed in float64 on the device and read once."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, metrics: Metrics) -> None:
+        for name, value in metrics.items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+
+    def finite(self) -> bool:
+        """Whether everything added so far is finite: one synchronisation."""
+        return not self.sums or math.isfinite(torch.stack(list(self.sums.values())).sum().item())
+
+    def read(self) -> dict[str, float]:
+        """The means; starts the next interval."""
+        means = {name: value.item() / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count, "sums": {name: value.item() for name, value in self.sums.items()}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+        self.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
+
+
+def seeds(seed: int) -> dict[str, np.random.SeedSequence]:
+    """Independent random streams, one per purpose, from one seed: adding an evaluation never shifts training."""
+    names = ("init", "batches", "noise", "behavior")
+    return dict(zip(names, np.random.SeedSequence(seed).spawn(len(names)), strict=True))
+
+
+def torch_seed(sequence: np.random.SeedSequence) -> int:
+    """A seed for `torch.manual_seed`."""
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them: the loop finishes its step, saves, and leaves."""
+    received: list[int] = []
+
+    def note(signum: int, _: FrameType | None) -> None:
+        received.append(signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def fit(
+    algorithm: Algorithm,
+    data: Transitions | Source,
+    steps: int,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    log_every: int = 1_000,
+    eval_every: int | None = None,
+    on_eval: OnEval | None = None,
+    run: RunDirectory | None = None,
+    save_every: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> History:
+    """Train ``algorithm`` for ``steps`` gradient steps.
+
+    Parameters
+    ----------
+    data: transitions to draw uniform batches from, or any source of batches
+    batch_size: transitions a step; the algorithm's own where None
+    seed: of batches and training noise (initialisation is the caller's)
+    log_every, eval_every, save_every: steps; evaluation calls ``on_eval``, saving needs ``run``
+    run: where metrics and checkpoints go; without it nothing is written and signals are not handled
+    resume: continue from the run's newest checkpoint: bit-identical to never having stopped
+
+    Raises NonFiniteLossError within 100 steps of the first NaN; Interrupted after SIGINT or SIGTERM, with the
+    checkpoint written.
+    """
+    streams = seeds(seed)
+    algorithm.to(device)
+    source: Source = (
+        Sampler(data, batch_size or algorithm.batch_size, streams["batches"], device)
+        if isinstance(data, Transitions)
+        else data
+    )
+    history, interval, start = History(), IntervalMean(), 0
+    cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), stop_requests() if run else nullcontext([]) as stop:
+        torch.manual_seed(torch_seed(streams["noise"]))
+        if run is not None and resume:
+            start = _restore(run, algorithm, source, interval)
+        bar = _Progress(start, steps, progress)
+        algorithm.train()
+        for step in range(start + 1, steps + 1):
+            batch = source.sample()
+            interval.add(algorithm.update(batch))
+            logs, evaluates = step % log_every == 0, bool(eval_every) and step % (eval_every or 1) == 0
+            saves = step == steps or (save_every is not None and step % save_every == 0)
+            if (step % CHECK_EVERY == 0 or logs or saves or stop) and not interval.finite():
+                raise NonFiniteLossError(
+                    f"a loss is not finite at step {step:,}: {_worst(interval)}",
+                    "lower the learning rate, or look at the data with `offline-vi data check`",
+                )
+            if logs or step == steps:
+                row = {"step": float(step), **interval.read()}
+                history.rows.append(row)
+                if run is not None:
+                    run.log_metrics({**row, "step": step})
+                bar.show(step, row)
+            if (evaluates or step == steps) and on_eval is not None:
+                algorithm.eval()
+                bar.evaluated(step, on_eval(step, algorithm))
+                algorithm.train()
+            if run is not None and (saves or stop):
+                _save(run, step, algorithm, source, interval)
+            if stop:
+                raise Interrupted(stop[0], step, resumable=run is not None)
+            bar.advance(step)
+        bar.close()
+    algorithm.eval()
+    return history
+
+
+def _save(run: RunDirectory, step: int, algorithm: Algorithm, source: Source, interval: IntervalMean) -> None:
+    tensors = algorithm.snapshot()
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise NonFiniteLossError(f"{name} is not finite at step {step:,}", "lower the learning rate")
+    weights = algorithm.state_dict().keys()
+    noise, python_noise = random_state()
+    run.save(
+        step,
+        {name: tensor for name, tensor in tensors.items() if name in weights},
+        {name: tensor for name, tensor in tensors.items() if name not in weights}
+        | {f"random.{name}": tensor for name, tensor in noise.items()},
+        {"source": source.state(), "interval": interval.state(), "random": python_noise},
+    )
+
+
+def _restore(run: RunDirectory, algorithm: Algorithm, source: Source, interval: IntervalMean) -> int:
+    checkpoint = run.latest()
+    noise = {name.removeprefix("random."): t for name, t in checkpoint.trainer.items() if name.startswith("random.")}
+    moments = {name: tensor for name, tensor in checkpoint.trainer.items() if not name.startswith("random.")}
+    algorithm.restore({**checkpoint.model, **moments})
+    source.load_state(checkpoint.state["source"])
+    interval.load_state(checkpoint.state["interval"])
+    set_random_state(noise, checkpoint.state["random"])
+    return checkpoint.step
+
+
+def _worst(interval: IntervalMean) -> str:
+    return ", ".join(name for name, value in interval.sums.items() if not math.isfinite(value.item()))
+
+
+class _Progress:
+    """A bar on a terminal, a line per log interval elsewhere."""
+
+    def __init__(self, start: int, steps: int, enabled: bool) -> None:
+        self.steps, self.enabled = steps, enabled
+        self.terminal = enabled and sys.stderr.isatty()
+        self.bar = tqdm(total=steps, initial=start, unit="step", disable=not self.terminal, dynamic_ncols=True)
+        self.started, self.start = time.monotonic(), start
+
+    def advance(self, step: int) -> None:
+        self.bar.update(step - self.bar.n if self.terminal else 0)
+
+    def show(self, step: int, row: dict[str, float]) -> None:
+        text = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+        if self.terminal:
+            self.bar.set_postfix_str(text[:100], refresh=False)
+        elif self.enabled:
+            rate = (step - self.start) / max(time.monotonic() - self.started, 1e-9)
+            print(f"step {step:>9,}/{self.steps:,}  {rate:6.1f} steps/s  {text}", file=sys.stderr, flush=True)
+
+    def evaluated(self, step: int, numbers: dict[str, float]) -> None:
+        if self.enabled:
+            text = "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
+            tqdm.write(f"step {step:>9,}  evaluation: {text}", file=sys.stderr)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+class _BehaviorFit(Algorithm):
+    """Maximum likelihood of a behaviour model, seen by the loop as an algorithm whose policy samples the model."""
+
+    def __init__(self, model: BehaviorModel, lr: float, eps: float, batch_size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.batch_size = batch_size
+        self.model_opt = torch.optim.Adam(model.parameters(), lr=lr, eps=eps)
+
+    def update(self, batch: Batch) -> Metrics:
+        loss, metrics = self.model.loss(batch.obs, batch.action)
+        descend(self.model_opt, loss)
+        return metrics
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        return self.model.sample(obs)[0]
+
+
+def fit_behavior(
+    model: BehaviorModel,
+    data: Transitions | Source,
+    steps: int,
+    *,
+    batch_size: int = 256,
+    lr: float = 1e-3,
+    eps: float = 1e-8,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    **options: Any,
+) -> History:
+    """Fit a behaviour model to (s, a) with Adam for ``steps`` gradient steps; options are those of `fit`."""
+    return fit(
+        _BehaviorFit(model, lr, eps, batch_size),
+        data,
+        steps,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        **options,
+    )

@@ -1,0 +1,247 @@
+"""offline-vi data: list, describe, check, download and collect data sets."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from offline_vi import datasets
+from offline_vi.datasets.tasks import (
+    MINARI_NAMES,
+    RECIPE_NAMES,
+    d4rl_hashes,
+    d4rl_references,
+    defects_of,
+    family_of,
+)
+from offline_vi.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")]
+Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True)
+class List:
+    """The data sets that have a name, and the environments that score them."""
+
+    json: Json = False
+    """Machine-readable output on stdout."""
+
+    def run(self) -> None:
+        rows = [
+            *({"name": name, "source": "recipe", "env": "Pendulum-v1"} for name in RECIPE_NAMES),
+            *({"name": name, "source": "D4RL"} | _d4rl_facts(name) for name in d4rl_references()),
+            *({"name": name, "source": "Minari", "env": ""} for name in MINARI_NAMES),
+        ]
+        if self.json:
+            _print_json(rows)
+            return
+        width = max(len(str(row["name"])) for row in rows)
+        for row in rows:
+            print(f"{row['name']:<{width}}  {row['source']:<6}  {row['env']:<22}  {row.get('note', '')}".rstrip())
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is in a data set: sizes, returns, actions, episode ends, known defects."""
+
+    name: Name
+    json: Json = False
+    """Machine-readable output on stdout."""
+
+    def run(self) -> None:
+        record = describe(self.name)
+        if self.json:
+            _print_json(record)
+            return
+        for title, value in record.items():
+            if isinstance(value, dict):
+                value = "  ".join(f"{key} {_short(number)}" for key, number in value.items())
+            elif isinstance(value, list):
+                value = f"\n{'':<16}".join(map(str, value))
+            print(f"{title:<16}{_short(value)}")
+
+
+@dataclass(frozen=True)
+class Check:
+    """Read a data set as training would, say what is wrong with it. Exit code 65 where it cannot be used."""
+
+    name: Name
+    sha256: str | None = None
+    """The expected hash of the file."""
+    env: str | None = None
+    """Gymnasium id, where the name does not tell."""
+    json: Json = False
+    """Machine-readable output on stdout."""
+
+    def run(self) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data = datasets.load(self.name, rows="strict", env=self.env, sha256=self.sha256)
+        messages = [str(warning.message) for warning in caught]
+        if self.json:
+            _print_json({"name": data.source.name, "rows": len(data), "warnings": messages})
+            return
+        for message in messages:
+            print(f"warning: {message}")
+        print(f"ok: {data.source.name}, {len(data):,} transitions, {len(data.episode_slices()):,} episodes")
+
+
+@dataclass(frozen=True)
+class Download:
+    """Fetch a data set into D4RL's or Minari's own folder, verified where its hash is known."""
+
+    name: Annotated[str, tyro.conf.Positional]
+
+    def run(self) -> None:
+        if self.name in RECIPE_NAMES:
+            raise UsageError(f"{self.name} is collected, not downloaded", f"`offline-vi data collect {self.name}`")
+        if self.name in d4rl_references():
+            from offline_vi.datasets import d4rl
+
+            print(d4rl.download(self.name))
+            return
+        if self.name not in MINARI_NAMES:
+            raise datasets.unknown_name(self.name)
+        from offline_vi.datasets import minari
+
+        minari.download(self.name)
+        minari.read(self.name)  # the guards: what came is refused now, not in a training run
+        print(minari.folder_of(self.name))
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Make one of our own data sets."""
+
+    recipe: Annotated[str, tyro.conf.Positional]
+    episodes: int = 300
+    """Episodes to collect."""
+    seed: int = 0
+    """Same seed, same data."""
+
+    def run(self) -> None:
+        if self.recipe not in RECIPE_NAMES:
+            raise UsageError(f"unknown recipe {self.recipe!r}", f"one of {', '.join(RECIPE_NAMES)}")
+        from offline_vi.datasets import minari, recipes
+
+        if minari.is_local(self.recipe):
+            raise UsageError(f"{minari.folder_of(self.recipe)} exists", "remove it to collect it anew")
+        print(recipes.collect(self.recipe, self.episodes, self.seed))
+
+
+def describe(source: str) -> dict[str, Any]:
+    """The facts about a data set that `data info` prints, JSON values only."""
+    import numpy as np
+
+    columns, task, provenance = datasets.read(source)
+    reward = columns["rewards"].reshape(-1).astype(np.float64)
+    action = columns["actions"]
+    ends = _episode_ends(columns, task.max_episode_steps if task else None)
+    returns, lengths = _per_episode(reward, ends)
+    terminal = columns["terminals"].reshape(-1).astype(bool)
+    bounds = (np.array(task.action_low), np.array(task.action_high)) if task else (-1.0, 1.0)
+    record: dict[str, Any] = {
+        "name": provenance.name,
+        "file": list(provenance.paths),
+        "sha256": list(provenance.sha256),
+        "rows": len(reward),
+        "episodes": len(returns),
+        "observations": list(columns["observations"].shape[1:]),
+        "actions": list(action.shape[1:]),
+        "returns": _statistics(returns),
+        "lengths": _statistics(lengths),
+        "terminations": int(terminal.sum()),
+        "timeouts": int(columns["timeouts"].sum()) if "timeouts" in columns else "no column",
+        "action range": {"min": float(action.min()), "max": float(action.max())},
+        "on the bounds": f"{np.mean((action <= bounds[0]) | (action >= bounds[1])):.2%} of action entries",
+        "next states": "stored" if "next_observations" in columns else "taken from the next row",
+        "log-densities": "of the behaviour policy, stored" if "infos/action_log_probs" in columns else "not stored",
+    }
+    if task is not None:
+        record["normalized"] = _statistics(task.normalized(returns))
+        record["environment"] = f"{task.env_id or 'none'} {json.dumps(task.kwargs) if task.kwargs else ''}".strip()
+        record["note"] = task.note
+    record["known defects"] = defects_of(provenance.name) or "none known"
+    return record
+
+
+def _episode_ends(columns: dict[str, NDArray[Any]], limit: int | None) -> NDArray[np.bool_]:
+    """(N,) the last row of each episode; where there are no timeouts, episodes are cut after ``limit`` steps."""
+    import numpy as np
+
+    ends = columns["terminals"].reshape(-1).astype(np.bool_)
+    if "timeouts" in columns:
+        return ends | columns["timeouts"].reshape(-1).astype(np.bool_)
+    if limit is not None:
+        rows = np.arange(len(ends))
+        start = np.maximum.accumulate(np.where(np.append(True, ends[:-1]), rows, 0))
+        ends = ends | ((rows - start) % limit == limit - 1)
+    return ends
+
+
+def _per_episode(reward: NDArray[np.float64], ends: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    import numpy as np
+
+    starts = np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1])
+    return np.add.reduceat(reward, starts), np.diff(np.append(starts, len(reward)))
+
+
+def _statistics(values: NDArray[Any]) -> dict[str, float]:
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
+
+
+def _d4rl_facts(name: str) -> dict[str, Any]:
+    family = family_of(name)
+    defects = "; ".join(defects_of(name))
+    return {"env": family.env_id if family else "", "note": defects, "sha256": d4rl_hashes().get(name)}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_json(record: Any) -> None:
+    json.dump(_finite(record), sys.stdout, indent=1)
+    print()
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: scores of tasks without reference returns become null."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def main(arguments: list[str] | None = None) -> None:
+    verbs: dict[str, Callable[..., Any]] = {
+        "list": List,
+        "info": Info,
+        "check": Check,
+        "download": Download,
+        "collect": Collect,
+    }
+    command = tyro.extras.subcommand_cli_from_dict(
+        verbs, args=arguments, prog="offline-vi data", description="List, describe, check, download, collect data sets."
+    )
+    command.run()
+
+
+if __name__ == "__main__":
+    main()

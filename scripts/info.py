@@ -1,0 +1,63 @@
+"""offline-vi info: versions, device, paths."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from offline_vi import __version__
+
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "minari", "h5py", "safetensors", "matplotlib")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that can move a number; "absent" where it is not installed."""
+    found = {"offline_vi": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="offline-vi info", description="Versions, device, paths.")
+    parser.add_argument("--json", action="store_true", help="machine-readable output on stdout")
+    options = parser.parse_args(arguments)
+    import torch
+
+    record: dict[str, Any] = {
+        "versions": versions(),
+        "device": {
+            "cpu": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "absent",
+        },
+        "paths": {
+            "package": str(Path(__file__).resolve().parents[1]),
+            "OFFLINE_VI_DATA": os.environ.get("OFFLINE_VI_DATA", "not set"),
+            "D4RL_DATASET_DIR": os.environ.get("D4RL_DATASET_DIR", str(Path.home() / ".d4rl" / "datasets")),
+            "MINARI_DATASETS_PATH": os.environ.get("MINARI_DATASETS_PATH", str(Path.home() / ".minari" / "datasets")),
+        },
+    }
+    if options.json:
+        json.dump(record, sys.stdout, indent=1)
+        print()
+        return
+    for title, rows in record.items():
+        print(title)
+        for name, value in rows.items():
+            print(f"  {name:<22}{value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Pictures of a run, drawn without a display."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from offline_vi.data import Transitions
+
+INK, ACCENT, MUTED = "#1f2933", "#0b6e99", "#9aa5b1"
+
+
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a CSV file as float64; text becomes NaN."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    def number(text: str | None) -> float:
+        try:
+            return float(text or "nan")
+        except ValueError:
+            return float("nan")
+
+    return {name: np.array([number(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
+
+
+def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
+    """RUN/learning_curve.png: the evaluations with their spread over episodes, and the losses; None without rows."""
+    metrics = read_csv(run / "metrics.csv") if (run / "metrics.csv").exists() else {}
+    episodes = read_csv(run / "episodes.csv") if (run / "episodes.csv").exists() else {}
+    if not metrics:
+        return None
+    names = [name for name in metrics if name != "step"]
+    panels = len(names) + bool(episodes)
+    columns = min(panels, 3)
+    figure, axes = plt.subplots(
+        -(-panels // columns), columns, figsize=(4.2 * columns, 2.9 * -(-panels // columns)), squeeze=False
+    )
+    places = iter(axes.flat)
+    if episodes:
+        score_panel(next(places), episodes, data)
+    for name in names:
+        place = next(places)
+        place.plot(metrics["step"], metrics[name], color=ACCENT, linewidth=1.2)
+        place.set_title(name, fontsize=10, color=INK)
+    for place in places:
+        place.axis("off")
+    for place in axes.flat:
+        place.grid(alpha=0.25)
+        place.spines[["top", "right"]].set_visible(False)
+        place.tick_params(labelsize=8)
+        place.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
+        place.set_xlabel("gradient steps", fontsize=8)
+    figure.suptitle(run.name, fontsize=11, color=INK)
+    figure.tight_layout()
+    path = run / "learning_curve.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def score_panel(place: plt.Axes, episodes: dict[str, np.ndarray], data: Transitions | None) -> None:
+    scored = not np.isnan(episodes["normalized"]).all()
+    column = "normalized" if scored else "return"
+    steps = np.unique(episodes["step"])
+    values = [episodes[column][episodes["step"] == step] for step in steps]
+    mean, spread = np.array([np.nanmean(v) for v in values]), np.array([np.nanstd(v) for v in values])
+    place.fill_between(steps, mean - spread, mean + spread, color=ACCENT, alpha=0.18, label="std over episodes")
+    place.plot(steps, mean, color=ACCENT, marker="o", markersize=3, label="policy")
+    if data is not None and data.task is not None:
+        returns = data.episode_returns()
+        level = data.task.normalized(returns).mean() if scored else returns.mean()
+        place.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="data")
+    place.legend(fontsize=7, frameon=False)
+    place.set_title("normalised score" if scored else "return", fontsize=10, color=INK)

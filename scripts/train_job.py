@@ -1,0 +1,253 @@
+"""The work of `offline-vi train`: load, check, build, fit, score, keep everything in a run directory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from offline_vi.algorithm import Algorithm
+from offline_vi.algorithms import ALGORITHMS
+from offline_vi.algorithms.build import (
+    Recipe,
+    behavior_config,
+    build,
+    build_behavior,
+    config_class,
+    entry,
+    from_json,
+)
+from offline_vi.behavior import BehaviorModel
+from offline_vi.checkpoint import RunDirectory, read_json
+from offline_vi.data import Transitions
+from offline_vi.errors import ConfigError
+from offline_vi.evaluation import evaluate
+from offline_vi.scripts.common import (
+    SCHEMA,
+    DataOptions,
+    RunOptions,
+    check_task,
+    data_record,
+    open_run,
+    recorded,
+    without,
+)
+from offline_vi.scripts.plots import learning_curve
+from offline_vi.training import fit, fit_behavior, seeds, torch_seed
+from offline_vi.types import Spec
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How long, how scored, on which behaviour model."""
+
+    steps: int = 50_000
+    """Gradient steps."""
+    eval_every: int = 5_000
+    """Steps between two evaluations."""
+    eval_episodes: int = 10
+    """Episodes per evaluation."""
+    eval_seed: int = 100
+    """Seed of the first evaluation episode; independent of --seed."""
+    behavior_model: Annotated[str, tyro.conf.arg(name="behavior", metavar="MODEL")] = ""
+    """Behaviour model; default: the algorithm's published one."""
+    behavior_steps: int = 0
+    """Fit the behaviour model for so many steps first and freeze it; 0: train it jointly, a step each."""
+    noise_clip: float = 0.5
+    """Candidates are decoder means at prior noise clipped to this many standard deviations."""
+    normalize: bool = False
+    """Normalise observations (bc only); the statistics are stored with the policy."""
+
+
+def run(name: str, file: str, arguments: list[str]) -> dict[str, Any]:
+    """The verb: ``name`` of the algorithm or empty, ``file`` of a saved configuration or empty, the other flags.
+
+    Returns the record of result.json.
+    """
+    saved = read_json(Path(file)) if file else {}
+    if saved and (saved.get("schema") != SCHEMA or saved.get("verb") != "train"):
+        raise ConfigError(
+            f"{file} is not a configuration of `offline-vi train`, schema {SCHEMA}", "use a run's config.json"
+        )
+    name = name or saved["recipe"]["algorithm"]
+    entry(name)
+    options = parse(name, saved, arguments)
+    torch.set_num_threads(options.run.threads)
+    return train(name, options)
+
+
+def parse(name: str, saved: dict[str, Any], arguments: list[str]) -> Any:
+    """Defaults < --config < flags. The hyper-parameters of algorithm and model become flags of their own."""
+    recipe = saved.get("recipe", {})
+    model = _behavior_flag(arguments) or recipe.get("behavior") or entry(name).behavior
+    spec = Spec.from_json(recipe["spec"]) if recipe else Spec((1,), 1)
+    settings = from_json(config_class(name)(), recipe["config"]) if recipe else config_class(name)()
+    parts: list[tuple[str, Any, Any]] = [
+        ("data", DataOptions, from_json(DataOptions(), saved.get("data_options", {}))),
+        ("train", TrainOptions, from_json(TrainOptions(), saved.get("train_options", {}))),
+        ("run", RunOptions, from_json(RunOptions(), saved.get("run_options", {}))),
+        ("algorithm", config_class(name), settings),
+    ]
+    flat = [(part, tyro.conf.OmitArgPrefixes[cls], field(default=default)) for part, cls, default in parts]
+    if model:
+        default = behavior_config(model, spec)
+        if recipe and recipe["behavior"] == model:
+            default = from_json(default, recipe["behavior_config"])
+        flat.append(("behavior", type(default), field(default=default)))
+    options = make_dataclass("Options", flat, frozen=True)
+    return tyro.cli(options, args=arguments, prog=f"offline-vi train {name}", description=ALGORITHMS[name].summary)
+
+
+def _behavior_flag(arguments: list[str]) -> str:
+    for at, argument in enumerate(arguments):
+        if argument.startswith("--behavior="):
+            return argument.partition("=")[2]
+        if argument == "--behavior" and at + 1 < len(arguments):
+            return arguments[at + 1]
+    return ""
+
+
+def train(name: str, options: Any) -> dict[str, Any]:
+    """Load, check, build, fit, score; returns the record of result.json."""
+    device = options.run.torch_device()
+    data = options.data.load()
+    check_task(data)
+    model = options.train.behavior_model or entry(name).behavior
+    recipe = Recipe(
+        algorithm=name,
+        spec=data.spec,
+        config=options.algorithm,
+        behavior=model,
+        behavior_config=resolve(model, data.spec, options.behavior) if model else None,
+        jointly=bool(model) and options.train.behavior_steps == 0,
+        noise_clip=options.train.noise_clip,
+    )
+    config = {
+        "schema": SCHEMA,
+        "verb": "train",
+        "recipe": recipe.to_json(),
+        "data": data_record(data),
+        "task": data.task.to_json() if data.task else None,
+        "steps": options.train.steps,
+        "seed": options.run.seed,
+        "data_options": asdict(options.data),
+        "train_options": asdict(options.train),
+        "run_options": without(asdict(options.run), "resume", "overwrite", "output"),
+    }
+    run, resumes = open_run(options.run, f"{name}-{data.source.name}-seed{options.run.seed}".replace("/", "-"), config)
+    with run, recorded(run, {"algorithm": name, "data": config["data"], "seed": options.run.seed}) as record:
+        with torch.random.fork_rng():
+            torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
+            algorithm = build(recipe, fitted(run, recipe, data, options, device))
+        result = fit_and_score(run, algorithm, data, options, device, resumes)
+        record["result"] = {key: result[key] for key in ("normalized_score", "return_mean") if key in result}
+    if options.run.json:
+        json.dump(result, sys.stdout, indent=1)
+        print()
+    elif not options.run.quiet:
+        report(run.path, result)
+    return result
+
+
+def resolve(model: str, spec: Spec, chosen: Any) -> Any:
+    """The model's hyper-parameters: flags were parsed before the data set's shapes were known, so what nobody changed
+    takes the value that the shapes give."""
+    unknown, known = asdict(behavior_config(model, Spec((1,), 1))), asdict(behavior_config(model, spec))
+    changed = {key: value for key, value in asdict(chosen).items() if value != unknown[key]}
+    return type(chosen)(**{**known, **changed})
+
+
+def fitted(
+    run: RunDirectory, recipe: Recipe, data: Transitions, options: Any, device: torch.device
+) -> BehaviorModel | None:
+    """The behaviour model fitted ahead, in RUN/behavior with checkpoints of its own; None where it trains jointly."""
+    if not recipe.behavior or recipe.jointly:
+        return None
+    model = build_behavior(recipe.behavior, recipe.spec, recipe.behavior_config)
+    path = run.path / "behavior"
+    resumes = path.exists()
+    with RunDirectory.resume(path) if resumes else RunDirectory.create(path) as part:
+        fit_behavior(
+            model,
+            data,
+            options.train.behavior_steps,
+            batch_size=recipe.behavior_config.batch_size,
+            lr=recipe.behavior_config.lr,
+            eps=recipe.behavior_config.eps,
+            seed=options.run.seed,
+            device=device,
+            log_every=options.run.log_every,
+            save_every=options.run.save_every,
+            run=part,
+            resume=resumes and part.has_checkpoint(),
+            progress=not options.run.quiet,
+        )
+    return model
+
+
+def fit_and_score(
+    run: RunDirectory, algorithm: Algorithm, data: Transitions, options: Any, device: torch.device, resumes: bool
+) -> dict[str, Any]:
+    """Train with evaluations on the way; result.json holds the final policy's score, the best one apart."""
+
+    def score(step: int, policy: Algorithm) -> dict[str, float]:
+        if data.task is None:
+            return {}
+        evaluation = evaluate(policy, data.task, options.train.eval_episodes, options.train.eval_seed, device=device)
+        for row in evaluation.episode_rows(step):
+            run.log_episode(row)
+        return {"return": evaluation.mean_return, "score": evaluation.mean}
+
+    fit(
+        algorithm,
+        data,
+        options.train.steps,
+        seed=options.run.seed,
+        device=device,
+        log_every=options.run.log_every,
+        eval_every=options.train.eval_every,
+        on_eval=score,
+        run=run,
+        save_every=options.run.save_every,
+        resume=resumes,
+        progress=not options.run.quiet,
+    )
+    result = summary(run, options.train.steps)
+    run.write_json("result.json", result)
+    learning_curve(run.path, data)
+    return result
+
+
+def summary(run: RunDirectory, steps: int) -> dict[str, Any]:
+    """result.json: the final policy, per episode; the best evaluation apart."""
+    by_step: dict[int, list[dict[str, Any]]] = {}
+    for row in run.read_episodes():
+        by_step.setdefault(int(row["step"]), []).append(row)
+    if not by_step:
+        return {"steps": steps, "note": "no environment is known for this data set: nothing was scored"}
+    means = {step: sum(row["normalized"] for row in rows) / len(rows) for step, rows in by_step.items()}
+    final, best = max(by_step), max(means, key=lambda step: means[step])
+    rows = by_step[final]
+    return {
+        "steps": steps,
+        "normalized_score": means[final],
+        "normalized_scores": [row["normalized"] for row in rows],
+        "return_mean": sum(row["return"] for row in rows) / len(rows),
+        "returns": [row["return"] for row in rows],
+        "lengths": [row["length"] for row in rows],
+        "env_id": rows[0]["env_id"],
+        "mujoco": rows[0]["mujoco"],
+        "best": {"step": best, "normalized_score": means[best]},
+        "curve": {str(step): mean for step, mean in means.items()},
+    }
+
+
+def report(path: Path, result: dict[str, Any]) -> None:
+    if "normalized_score" in result:
+        print(f"normalised score {result['normalized_score']:.1f} (return {result['return_mean']:.1f}), final policy")
+    print(f"run directory: {path}")

@@ -1,0 +1,251 @@
+"""The command as a user meets it: the main job in small, and one line with the right exit code for every bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from offline_vi.scripts import VERBS, main
+
+TINY = ["--steps", "30", "--eval-every", "15", "--eval-episodes", "2", "--log-every", "10", "--save-every", "10", "-q"]
+TINY_BCQ = [*TINY, "--hidden", "8", "--behavior.hidden", "8", "--batch-size", "16"]
+
+
+def pendulum(path: Path, change: Callable[[dict[str, Any]], None] = lambda columns: None, rows: int = 400) -> str:
+    """A small file in D4RL's layout with Pendulum's shapes."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, Any] = {
+        "observations": rng.normal(size=(rows, 3)).astype(np.float32),
+        "actions": rng.uniform(-1, 1, (rows, 1)).astype(np.float32),
+        "rewards": rng.normal(size=rows).astype(np.float32),
+        "terminals": np.zeros(rows, bool),
+        "timeouts": np.arange(1, rows + 1) % 100 == 0,
+    }
+    change(columns)
+    with h5py.File(path, "w") as file:
+        for name, column in columns.items():
+            file[name] = column
+    return str(path)
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of the command, in this process."""
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return pendulum(tmp_path / "pendulum.hdf5")
+
+
+def test_bcq_end_to_end_and_its_run_can_be_scored_repeated_and_resumed(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "first"
+    train = ["train", "bcq", "--dataset", data, "--env", "Pendulum-v1", "--seed", "3", *TINY_BCQ]
+    assert run([*train, "--output", str(first)], capsys)[0] == 0
+    result = json.loads((first / "result.json").read_text())
+    assert len(result["returns"]) == 2
+    assert set(result["curve"]) == {"15", "30"}
+    assert json.loads((first / "run.json").read_text())["status"] == "done"
+    assert (first / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert len((first / "metrics.csv").read_text().splitlines()) == 4
+
+    code, out, _ = run(["evaluate", str(first), "--episodes", "3", "--json", "-q"], capsys)
+    assert code == 0
+    assert len(json.loads(out)["returns"]) == 3
+
+    again = tmp_path / "again"
+    assert run(["train", "--config", str(first / "config.json"), "--output", str(again)], capsys)[0] == 0
+    assert (again / "metrics.csv").read_bytes() == (first / "metrics.csv").read_bytes()
+    assert (again / "result.json").read_bytes() == (first / "result.json").read_bytes()
+
+    code, _, error = run([*train, "--output", str(first)], capsys)
+    assert (code, "--resume" in error) == (73, True)
+    code, _, error = run([*train, "--phi", "0.2", "--output", str(first), "--resume"], capsys)
+    assert (code, "another recipe" in error) == (78, True)
+    assert run([*train, "--output", str(first), "--resume"], capsys)[0] == 0
+    assert (again / "metrics.csv").read_bytes() == (first / "metrics.csv").read_bytes()
+
+
+def test_bc_and_a_frozen_model(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--dataset", data, "--env", "Pendulum-v1"]
+    flags = ["--hidden", "8", "--batch-size", "16"]
+    assert run(["train", "bc", *common, *TINY, *flags, "--output", str(tmp_path / "bc")], capsys)[0] == 0
+    frozen = ["--behavior", "cvae", "--behavior-steps", "20", "--output", str(tmp_path / "frozen")]
+    assert run(["train", "bcq", *common, *TINY_BCQ, *frozen], capsys)[0] == 0
+    assert json.loads((tmp_path / "frozen" / "config.json").read_text())["recipe"]["jointly"] is False
+    code, out, _ = run(["evaluate", str(tmp_path / "bc"), "--episodes", "1", "-q"], capsys)
+    assert code == 0
+    assert "Pendulum-v1" in out
+
+
+def test_fit_behavior_reports_the_density(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--dataset", data, "--steps", "40", "--log-every", "10", "--hidden", "8", "-q", "--json"]
+    code, out, _ = run(["fit-behavior", "cvae", *flags, "--output", str(tmp_path / "model")], capsys)
+    assert code == 0
+    report = json.loads(out)
+    assert report["held_out"]["iwae_64"] >= report["held_out"]["elbo"] - 0.05
+    assert (tmp_path / "model" / "learning_curve.png").exists()
+    code, _, error = run(["evaluate", str(tmp_path / "model")], capsys)
+    assert (code, "behaviour model" in error) == (2, True)
+
+
+def test_a_data_set_without_an_environment_trains_and_says_that_nothing_was_scored(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = Path(data).rename(tmp_path / "mystery.hdf5")
+    code, _, _ = run(["train", "bc", "--dataset", str(unknown), *TINY, "--output", str(tmp_path / "run")], capsys)
+    assert code == 0
+    assert "nothing was scored" in (tmp_path / "run" / "result.json").read_text()
+
+
+def spoil(key: str, value: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:
+    def change(columns: dict[str, Any]) -> None:
+        columns[key] = value(columns[key])
+
+    return change
+
+
+def drop(key: str) -> Callable[[dict[str, Any]], None]:
+    return lambda columns: columns.pop(key)
+
+
+def set_at(row: int, value: float) -> Callable[[Any], Any]:
+    def change(column: Any) -> Any:
+        column[row] = value
+        return column
+
+    return change
+
+
+BAD_FILES: dict[str, tuple[Callable[[dict[str, Any]], None], int, str]] = {
+    "missing key": (drop("rewards"), 65, "rewards"),
+    "missing observations": (drop("observations"), 65, "observations"),
+    "NaN rewards": (spoil("rewards", set_at(150, np.nan)), 65, "rewards"),
+    "infinite observations": (spoil("observations", set_at(7, np.inf)), 65, "observations"),
+    "actions out of range": (spoil("actions", set_at(3, 1.7)), 65, "--action-range"),
+    "lengths differ": (spoil("rewards", lambda column: column[:-1]), 65, "399"),
+    "wrong number of dimensions": (spoil("observations", lambda column: column[:, :, None]), 65, "observations"),
+    "no rows": (
+        lambda columns: columns.update({key: column[:0] for key, column in columns.items()}),
+        65,
+        "",
+    ),
+    "text instead of numbers": (spoil("actions", lambda column: np.full(len(column), b"left")), 65, "actions"),
+    "another environment's observations": (spoil("observations", lambda column: column[:, :2]), 65, "(2,)"),
+    "another environment's actions": (spoil("actions", lambda column: np.repeat(column, 2, 1)), 65, "action"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_data_is_one_line_before_the_first_step(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, expected, word = BAD_FILES[case]
+    file = pendulum(tmp_path / "pendulum.hdf5", change)
+    output = tmp_path / "run"
+    code, out, error = run(
+        ["train", "bcq", "--dataset", file, "--env", "Pendulum-v1", *TINY_BCQ, "--output", str(output)], capsys
+    )
+    check_one_line(code, expected, out, error, word)
+    assert not output.exists()
+
+
+def check_one_line(code: int, expected: int, out: str, error: str, word: str) -> None:
+    assert code == expected, error
+    lines = error.strip().splitlines()
+    assert lines[0].startswith("error: ")
+    assert len(lines) <= 2
+    assert all(line.startswith("hint: ") for line in lines[1:])
+    assert word in error
+    assert "Traceback" not in error + out
+
+
+BAD_CALLS: dict[str, tuple[list[str], int, str]] = {
+    "unknown verb": (["trian"], 2, "train"),
+    "unknown algorithm": (["train", "bqc", "--dataset", "DATA"], 2, "bcq"),
+    "unknown behaviour model": (["fit-behavior", "cave", "--dataset", "DATA"], 2, "cvae"),
+    "unknown model for an algorithm": (["train", "bcq", "--behavior", "cvea", "--dataset", "DATA"], 2, "cvae"),
+    "unknown data set": (["train", "bcq", "--dataset", "hoper-medium-v2"], 2, "hopper-medium-v2"),
+    "no data set": (["train", "bcq"], 2, "--dataset"),
+    "missing file": (["train", "bcq", "--dataset", "/nowhere/file.hdf5"], 66, "/nowhere/file.hdf5"),
+    "missing run": (["evaluate", "/nowhere/run"], 66, "/nowhere/run"),
+    "missing configuration": (["train", "--config", "/nowhere/config.json"], 66, "/nowhere/config.json"),
+    "resume what is not there": (["train", "bc", "--dataset", "DATA", "--output", "TMP/none", "--resume"], 66, "none"),
+    "unknown environment": (["train", "bc", "--dataset", "DATA", "--env", "Pendlum-v1"], 2, "Pend"),
+    "mismatching environment": (["train", "bc", "--dataset", "DATA", "--env", "MountainCarContinuous-v0"], 65, "(3,)"),
+    "no such device": (
+        ["train", "bc", "--dataset", "DATA", "--env", "Pendulum-v1", "--device", "cuda:9"],
+        78,
+        "cuda:9",
+    ),
+    "output under a file": (["train", "bc", "--dataset", "DATA", "--output", "DATA/run", *TINY], 73, "run"),
+    "truncated file": (["train", "bc", "--dataset", "TMP/cut.hdf5"], 65, "cut.hdf5"),
+    "not an HDF5 file": (["train", "bc", "--dataset", "TMP/text.hdf5"], 65, "text.hdf5"),
+    "broken configuration": (["train", "--config", "TMP/broken.json"], 78, "broken.json"),
+    "foreign configuration": (["train", "--config", "TMP/foreign.json"], 78, "foreign.json"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_a_bad_call_is_one_line_with_its_exit_code(
+    case: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.hdf5").write_bytes(Path(data).read_bytes()[:-2000])
+    (tmp_path / "text.hdf5").write_text("observations,actions\n1,2\n")
+    (tmp_path / "broken.json").write_text('{"schema": 1,')
+    (tmp_path / "foreign.json").write_text('{"name": "something else"}')
+    arguments, expected, word = BAD_CALLS[case]
+    filled = [argument.replace("DATA", data).replace("TMP", str(tmp_path)) for argument in arguments]
+    if case != "output under a file" and filled[0] in ("train", "fit-behavior") and "--output" not in filled:
+        filled += ["--output", str(tmp_path / "run")]
+    code, out, error = run(filled, capsys)
+    check_one_line(code, expected, out, error, word)
+
+
+def test_a_bad_flag_names_it(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, error = run(["train", "bcq", "--dataset", data, "--ph", "0.1"], capsys)
+    assert code == 2
+    assert "--phi" in out + error
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["data", "--help"], ["info", "--help"], ["train", "--help"]])
+def test_help_is_fast_where_torch_is_not_needed(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "offline_vi", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "usage" in done.stdout.lower()
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run([verb, "--help"], capsys)
+    assert code == 0
+    assert f"offline-vi {verb}" in out
+
+
+def test_help_of_an_algorithm_names_units_symbols_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    code, out, _ = run(["train", "bcq", "--help"], capsys)
+    assert code == 0
+    for word in ("--phi", "0.05", "--behavior.latent-dim", "--steps", "Gradient steps", "--lmbda", "--noise-clip"):
+        assert word in out
+    assert time.monotonic() - started < 60

@@ -5,7 +5,7 @@ with several modes. Settings as in CORL (tinkoff-ai/CORL, algorithms/offline/any
 
 Differences from the reference code
 -----------------------------------
-- Actions live in [-1, 1]; observations are not normalised unless a `Normalizer` is given (CORL normalises).
+- Actions live in [-1, 1]; observations are as they are (CORL normalises: wrap with `Normalized`, ``--normalize``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from offline_vi.algorithm import Algorithm, descend
 from offline_vi.nets import mlp
@@ -32,11 +32,10 @@ class BCConfig:
 class BC(Algorithm):
     """Behaviour cloning with a deterministic policy."""
 
-    def __init__(self, spec: Spec, config: BCConfig | None = None, normalizer: nn.Module | None = None) -> None:
+    def __init__(self, spec: Spec, config: BCConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or BCConfig()
         self.batch_size = config.batch_size
-        self.normalizer = normalizer or nn.Identity()
         self.actor = mlp([spec.obs_dim, *config.hidden, spec.action_dim])
         self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
 
@@ -52,7 +51,7 @@ class BC(Algorithm):
 
     def policy(self, obs: Tensor) -> Tensor:
         """tanh of the network, (B, O) -> (B, A)."""
-        return torch.tanh(self.actor(self.normalizer(obs)))
+        return torch.tanh(self.actor(obs))
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:

@@ -113,4 +113,5 @@ class BCQ(Algorithm):
         """The perturbed candidate with the highest Q_1 of the online critic, (B, O) -> (B, A): eq. 14."""
         action = self.actor(obs, self.behavior.sample(obs, self.config.num_acting_candidates))  # (N, B, A)
         best = self.critic.q1(obs, action).argmax(0)  # (B,)
-        return action[best, torch.arange(obs.shape[0], device=obs.device)]
+        chosen: Tensor = action[best, torch.arange(obs.shape[0], device=obs.device)]
+        return chosen

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from offline_vi.algorithm import Algorithm, Jointly
+from offline_vi.algorithm import Algorithm, Jointly, Normalized
 from offline_vi.algorithms import ALGORITHMS, Entry
 from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel, Decoded
 from offline_vi.checkpoint import load_checkpoint, read_json
+from offline_vi.data import Normalizer
 from offline_vi.errors import ConfigError, unknown
 from offline_vi.types import Spec
 
@@ -57,6 +58,7 @@ class Recipe:
     behavior_config: Any = None
     jointly: bool = False  # train the behaviour model beside the algorithm, a step each
     noise_clip: float = 0.5  # candidates: decoder means at prior noise clipped to this
+    normalize: bool = False  # whether the algorithm sees normalised observations
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -67,6 +69,7 @@ class Recipe:
             "behavior_config": asdict(self.behavior_config) if self.behavior else None,
             "jointly": self.jointly,
             "noise_clip": self.noise_clip,
+            "normalize": self.normalize,
         }
 
     @classmethod
@@ -83,6 +86,7 @@ class Recipe:
                 from_json(behavior_config(behavior, spec), record["behavior_config"]) if behavior else None,
                 record["jointly"],
                 record["noise_clip"],
+                record["normalize"],
             )
         except (KeyError, TypeError) as error:
             raise ConfigError(f"the configuration lacks or misuses {error}", "is it a run of this library?") from None
@@ -104,19 +108,26 @@ def from_json(default: Any, record: Mapping[str, Any]) -> Any:
         if known[name] is not None and not isinstance(value, (type(known[name]), int)):
             raise ConfigError(f"{name} = {value!r} is not a {type(known[name]).__name__}", "look at --help")
         values[name] = value
-    return type(default)(**values)  # type: ignore[operator]
+    cls: Any = type(default)
+    return cls(**values)
 
 
 def build_behavior(name: str, spec: Spec, config: Any) -> BehaviorModel:
     """A behaviour model by name."""
     if name not in BEHAVIOR_MODELS:
         raise unknown(name, BEHAVIOR_MODELS, "behaviour model")
-    return BEHAVIOR_MODELS[name].model()(spec, config)
+    model: BehaviorModel = BEHAVIOR_MODELS[name].model()(spec, config)
+    return model
 
 
 def build(recipe: Recipe, behavior: BehaviorModel | None = None) -> Algorithm:
     """The algorithm of a recipe, freshly initialised from torch's default generator; ``behavior`` may be a fitted
-    model to share."""
+    model to share. A `Normalized` one still has to be given its statistics."""
+    algorithm = _build(recipe, behavior)
+    return Normalized(Normalizer(recipe.spec.obs_dim), algorithm) if recipe.normalize else algorithm
+
+
+def _build(recipe: Recipe, behavior: BehaviorModel | None) -> Algorithm:
     cls: Any = algorithm_class(recipe.algorithm)
     if not recipe.behavior:
         algorithm: Algorithm = cls(recipe.spec, config=recipe.config)

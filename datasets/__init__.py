@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_vi.datasets.tasks import MINARI_NAMES, RECIPE_NAMES, d4rl_hashes, d4rl_name, d4rl_references, task_of
-from offline_vi.errors import MissingDependencyError, SpaceMismatchError, UsageError
+from offline_vi.errors import SpaceMismatchError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,7 +101,7 @@ def read(
         columns = d4rl.read_columns(path, rows, max_dataset_bytes)
         provenance = Provenance(name, (str(path),), (d4rl.check_hash(path, sha256 or known),), rows)
         task = task_of(name)
-    return columns, task if env is None else _task_on(env, task), provenance
+    return columns, task if env is None else task_on(env, task), provenance
 
 
 def is_minari(source: str) -> bool:
@@ -131,16 +131,15 @@ def hdf5_file(source: str, download: bool = False) -> tuple[Path, str, str | Non
     return path, source, d4rl_hashes().get(source)
 
 
-def _task_on(env: str, task: Task | None) -> Task:
+def task_on(env: str, task: Task | None) -> Task:
     """The task scored on another environment, whose box gives the action bounds."""
     import gymnasium
 
+    from offline_vi.evaluation import make_env
     from offline_vi.types import Task
 
     try:
-        space = gymnasium.make(env).action_space
-    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        raise MissingDependencyError(f"{env} needs {error}", "pip install 'offline-vi[mujoco]'") from error
+        space = make_env(Task(env, (), ())).action_space
     except gymnasium.error.Error as error:
         raise UsageError(f"environment {env!r}: {error}", "give a Gymnasium id such as Hopper-v5") from error
     if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,11 @@ def _with_environment(task: Task, text: Any, name: str) -> Task:
     spec = _parse_json(str(text), f"{name}: env_spec")
     env_id, entry_point, kwargs = str(spec.get("id")), spec.get("entry_point"), spec.get("kwargs") or {}
     hint = "if you trust the data, name the environment yourself: --env ID"
+    if str(entry_point).startswith("gymnasium_robotics."):
+        with suppress(ModuleNotFoundError):  # it registers its environments when it is asked to
+            import gymnasium_robotics
+
+            gymnasium.register_envs(gymnasium_robotics)
     registered = gymnasium.registry.get(env_id)
     if registered is None:
         if not str(entry_point).startswith(_KNOWN_PACKAGES):

@@ -16,6 +16,7 @@ _HOME = {
     "Spec": "types",
     "Task": "types",
     "OfflineVIError": "errors",
+    "Normalized": "algorithm",
     "Normalizer": "data",
     "Provenance": "data",
     "Sampler": "data",
@@ -31,6 +32,7 @@ _HOME = {
     "fit": "training",
     "fit_behavior": "training",
     "RunDirectory": "checkpoint",
+    "load": "algorithms.build",
 }
 _MODULES = (
     "algorithm",
@@ -58,6 +60,7 @@ __all__ = [
     "History",
     "Jointly",
     "Metrics",
+    "Normalized",
     "Normalizer",
     "OfflineVIError",
     "OnlineAlgorithm",
@@ -85,6 +88,7 @@ __all__ = [
     "fit",
     "fit_behavior",
     "latent",
+    "load",
     "nets",
     "posterior",
     "training",
@@ -110,7 +114,8 @@ if TYPE_CHECKING:
         training,
         types,
     )
-    from offline_vi.algorithm import Algorithm, Jointly, OnlineAlgorithm, Policy, StatefulPolicy
+    from offline_vi.algorithm import Algorithm, Jointly, Normalized, OnlineAlgorithm, Policy, StatefulPolicy
+    from offline_vi.algorithms.build import load
     from offline_vi.checkpoint import RunDirectory
     from offline_vi.data import Normalizer, Provenance, Sampler, Transitions
     from offline_vi.errors import OfflineVIError

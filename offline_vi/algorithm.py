@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Mapping
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from offline_vi.behavior.base import BehaviorModel
+from offline_vi.data import Normalizer
 from offline_vi.errors import CheckpointCorruptError
 from offline_vi.types import Batch, Metrics
 
@@ -20,6 +21,7 @@ class Policy(Protocol):
     def act(self, obs: Tensor) -> Tensor: ...
 
 
+@runtime_checkable
 class StatefulPolicy(Policy, Protocol):
     """A policy with memory (planners, recurrent policies)."""
 
@@ -35,7 +37,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.zero_grad(set_to_none=True)
-    loss.sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
+    loss.sum().backward(inputs=parameters)
     optimizer.step()
 
 
@@ -53,6 +55,13 @@ class Algorithm(nn.Module, abc.ABC):
         """(B, O) -> (B, A) in [-1, 1], under no_grad."""
 
     @final
+    def _tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers, each once however many modules share it; constants (not persistent) left out."""
+        saved = self.state_dict().keys()
+        named = [*self.named_parameters(), *self.named_buffers()]
+        return {name: tensor for name, tensor in named if name in saved}
+
+    @final
     def _optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         for prefix, module in self.named_modules():
             for name, value in vars(module).items():
@@ -64,7 +73,7 @@ class Algorithm(nn.Module, abc.ABC):
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all tensors that make the algorithm what it is: parameters and buffers under their module names,
         optimiser state as ``critic_opt.0.exp_avg`` (number of the parameter, name of the moment)."""
-        tensors = dict(self.named_parameters()) | dict(self.named_buffers())
+        tensors = self._tensors()
         for name, optimizer in self._optimizers():
             for number, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
@@ -77,7 +86,7 @@ class Algorithm(nn.Module, abc.ABC):
 
         Raises CheckpointCorruptError where names or shapes are not those of this algorithm.
         """
-        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        own = self._tensors()
         optimizers = dict(self._optimizers())
         moments: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers}
         rest = dict(tensors)
@@ -134,3 +143,22 @@ class Jointly(Algorithm):
 
     def act(self, obs: Tensor) -> Tensor:
         return self.algorithm.act(obs)
+
+
+class Normalized(Algorithm):
+    """An algorithm that sees (s - mean) / std, with the statistics saved beside it. Its behaviour model, too, lives in
+    these coordinates."""
+
+    def __init__(self, normalizer: Normalizer, algorithm: Algorithm) -> None:
+        super().__init__()
+        self.normalizer = normalizer
+        self.algorithm = algorithm
+        self.batch_size = algorithm.batch_size
+
+    def update(self, batch: Batch) -> Metrics:
+        obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
+        return self.algorithm.update(batch._replace(obs=obs, next_obs=next_obs))
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        return self.algorithm.act(self.normalizer(obs))

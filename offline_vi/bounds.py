@@ -107,7 +107,7 @@ def iwae(
     estimator: str = "dreg",
     temperature: float = 1.0,
 ) -> Bound:
-    """log_mean_exp of K log-weights, shape (B,): a lower bound of log p(x|c) that rises to it with K (Burda et al. 2016).
+    """log_mean_exp of K log-weights, (B,): a lower bound of log p(x|c) that rises to it with K (Burda et al. 2016).
 
     temperature 1 / (1 - alpha) is the Renyi bound of order alpha (Li and Turner 2016), inf the ELBO; below 1 it is no
     lower bound. ``log_likelihood`` and ``kl`` are the two terms of the ELBO of the same samples.
@@ -211,7 +211,8 @@ ELBO_ESTIMATORS: dict[str, ElboEstimator] = {
 }
 
 
-# ------------------------------------------------------------------ estimators of IWAE: log p(x|z), log q - log p (K, B); surrogate (B,)
+# ------------------------------------------------------------------ estimators of IWAE
+# Each returns log p(x|z, c) (K, B), log q(z) - log p(z) (K, B), and the surrogate (B,).
 
 
 def _iwae_reparam(
@@ -244,7 +245,7 @@ def _iwae_score(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """REINFORCE with VIMCO's baseline: the bound with log w_k replaced by the mean of the others; it needs K >= 2."""
     z = q.sample((k,))
-    log_likelihood, kl = _terms(model, detached(q), p, x, context, z)
+    log_likelihood, kl = _terms(model, q, p, x, context, z)
     log_weight = log_likelihood - kl
     bound = log_mean_exp(log_weight, 0, temperature)
     others = (log_weight.sum(0) - log_weight) / (k - 1) if k > 1 else torch.zeros_like(log_weight)

@@ -1,7 +1,7 @@
 """Distributions, the heads that turn a network's outputs into one, and the one reduction of the library.
 
-Log-probabilities are in nats, summed over the event dimensions. Every spread is a *log*-scale, bounded by a smooth clamp:
-a hard clamp has no gradient outside, where a network then stays.
+Log-probabilities are in nats, summed over the event dimensions. Every spread is a *log*-scale, bounded by a smooth
+clamp: a hard one has no gradient outside, where a network then stays.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import (
     Bernoulli,
-    ContinuousBernoulli,
     Distribution,
     Independent,
     MultivariateNormal,
@@ -36,8 +35,8 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 def log_mean_exp(v: Tensor, dim: int = 0, temperature: float = 1.0) -> Tensor:
     """T log( 1/K sum_k exp(v_k / T) ), the reduction over K samples that every bound and every backup here shares.
 
-    T = inf is the mean (ELBO, policy evaluation), T = 1 log-mean-exp (IWAE), T = 0 the maximum (BCQ, EMaQ); it falls as T
-    grows. Removes ``dim`` of ``v``. Accurate in between as well: T may be as small or as large as the number type holds.
+    T = inf is the mean (ELBO, policy evaluation), T = 1 log-mean-exp (IWAE), T = 0 the maximum (BCQ, EMaQ); it falls as
+    T grows, and is accurate at any T in between. Removes ``dim`` of ``v``.
 
     Raises ValueError for a negative temperature.
     """
@@ -112,6 +111,8 @@ class DiagonalNormal(Distribution):
     }
     support = constraints.real_vector
     has_rsample = True
+    loc: Tensor
+    log_scale: Tensor
 
     def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
@@ -180,16 +181,13 @@ class TanhNormal(Distribution):
     """The law of tanh(u), u ~ N(loc, diag(exp(log_scale))^2), on (-1, 1)^D (Haarnoja et al. 2018, appendix C)."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.independent(constraints.interval(-1.0, 1.0), 1)
     has_rsample = True
     margin = 1e-6  # data at +-1 have u = +-inf; they are read as +-(1 - margin)
 
     def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
         self.base = DiagonalNormal(loc, log_scale)
         super().__init__(self.base.batch_shape, self.base.event_shape, validate_args=False)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.interval(-1.0, 1.0), 1)
 
     @property
     def mode(self) -> Tensor:
@@ -219,6 +217,55 @@ class TanhNormal(Distribution):
         return self.base.log_prob(u) - log_dtanh(u).sum(-1)
 
 
+def log_sinhc(a: Tensor) -> Tensor:
+    """log(sinh(a) / a), elementwise; even, smooth at 0 and linear far from it."""
+    a = a.abs()
+    small, large = a.clamp(max=0.3).square(), a.clamp(min=0.3)
+    series = small * (1 / 6 - small * (1 / 180 - small * (1 / 2835 - small / 37800)))
+    return torch.where(a < 0.3, series, large + torch.log(-torch.expm1(-2.0 * large)) - torch.log(2.0 * large))
+
+
+class ContinuousBernoulli(Distribution):
+    """Density proportional to exp(logit x) on [0, 1]^D (Loaiza-Ganem and Cunningham 2019).
+
+    In terms of the logit it is normalised for any logit; from probabilities, as in torch, it is not once they round.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.independent(constraints.unit_interval, 1)
+    has_rsample = True
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """1/2 + d/dh log(sinh(h/2) / (h/2))."""
+        half = 0.5 * self.logits
+        large = torch.where(half.abs() < 0.03, torch.full_like(half, 0.03), half)
+        exact = 0.5 * (1.0 / torch.tanh(large) - 1.0 / large)
+        return 0.5 + torch.where(half.abs() < 0.03, half / 6.0 - half**3 / 90.0, exact)
+
+    @property
+    def mode(self) -> Tensor:
+        return (self.logits > 0).to(self.logits)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """By the inverse of the distribution function, log(1 - u + u exp(h)) / h."""
+        shape = (*sample_shape, *self.logits.shape)
+        u = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
+        h = torch.where(
+            self.logits.abs() < 1e-3, torch.full_like(self.logits, 1e-3), self.logits
+        )  # a change below 1e-3
+        x = torch.logaddexp(torch.log1p(-u), torch.log(u) + h) / h
+        return x.clamp(0.0, 1.0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(..., D) -> (...) nats."""
+        return (self.logits * (value - 0.5) - log_sinhc(0.5 * self.logits)).sum(-1)
+
+
 class DiscretizedLogistic(Distribution):
     """A logistic law cut into equal bins of [0, 1], the outer two reaching to infinity: a probability of integers.
 
@@ -227,7 +274,10 @@ class DiscretizedLogistic(Distribution):
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.independent(constraints.unit_interval, 1)
     has_rsample = False
+    loc: Tensor
+    log_scale: Tensor
 
     def __init__(self, loc: Tensor, log_scale: Tensor, bins: int = 256) -> None:
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
@@ -235,13 +285,9 @@ class DiscretizedLogistic(Distribution):
         super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=False)
 
     @property
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.unit_interval, 1)
-
-    @property
     def mean(self) -> Tensor:
         """The location, cut to [0, 1]: the mean up to the mass beyond the border."""
-        return self.loc.clamp(0.0, 1.0)
+        return torch.clamp(self.loc, 0.0, 1.0)
 
     @property
     def mode(self) -> Tensor:
@@ -305,28 +351,31 @@ class OptimalNormal(Distribution):
 
 
 def kl_per_dim(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
-    """KL(q || p) of each dimension, (..., D) nats; from log-scales, so that no ratio of variances over- or underflows."""
+    """KL(q || p) of each dimension, (..., D) nats; from log-scales, so that no ratio of variances underflows."""
     log_ratio = q.log_scale - p.log_scale
     error = (q.loc - p.loc) * torch.exp(-p.log_scale)
     return 0.5 * (torch.expm1(2.0 * log_ratio) + error.square()) - log_ratio
 
 
-@register_kl(DiagonalNormal, DiagonalNormal)
+_register_kl: Callable[..., Callable[[Callable[[Any, Any], Tensor]], Callable[[Any, Any], Tensor]]] = register_kl
+
+
+@_register_kl(DiagonalNormal, DiagonalNormal)
 def _kl_diagonal_diagonal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
     return kl_per_dim(q, p).sum(-1)
 
 
-@register_kl(FullNormal, DiagonalNormal)
+@_register_kl(FullNormal, DiagonalNormal)
 def _kl_full_diagonal(q: FullNormal, p: DiagonalNormal) -> Tensor:
     return kl_divergence(q, FullNormal(p.loc, p.scale_tril))
 
 
-@register_kl(DiagonalNormal, FullNormal)
+@_register_kl(DiagonalNormal, FullNormal)
 def _kl_diagonal_full(q: DiagonalNormal, p: FullNormal) -> Tensor:
     return kl_divergence(FullNormal(q.loc, q.scale_tril), p)
 
 
-@register_kl(TanhNormal, TanhNormal)
+@_register_kl(TanhNormal, TanhNormal)
 def _kl_tanh_tanh(q: TanhNormal, p: TanhNormal) -> Tensor:
     return kl_divergence(q.base, p.base)  # a bijection applied to both changes nothing
 
@@ -427,10 +476,10 @@ class GaussianHead(nn.Module):
     def __init__(self, dim: int, scale: nn.Module, mean_activation: Callable[[Tensor], Tensor] = identity) -> None:
         super().__init__()
         self.dim, self.scale, self.mean_activation = dim, scale, mean_activation
-        self.features: int = dim + dim * scale.features_per_dim  # type: ignore[operator]
+        self.features = dim * (1 + int(scale.features_per_dim))  # type: ignore[arg-type]
 
     def forward(self, h: Tensor) -> Distribution:
-        loc, raw = h.split([self.dim, self.features - self.dim], dim=-1)
+        loc, raw = h[..., : self.dim], h[..., self.dim :]
         normal: Distribution = self.scale(self.mean_activation(loc), raw)
         return normal
 
@@ -462,14 +511,14 @@ class BernoulliHead(nn.Module):
 
 
 class ContinuousBernoulliHead(nn.Module):
-    """(..., D) logits -> a density over [0, 1]^D (Loaiza-Ganem and Cunningham 2019)."""
+    """(..., D) logits -> `ContinuousBernoulli`, a density over [0, 1]^D."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim, self.features = dim, dim
 
-    def forward(self, h: Tensor) -> Distribution:
-        return Independent(ContinuousBernoulli(logits=h, validate_args=False), 1, validate_args=False)
+    def forward(self, h: Tensor) -> ContinuousBernoulli:
+        return ContinuousBernoulli(h)
 
 
 class DiscretizedLogisticHead(nn.Module):

@@ -125,7 +125,9 @@ class LinearGaussian(LatentVariableModel):
         """(..., X) -> (...) nats, exact: N(x; mu, W W' + sigma^2 I)."""
         weight = self.likelihood.weight
         covariance = weight @ weight.mT + self.sigma2 * torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
-        return FullNormal(self.likelihood.loc, torch.linalg.cholesky(covariance)).log_prob(x)
+        marginal = FullNormal(self.likelihood.loc, torch.linalg.cholesky(covariance))
+        log_prob: Tensor = marginal.log_prob(x)
+        return log_prob
 
     def posterior(self, x: Tensor, context: Tensor | None = None) -> FullNormal:
         """p(z|x), exact: precision Lambda = I + W'W / sigma^2, mean Lambda^-1 W'(x - mu) / sigma^2."""
@@ -206,7 +208,8 @@ class Mixture(nn.Module):
     def log_joint(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(..., D) -> log p(x, z = k), (..., K) nats."""
         logits, loc, log_scale = self.parameters_of(context)
-        return logits.log_softmax(-1) + DiagonalNormal(loc, log_scale).log_prob(x.unsqueeze(-2))
+        log_joint: Tensor = logits.log_softmax(-1) + DiagonalNormal(loc, log_scale).log_prob(x.unsqueeze(-2))
+        return log_joint
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(..., D) -> (...) nats, exact."""

@@ -31,7 +31,8 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(ensemble, 1, fan_out).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
-        return torch.baddbmm(self.bias[members], x, self.weight[members])
+        out: Tensor = torch.baddbmm(self.bias[members], x, self.weight[members])
+        return out
 
 
 class EnsembleMLP(nn.Module):
@@ -44,7 +45,7 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
         count = len(range(self.ensemble)[members])
-        h = x.reshape(1, -1, x.shape[-1]).expand(count, -1, -1)
+        h: Tensor = x.reshape(1, -1, x.shape[-1]).expand(count, -1, -1)
         for layer in self.layers[:-1]:
             h = torch.relu(layer(h, members))
         h = self.layers[-1](h, members)

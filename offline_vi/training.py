@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -86,18 +86,19 @@ def seeds(seed: int) -> dict[str, np.random.SeedSequence]:
 
 def torch_seed(sequence: np.random.SeedSequence) -> int:
     """A seed for `torch.manual_seed`."""
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    state = int(sequence.generate_state(1, np.uint64).item())
+    return state >> 1
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them: the loop finishes its step, saves, and leaves."""
+def _stop_requests(run: RunDirectory | None) -> Iterator[list[int]]:
+    """In a run, collect SIGINT and SIGTERM instead of dying of them: the loop finishes its step, saves, and leaves."""
     received: list[int] = []
 
     def note(signum: int, _: FrameType | None) -> None:
         received.append(signum)
 
-    if threading.current_thread() is not threading.main_thread():
+    if run is None or threading.current_thread() is not threading.main_thread():
         yield received
         return
     previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
@@ -147,7 +148,7 @@ def fit(
     )
     history, interval, start = History(), IntervalMean(), 0
     cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), stop_requests() if run else nullcontext([]) as stop:
+    with torch.random.fork_rng(devices=cuda), _stop_requests(run) as stop:
         torch.manual_seed(torch_seed(streams["noise"]))
         if run is not None and resume:
             start = _restore(run, algorithm, source, interval)

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     reward: Tensor  # (B,)
     next_obs: Tensor  # (B, O)
     terminated: Tensor  # (B,), 1.0 where the task ended; a time limit is not an end
-    index: Tensor  # (B,), int64 row numbers in the data set: what the candidate bank reads
+    index: Tensor  # type: ignore[assignment]  # (B,), int64 row numbers in the data set: what the candidate bank reads
 
 
 @dataclass(frozen=True)

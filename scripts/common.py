@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import subprocess
 import sys
@@ -95,7 +96,7 @@ class RunOptions:
 
 def check_task(data: Transitions) -> None:
     """Observation and action spaces of data and environment, before the first gradient step."""
-    if data.task is not None:
+    if data.task is not None and data.task.env_id:
         check_spaces(data.spec, data.task)
 
 
@@ -114,7 +115,7 @@ def open_run(options: RunOptions, default: str, config: dict[str, Any]) -> tuple
         run.write_json("config.json", config)
         return run, False
     run = RunDirectory.resume(path)
-    before = run.read_json("config.json")
+    before, config = run.read_json("config.json"), json.loads(json.dumps(config))  # tuples become lists
     for name in ("recipe", "data", "steps", "seed"):
         if before.get(name) != config.get(name):
             run.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,8 +55,8 @@ def score(options: EvaluateOptions) -> None:
         raise UsageError(f"{options.run} holds a behaviour model, not a policy", "evaluate a run of `offline-vi train`")
     task = Task.from_json(config["task"]) if config.get("task") else None
     if options.env:
-        task = task_on(options.env, task)
-    if task is None:
+        task = replace(task, env_id=options.env, kwargs={}) if task else task_on(options.env, None)
+    if task is None or not task.env_id:
         raise UsageError("no environment is known for this run", "name one: --env ID")
     check_spaces(Spec.from_json(config["recipe"]["spec"]), task)
     evaluation = evaluate(policy, task, options.episodes, options.seed, progress=not options.quiet)

@@ -38,8 +38,9 @@ class FitOptions:
 def run(name: str, arguments: list[str]) -> dict[str, Any]:
     """The verb: name of the model, the other flags; returns the record of result.json."""
     default = behavior_config(name, Spec((1,), 1))
+    omit: Any = tyro.conf.OmitArgPrefixes
     flat = [
-        (part, tyro.conf.OmitArgPrefixes[type(value)], field(default=value))
+        (part, omit[type(value)], field(default=value))
         for part, value in [
             ("data", DataOptions()),
             ("fit", FitOptions()),

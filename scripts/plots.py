@@ -10,6 +10,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from offline_vi.data import Transitions
 
@@ -65,7 +66,7 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
     return path
 
 
-def score_panel(place: plt.Axes, episodes: dict[str, np.ndarray], data: Transitions | None) -> None:
+def score_panel(place: Axes, episodes: dict[str, np.ndarray], data: Transitions | None) -> None:
     scored = not np.isnan(episodes["normalized"]).all()
     column = "normalized" if scored else "return"
     steps = np.unique(episodes["step"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, field, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
 
-from offline_vi.algorithm import Algorithm
+from offline_vi.algorithm import Algorithm, Normalized
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import (
     Recipe,
@@ -24,7 +24,7 @@ from offline_vi.algorithms.build import (
 )
 from offline_vi.behavior import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, read_json
-from offline_vi.data import Transitions
+from offline_vi.data import Normalizer, Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.evaluation import evaluate
 from offline_vi.scripts.common import (
@@ -61,7 +61,7 @@ class TrainOptions:
     noise_clip: float = 0.5
     """Candidates are decoder means at prior noise clipped to this many standard deviations."""
     normalize: bool = False
-    """Normalise observations (bc only); the statistics are stored with the policy."""
+    """Normalise observations; the statistics are stored with the policy."""
 
 
 def run(name: str, file: str, arguments: list[str]) -> dict[str, Any]:
@@ -93,7 +93,8 @@ def parse(name: str, saved: dict[str, Any], arguments: list[str]) -> Any:
         ("run", RunOptions, from_json(RunOptions(), saved.get("run_options", {}))),
         ("algorithm", config_class(name), settings),
     ]
-    flat = [(part, tyro.conf.OmitArgPrefixes[cls], field(default=default)) for part, cls, default in parts]
+    omit: Any = tyro.conf.OmitArgPrefixes
+    flat = [(part, omit[cls], field(default=default)) for part, cls, default in parts]
     if model:
         default = behavior_config(model, spec)
         if recipe and recipe["behavior"] == model:
@@ -126,6 +127,7 @@ def train(name: str, options: Any) -> dict[str, Any]:
         behavior_config=resolve(model, data.spec, options.behavior) if model else None,
         jointly=bool(model) and options.train.behavior_steps == 0,
         noise_clip=options.train.noise_clip,
+        normalize=options.train.normalize,
     )
     config = {
         "schema": SCHEMA,
@@ -144,6 +146,8 @@ def train(name: str, options: Any) -> dict[str, Any]:
         with torch.random.fork_rng():
             torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
             algorithm = build(recipe, fitted(run, recipe, data, options, device))
+        if isinstance(algorithm, Normalized):
+            algorithm.normalizer.fit(data.obs)
         result = fit_and_score(run, algorithm, data, options, device, resumes)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean") if key in result}
     if options.run.json:
@@ -169,6 +173,8 @@ def fitted(
     if not recipe.behavior or recipe.jointly:
         return None
     model = build_behavior(recipe.behavior, recipe.spec, recipe.behavior_config)
+    if recipe.normalize:
+        data = normalized(data)
     path = run.path / "behavior"
     resumes = path.exists()
     with RunDirectory.resume(path) if resumes else RunDirectory.create(path) as part:
@@ -190,13 +196,20 @@ def fitted(
     return model
 
 
+def normalized(data: Transitions) -> Transitions:
+    """The data as the behaviour model of a `Normalized` algorithm sees them."""
+    normalizer = Normalizer(data.spec.obs_dim).fit(data.obs)
+    obs, next_obs = (normalizer(torch.from_numpy(rows)).numpy() for rows in (data.obs, data.next_obs))
+    return replace(data, obs=obs, next_obs=next_obs)
+
+
 def fit_and_score(
     run: RunDirectory, algorithm: Algorithm, data: Transitions, options: Any, device: torch.device, resumes: bool
 ) -> dict[str, Any]:
     """Train with evaluations on the way; result.json holds the final policy's score, the best one apart."""
 
     def score(step: int, policy: Algorithm) -> dict[str, float]:
-        if data.task is None:
+        if data.task is None or not data.task.env_id:
             return {}
         evaluation = evaluate(policy, data.task, options.train.eval_episodes, options.train.eval_seed, device=device)
         for row in evaluation.episode_rows(step):

@@ -115,7 +115,8 @@ class ReferenceBCQ:
             pair = np.concatenate([next_state, action], 1)
             q1, q2 = (forward(critic, pair)[0][:, 0] for critic in self.critic_targets)
             values.append(self.lmbda * np.minimum(q1, q2) + (1.0 - self.lmbda) * np.maximum(q1, q2))
-        return reward + not_done * self.discount * np.max(values, axis=0)
+        best: Array = np.max(values, axis=0)
+        return reward + not_done * self.discount * best
 
     def critic_step(self, state: Array, action: Array, target: Array) -> float:
         loss = 0.0

@@ -22,7 +22,7 @@ def qlearning_rows(terminals: Any, timeouts: Any | None, limit: int | None) -> l
     rows = []
     step = 0
     for i in range(len(terminals) - 1):
-        final = bool(timeouts[i]) if timeouts is not None else step == limit - 1
+        final = bool(timeouts[i]) if timeouts is not None else step + 1 == limit
         if final:
             step = 0
             continue

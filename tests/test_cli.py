@@ -140,7 +140,7 @@ BAD_FILES: dict[str, tuple[Callable[[dict[str, Any]], None], int, str]] = {
     "missing observations": (drop("observations"), 65, "observations"),
     "NaN rewards": (spoil("rewards", set_at(150, np.nan)), 65, "rewards"),
     "infinite observations": (spoil("observations", set_at(7, np.inf)), 65, "observations"),
-    "actions out of range": (spoil("actions", set_at(3, 1.7)), 65, "--action-range"),
+    "actions out of range": (spoil("actions", set_at(3, 2.7)), 65, "--action-range"),
     "lengths differ": (spoil("rewards", lambda column: column[:-1]), 65, "399"),
     "wrong number of dimensions": (spoil("observations", lambda column: column[:, :, None]), 65, "observations"),
     "no rows": (
@@ -180,7 +180,7 @@ def check_one_line(code: int, expected: int, out: str, error: str, word: str) ->
 
 BAD_CALLS: dict[str, tuple[list[str], int, str]] = {
     "unknown verb": (["trian"], 2, "train"),
-    "unknown algorithm": (["train", "bqc", "--dataset", "DATA"], 2, "bcq"),
+    "unknown algorithm": (["train", "bcqq", "--dataset", "DATA"], 2, "bcq"),
     "unknown behaviour model": (["fit-behavior", "cave", "--dataset", "DATA"], 2, "cvae"),
     "unknown model for an algorithm": (["train", "bcq", "--behavior", "cvea", "--dataset", "DATA"], 2, "cvae"),
     "unknown data set": (["train", "bcq", "--dataset", "hoper-medium-v2"], 2, "hopper-medium-v2"),

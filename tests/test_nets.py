@@ -22,7 +22,7 @@ def test_an_ensemble_equals_its_members_one_by_one(lead: tuple[int, ...]) -> Non
         linears = [layer for layer in plain if isinstance(layer, nn.Linear)]
         with torch.no_grad():
             for linear, layer in zip(linears, ensemble.layers, strict=True):
-                linear.weight.copy_(layer.weight[member].T)  # type: ignore[operator, index, union-attr]
+                linear.weight.copy_(layer.weight[member].T)  # type: ignore[index]
                 linear.bias.copy_(layer.bias[member, 0])  # type: ignore[index]
         torch.testing.assert_close(out[member], plain(x))
 

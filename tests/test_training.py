@@ -127,13 +127,21 @@ def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(tmp_path: Path, sto
     assert metrics[0] == metrics[1]
 
 
-def test_a_loss_that_is_not_finite_stops_within_a_hundred_steps_and_is_never_saved(tmp_path: Path) -> None:
-    algorithm = BC(SPEC, BCConfig(lr=float("inf"), hidden=(8,), batch_size=20))
+def diverging() -> BC:
+    """Finite for one step, then not."""
+    return BC(SPEC, BCConfig(lr=float("inf"), hidden=(8,), batch_size=20))
+
+
+def test_a_loss_that_is_not_finite_stops_within_a_hundred_steps() -> None:
+    with pytest.raises(NonFiniteLossError, match="at step 100: actor/loss"):
+        fit(diverging(), toy(), 500, log_every=1000, progress=False)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "run") as run:
-        with pytest.raises(NonFiniteLossError, match="actor/loss"):
-            fit(algorithm, toy(), 500, save_every=1, log_every=1000, run=run, progress=False)
-        steps = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.startswith("step")]
-    assert len(steps) <= 1  # the first step's loss is finite, its weights are not
+        with pytest.raises(NonFiniteLossError, match=r"actor.0.weight is not finite at step 1"):
+            fit(diverging(), toy(), 500, save_every=1, run=run, progress=False)
+        assert not run.has_checkpoint()
 
 
 def test_descend_trains_its_own_parameters_only() -> None:

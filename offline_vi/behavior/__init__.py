@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from offline_vi.behavior.base import BehaviorModel, Decoded, DensityModel, LatentModel, UnsquashedModel
     from offline_vi.behavior.cvae import CVAE, CVAEConfig
+    from offline_vi.behavior.flow import FlowBehavior, FlowBehaviorConfig
+    from offline_vi.behavior.flow_matching import FlowMatchingBehavior, FlowMatchingBehaviorConfig
+    from offline_vi.behavior.gaussian import GaussianBehavior, GaussianBehaviorConfig
+    from offline_vi.behavior.mixture import MixtureBehavior, MixtureBehaviorConfig
 
 
 class Entry(NamedTuple):
@@ -29,6 +33,10 @@ BEHAVIOR_MODELS: dict[str, Entry] = {
     "cvae": Entry("CVAE", "default", "conditional VAE, tanh-Normal likelihood with a predicted scale, learned prior"),
     "cvae-gaussian": Entry("CVAE", "gaussian", "conditional VAE with one learned scale (sigma-VAE)"),
     "cvae-published": Entry("CVAE", "published", "BCQ's conditional VAE: fixed sigma^2 = 1/8"),
+    "gaussian": Entry("GaussianBehavior", "default", "tanh-Normal from one network: one mode, exact density"),
+    "mixture": Entry("MixtureBehavior", "default", "mixture of tanh-Normals: separate modes, exact density"),
+    "flow": Entry("FlowBehavior", "default", "neural spline flow, exact density (needs the extra 'flows')"),
+    "flow-matching": Entry("FlowMatchingBehavior", "default", "ODE from noise to action, trained by flow matching"),
 }
 
 _HOME = {
@@ -39,6 +47,14 @@ _HOME = {
     "UnsquashedModel": "base",
     "CVAE": "cvae",
     "CVAEConfig": "cvae",
+    "FlowBehavior": "flow",
+    "FlowBehaviorConfig": "flow",
+    "FlowMatchingBehavior": "flow_matching",
+    "FlowMatchingBehaviorConfig": "flow_matching",
+    "GaussianBehavior": "gaussian",
+    "GaussianBehaviorConfig": "gaussian",
+    "MixtureBehavior": "mixture",
+    "MixtureBehaviorConfig": "mixture",
 }
 
 __all__ = [
@@ -48,7 +64,15 @@ __all__ = [
     "CVAEConfig",
     "Decoded",
     "DensityModel",
+    "FlowBehavior",
+    "FlowBehaviorConfig",
+    "FlowMatchingBehavior",
+    "FlowMatchingBehaviorConfig",
+    "GaussianBehavior",
+    "GaussianBehaviorConfig",
     "LatentModel",
+    "MixtureBehavior",
+    "MixtureBehaviorConfig",
     "UnsquashedModel",
 ]
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from offline_vi.behavior.base import DensityModel, LatentModel
-from offline_vi.bounds import elbo, iwae
+from offline_vi.bounds import bound_metrics, elbo, iwae
 from offline_vi.distributions import (
     DiagonalNormal,
     FixedScale,
@@ -110,7 +111,7 @@ class CVAE(LatentModel, DensityModel):
         self.spec = spec
         self.config = config = config or CVAEConfig()
         self.latent_dim = config.latent_dim or 2 * spec.action_dim
-        head = LIKELIHOODS[config.likelihood](spec.action_dim)
+        head: Any = LIKELIHOODS[config.likelihood](spec.action_dim)
         decoder = mlp([spec.obs_dim + self.latent_dim, *config.hidden, head.features])
         encoder = mlp([spec.obs_dim + spec.action_dim, *config.hidden, 2 * self.latent_dim])
         prior = PRIORS[config.prior](spec, self.latent_dim, config.hidden)
@@ -120,23 +121,21 @@ class CVAE(LatentModel, DensityModel):
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
         """-ELBO in nats, mean over the batch; one latent sample each, KL in closed form."""
         bound = elbo(self.model, self.posterior, action, obs)
-        loss = -bound.objective.mean(-1)
-        return loss, {
-            "behavior/elbo": bound.elbo.detach().mean(),
-            "behavior/distortion": -bound.log_likelihood.detach().mean(),
-            "behavior/kl": bound.kl.detach().mean(),
-        }
+        return -bound.objective.mean(-1), bound_metrics(bound, "behavior")
 
     @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         z = self.model.prior(obs).rsample((num_samples,))  # (N, B, Z)
-        return self.model.likelihood(z, obs).rsample()
+        action: Tensor = self.model.likelihood(z, obs).rsample()
+        return action
 
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
         """The decoder's mean action: tanh of its location."""
         prior = self.model.prior(obs)
-        return self.model.likelihood(prior.loc + prior.stddev * z, obs).mode
+        action: Tensor = self.model.likelihood(prior.loc + prior.stddev * z, obs).mode
+        return action
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
-        """A lower bound: IWAE with ``num_samples`` (Burda et al. 2016)."""
-        return iwae(self.model, self.posterior, action, obs, num_samples=num_samples).elbo
+        """A lower bound: IWAE with ``num_samples`` (Burda et al. 2016); its gradient is that of this very number."""
+        bound = iwae(self.model, self.posterior, action, obs, num_samples=num_samples, estimator="reparam")
+        return bound.objective

@@ -1,0 +1,110 @@
+"""A conditional normalising flow of actions before the tanh: neural splines (Durkan et al. 2019) on top of a Normal.
+
+a = tanh(m(s) + s(s) * T_s^-1(noise)). T_s is autoregressive over the action's dimensions with monotonic
+rational-quadratic splines, the identity outside [-5, 5], where a standardised action hardly ever is; m and s do the
+standardising, so that with T_s = identity the model is a tanh-Normal. The density is exact, the sampler a smooth
+bijection of Gaussian noise.
+
+The splines are zuko's (extra ``flows``), which is imported when a model is built and not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel
+from offline_vi.distributions import DiagonalNormal, PredictedScale, TanhNormal, log_dtanh
+from offline_vi.errors import MissingDependencyError
+from offline_vi.nets import mlp
+from offline_vi.types import Metrics, Spec
+
+
+@dataclass(frozen=True)
+class FlowBehaviorConfig:
+    """Hyper-parameters."""
+
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, of the standardising network and of every transform
+    transforms: int = 2  # autoregressive spline layers
+    bins: int = 8  # of each spline
+    passes: int = 0  # network calls that invert a layer; 0: A, fully autoregressive; 2: coupling, faster for many actions
+    init_log_scale: float = -1.0  # log s(s) before training, before the tanh
+    batch_size: int = 256  # transitions per step of fit_behavior
+    lr: float = 1e-3  # Adam
+    eps: float = 1e-8  # Adam
+
+    @classmethod
+    def default(cls, spec: Spec) -> FlowBehaviorConfig:
+        """The same for all data."""
+        return cls()
+
+
+def load_zuko() -> Any:
+    """The package. Raises MissingDependencyError where it is not installed."""
+    try:
+        return importlib.import_module("zuko")
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"a normalising flow needs the package zuko ({error})", "pip install 'offline-vi[flows]'"
+        ) from error
+
+
+class FlowBehavior(LatentModel, DensityModel, UnsquashedModel):
+    """A spline flow; its latent is the noise, Z = A. Raises MissingDependencyError without zuko."""
+
+    def __init__(self, spec: Spec, config: FlowBehaviorConfig | None = None) -> None:
+        super().__init__()
+        zuko = load_zuko()
+        self.spec = spec
+        self.config = config = config or FlowBehaviorConfig.default(spec)
+        self.latent_dim = spec.action_dim
+        self.standard = mlp([spec.obs_dim, *config.hidden, 2 * spec.action_dim])
+        self.scale = PredictedScale(config.init_log_scale)
+        self.flow = zuko.flows.NSF(
+            features=spec.action_dim,
+            context=spec.obs_dim,
+            transforms=config.transforms,
+            bins=config.bins,
+            passes=config.passes or spec.action_dim,
+            hidden_features=config.hidden,
+        )
+
+    def normal(self, obs: Tensor) -> DiagonalNormal:
+        """(B, O) -> N(m(s), s(s)^2), what the action before the tanh is standardised with."""
+        normal: DiagonalNormal = self.scale(*self.standard(obs).chunk(2, dim=-1))
+        return normal
+
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        """-log pi_beta(a|s) in nats, mean over the batch."""
+        log_prob = self.log_prob(obs, action)
+        return -log_prob.mean(-1), {"behavior/log_prob": log_prob.detach().mean()}
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        return torch.tanh(self.sample_unsquashed(obs, num_samples))
+
+    @torch.no_grad()
+    def sample_unsquashed(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        noise = torch.randn((num_samples, *obs.shape[:-1], self.latent_dim), dtype=obs.dtype, device=obs.device)
+        return self.unsquashed(obs, noise)
+
+    def unsquashed(self, obs: Tensor, z: Tensor) -> Tensor:
+        """(B, O), (..., B, A) noise -> (..., B, A), the action before the tanh."""
+        normal = self.normal(obs)
+        return normal.loc + normal.stddev * self.flow(obs).transform.inv(z)
+
+    def decode(self, obs: Tensor, z: Tensor) -> Tensor:
+        """Standard normal z makes samples."""
+        return torch.tanh(self.unsquashed(obs, z))
+
+    def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
+        """Exact; ``num_samples`` is of no account."""
+        u = torch.atanh(action.clamp(-1.0 + TanhNormal.margin, 1.0 - TanhNormal.margin))
+        normal = self.normal(obs)
+        standardised = (u - normal.loc) * torch.exp(-normal.log_scale)
+        log_prob: Tensor = self.flow(obs).log_prob(standardised)
+        return log_prob - normal.log_scale.sum(-1) - log_dtanh(u).sum(-1)

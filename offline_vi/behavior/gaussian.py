@@ -1,0 +1,76 @@
+"""A tanh-Normal pi_beta(a|s) from one network: a = tanh(m(s) + s(s) * noise) (Haarnoja et al. 2018, appendix C).
+
+One mode, exact density, the cheapest of the models. On the data of one stochastic policy of this very form nothing is
+better; between two modes it puts its mass where there are no data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel
+from offline_vi.distributions import TanhNormal, TanhNormalHead
+from offline_vi.nets import mlp
+from offline_vi.types import Metrics, Spec
+
+
+@dataclass(frozen=True)
+class GaussianBehaviorConfig:
+    """Hyper-parameters."""
+
+    hidden: tuple[int, ...] = (256, 256)  # units per layer
+    init_log_scale: float = -1.0  # log s(s) before training, of the action before the tanh
+    batch_size: int = 256  # transitions per step of fit_behavior
+    lr: float = 1e-3  # Adam
+    eps: float = 1e-8  # Adam
+
+    @classmethod
+    def default(cls, spec: Spec) -> GaussianBehaviorConfig:
+        """The same for all data."""
+        return cls()
+
+
+class GaussianBehavior(LatentModel, DensityModel, UnsquashedModel):
+    """A tanh-Normal policy; its latent is the noise, Z = A."""
+
+    def __init__(self, spec: Spec, config: GaussianBehaviorConfig | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config = config or GaussianBehaviorConfig.default(spec)
+        self.latent_dim = spec.action_dim
+        self.head = TanhNormalHead(spec.action_dim, config.init_log_scale)
+        self.net = mlp([spec.obs_dim, *config.hidden, self.head.features])
+
+    def distribution(self, obs: Tensor) -> TanhNormal:
+        """(B, O) -> pi_beta(.|s), batch shape (B,)."""
+        distribution: TanhNormal = self.head(self.net(obs))
+        return distribution
+
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        """-log pi_beta(a|s) in nats, mean over the batch."""
+        distribution = self.distribution(obs)
+        log_prob = distribution.log_prob(action)
+        return -log_prob.mean(-1), {
+            "behavior/log_prob": log_prob.detach().mean(),
+            "behavior/scale": distribution.base.stddev.detach().mean(),
+        }
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        return self.distribution(obs).rsample((num_samples,))
+
+    @torch.no_grad()
+    def sample_unsquashed(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        return self.distribution(obs).base.rsample((num_samples,))
+
+    def decode(self, obs: Tensor, z: Tensor) -> Tensor:
+        """tanh(m(s) + s(s) z): standard normal z makes samples, z = 0 the median action."""
+        base = self.distribution(obs).base
+        return torch.tanh(base.loc + base.stddev * z)
+
+    def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
+        """Exact; ``num_samples`` is of no account."""
+        return self.distribution(obs).log_prob(action)

@@ -1,0 +1,90 @@
+"""A mixture of K tanh-Normals whose weights, locations and scales depend on s (Bishop 1994, mixture density networks).
+
+The discrete latent is summed out, so the density is exact, and modes are kept apart without a bridge of mass between
+them, which every decoder of a continuous latent has. It is not a `LatentModel`: no map of Gaussian noise is continuous
+and yields separate modes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offline_vi.behavior.base import DensityModel, UnsquashedModel
+from offline_vi.distributions import TanhNormal, log_dtanh
+from offline_vi.latent import ConditionalMixtureParameters, Mixture
+from offline_vi.nets import mlp
+from offline_vi.types import Metrics, Spec
+
+
+@dataclass(frozen=True)
+class MixtureBehaviorConfig:
+    """Hyper-parameters."""
+
+    hidden: tuple[int, ...] = (256, 256)  # units per layer
+    num_components: int = 4  # K
+    init_log_scale: float = -1.0  # of every component before training, before the tanh
+    spread: float = 0.5  # standard deviation of the components' first locations, before the tanh
+    batch_size: int = 256  # transitions per step of fit_behavior
+    lr: float = 1e-3  # Adam
+    eps: float = 1e-8  # Adam
+
+    @classmethod
+    def default(cls, spec: Spec) -> MixtureBehaviorConfig:
+        """The same for all data."""
+        return cls()
+
+
+class MixtureBehavior(DensityModel, UnsquashedModel):
+    """A mixture in the space before the tanh; the tanh of it is the mixture of tanh-Normals."""
+
+    def __init__(self, spec: Spec, config: MixtureBehaviorConfig | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config = config or MixtureBehaviorConfig.default(spec)
+        features = ConditionalMixtureParameters.features(config.num_components, spec.action_dim)
+        net = mlp([spec.obs_dim, *config.hidden, features])
+        parameters = ConditionalMixtureParameters(
+            net, config.num_components, spec.action_dim, config.init_log_scale, config.spread
+        )
+        self.mixture = Mixture(parameters)
+
+    def log_joint(self, obs: Tensor, action: Tensor) -> Tensor:
+        """(B, O), (B, A) -> log p(a, z = k|s), (B, K) nats."""
+        u = torch.atanh(action.clamp(-1.0 + TanhNormal.margin, 1.0 - TanhNormal.margin))
+        return self.mixture.log_joint(u, obs) - log_dtanh(u).sum(-1, keepdim=True)
+
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        """-log pi_beta(a|s) in nats, exact, mean over the batch."""
+        log_joint = self.log_joint(obs, action)
+        log_prob = log_joint.logsumexp(-1)
+        return -log_prob.mean(-1), {
+            "behavior/log_prob": log_prob.detach().mean(),
+            **responsibility_metrics(log_joint.detach().softmax(-1)),
+        }
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        return torch.tanh(self.mixture.sample(num_samples, obs))
+
+    @torch.no_grad()
+    def sample_unsquashed(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        return self.mixture.sample(num_samples, obs)
+
+    def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
+        """Exact; ``num_samples`` is of no account."""
+        return self.log_joint(obs, action).logsumexp(-1)
+
+
+def responsibility_metrics(responsibilities: Tensor) -> Metrics:
+    """What the components are used for, from p(z = k|s, a) (B, K).
+
+    "entropy" is the mean entropy of the responsibilities in nats: 0 where every action belongs to one component, log K
+    where the components lie on top of each other. "active" counts the components that explain more than a hundredth of
+    the batch.
+    """
+    entropy = torch.special.entr(responsibilities).sum(-1).mean()
+    active = (responsibilities.mean(0) > 0.01).sum()
+    return {"behavior/entropy": entropy, "behavior/active": active}

@@ -1,0 +1,150 @@
+"""One contract for every algorithm in the table; a new one joins by its row there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from offline_vi.algorithm import Algorithm, Normalized
+from offline_vi.algorithms import ALGORITHMS
+from offline_vi.algorithms.bc import BC
+from offline_vi.algorithms.build import Recipe, behavior_config, build, config_class
+from offline_vi.data import Transitions
+from offline_vi.training import fit, fit_behavior
+from offline_vi.types import Batch, Spec
+
+SPEC = Spec((4,), 2)
+
+
+def recipe(name: str, *, jointly: bool = False) -> Recipe:
+    """The algorithm with little networks, on its own behaviour model."""
+    config = replace(config_class(name)(), hidden=(16, 16), batch_size=24)
+    model = ALGORITHMS[name].behavior
+    settings = replace(behavior_config(model, SPEC), hidden=(16, 16)) if model else None
+    return Recipe(name, SPEC, config, model, settings, jointly=jointly and bool(model))
+
+
+def batch(size: int = 24, dtype: torch.dtype = torch.float32) -> Batch:
+    obs, next_obs = torch.randn(2, size, 4, dtype=dtype)
+    return Batch(
+        obs,
+        torch.rand(size, 2, dtype=dtype) * 2 - 1,
+        torch.randn(size, dtype=dtype),
+        next_obs,
+        (torch.rand(size) < 0.2).to(dtype),
+        torch.arange(size),
+    )
+
+
+@pytest.mark.parametrize("jointly", [False, True])
+@pytest.mark.parametrize("name", ALGORITHMS)
+class TestContract:
+    @pytest.mark.parametrize("size", [1, 24])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_updates_and_acts(self, name: str, jointly: bool, size: int, dtype: torch.dtype) -> None:
+        algorithm = build(recipe(name, jointly=jointly)).to(dtype)
+        for _ in range(3):
+            metrics = algorithm.update(batch(size, dtype))
+        assert metrics
+        for metric, value in metrics.items():
+            assert "/" in metric
+            assert value.shape == () and not value.requires_grad and value.isfinite(), metric
+        action = algorithm.act(torch.randn(size, 4, dtype=dtype))
+        assert action.shape == (size, 2)
+        assert action.dtype == dtype
+        assert not action.requires_grad
+        assert action.abs().max() <= 1.0
+
+    def test_a_snapshot_is_the_whole_algorithm(self, name: str, jointly: bool) -> None:
+        first, second = build(recipe(name, jointly=jointly)), build(recipe(name, jointly=jointly))
+        for _ in range(2):
+            first.update(batch())
+        second.restore(first.snapshot())
+        data = batch()
+        torch.manual_seed(5)
+        first.update(data)
+        torch.manual_seed(5)
+        second.update(data)
+        ours, theirs = first.snapshot(), second.snapshot()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+    def test_a_frozen_behaviour_model_stays_as_it_is(self, name: str, jointly: bool) -> None:
+        algorithm = build(recipe(name, jointly=jointly))
+        before = {key: value for key, value in algorithm.snapshot().items() if "behavior" in key}
+        for _ in range(2):
+            algorithm.update(batch())
+        after = algorithm.snapshot()
+        changed = any(not torch.equal(value, after[key]) for key, value in before.items())
+        assert changed == (jointly and bool(before))
+
+    def test_every_network_that_is_not_frozen_moves(self, name: str, jointly: bool) -> None:
+        algorithm = build(recipe(name, jointly=jointly))
+        before = algorithm.snapshot()
+        for _ in range(3):
+            algorithm.update(batch())
+        after = algorithm.snapshot()
+        for key, parameter in algorithm.named_parameters():
+            if parameter.requires_grad or "target" in key:
+                assert not torch.equal(before[key], after[key]), key
+
+    def test_the_recipe_survives_json(self, name: str, jointly: bool) -> None:
+        import json
+
+        made = recipe(name, jointly=jointly)
+        assert Recipe.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+def test_normalised_observations_are_what_the_algorithm_sees() -> None:
+    plain = build(recipe("bc"))
+    wrapped = build(replace(recipe("bc"), normalize=True))
+    assert isinstance(wrapped, Normalized)
+    rows = (np.random.default_rng(0).normal(size=(500, 4)) * [1, 10, 0.1, 3] + [0, 5, -5, 100]).astype(np.float32)
+    wrapped.normalizer.fit(rows)
+    wrapped.algorithm.load_state_dict(plain.state_dict())
+    seen = (rows - rows.mean(0)) / rows.std(0)
+    torch.testing.assert_close(
+        wrapped.act(torch.from_numpy(rows)), plain.act(torch.from_numpy(seen)), rtol=1e-4, atol=1e-4
+    )
+    twin = build(replace(recipe("bc"), normalize=True))
+    twin.restore(wrapped.snapshot())
+    assert torch.equal(twin.act(torch.from_numpy(rows)), wrapped.act(torch.from_numpy(rows)))
+
+
+class Bandit:
+    """One state in effect; reward -(a - 0.6)^2 summed; behaviour is two clusters around +-0.6."""
+
+    @staticmethod
+    def data(rows: int = 2_000) -> Transitions:
+        rng = np.random.default_rng(0)
+        obs = rng.normal(size=(rows, 4)).astype(np.float32)
+        side = rng.choice([-0.6, 0.6], size=(rows, 1))
+        action = (side + 0.05 * rng.normal(size=(rows, 2))).clip(-1, 1).astype(np.float32)
+        reward = -np.square(action - 0.6).sum(1).astype(np.float32)
+        everywhere = np.ones(rows, bool)
+        return Transitions(obs, action, reward, obs, everywhere, everywhere, SPEC)
+
+
+def mean_reward(algorithm: Algorithm) -> float:
+    action = algorithm.act(torch.randn(200, 4))
+    return float(-(action - 0.6).square().sum(-1).mean())
+
+
+def test_bcq_finds_the_better_of_two_modes_and_cloning_the_mean_does_not() -> None:
+    data = Bandit.data()
+    made = replace(
+        recipe("bcq"), behavior="cvae", behavior_config=replace(behavior_config("cvae", SPEC), hidden=(64, 64))
+    )
+    algorithm: Any = build(made)
+    model = algorithm.behavior.model.requires_grad_(True)
+    fit_behavior(model, data, 600, batch_size=128, progress=False)
+    model.requires_grad_(False)
+    fit(algorithm, data, 600, batch_size=64, progress=False)
+    cloned = BC(SPEC)
+    fit(cloned, data, 300, batch_size=64, progress=False)
+    assert mean_reward(cloned) < -0.4  # the mean action, 0, earns -0.72
+    assert mean_reward(algorithm) > -0.05

@@ -141,7 +141,7 @@ def test_bcq_finds_the_better_of_two_modes_and_cloning_the_mean_does_not() -> No
     )
     algorithm: Any = build(made)
     model = algorithm.behavior.model.requires_grad_(True)
-    fit_behavior(model, data, 600, batch_size=128, progress=False)
+    fit_behavior(model, data, 800, batch_size=128, progress=False)
     model.requires_grad_(False)
     fit(algorithm, data, 600, batch_size=64, progress=False)
     cloned = BC(SPEC)

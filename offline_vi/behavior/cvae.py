@@ -87,7 +87,8 @@ class PublishedPosterior(nn.Module):
 
 
 LIKELIHOODS: dict[str, Callable[[int], nn.Module]] = {
-    "tanh_normal": TanhNormalHead,
+    # from log sigma = -3 a predicted scale first runs up to the spread of all modes, and the latent dies there
+    "tanh_normal": lambda dim: TanhNormalHead(dim, init_log_scale=-1.0),
     "gaussian": lambda dim: GaussianHead(dim, LearnedScale(), torch.tanh),
     "published": lambda dim: GaussianHead(dim, FixedScale(math.sqrt(PUBLISHED_VARIANCE)), torch.tanh),
 }

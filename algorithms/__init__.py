@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from offline_vi.algorithms.bc import BC
     from offline_vi.algorithms.bcq import BCQ
+    from offline_vi.algorithms.bear import BEAR
+    from offline_vi.algorithms.cql import CQL
+    from offline_vi.algorithms.ddpg import DDPG
+    from offline_vi.algorithms.emaq import EMaQ
+    from offline_vi.algorithms.iql import IQL
+    from offline_vi.algorithms.plas import PLAS
+    from offline_vi.algorithms.rebrac import ReBRAC
+    from offline_vi.algorithms.spot import SPOT
+    from offline_vi.algorithms.td3 import TD3
+    from offline_vi.algorithms.td3_bc import TD3BC
 
 
 class Entry(NamedTuple):
@@ -17,16 +27,46 @@ class Entry(NamedTuple):
     name: str
     summary: str
     behavior: str = ""  # its default behaviour model; empty where it uses none
+    proposals: str = "model"  # what it is given: the model itself, or a "decoded" view of one that can decode
 
 
 ALGORITHMS: dict[str, Entry] = {
     "bc": Entry("bc", "BC", "behaviour cloning: regress the data's action"),
     "bcq": Entry(
-        "bcq", "BCQ", "batch-constrained Q-learning: perturb and rank a behaviour model's samples", "cvae-published"
+        "bcq",
+        "BCQ",
+        "batch-constrained Q-learning: perturb and rank a behaviour model's samples",
+        "cvae-published",
+        "decoded",
     ),
+    "bear": Entry("bear", "BEAR", "policy within an MMD of the behaviour's samples", "cvae-published", "decoded"),
+    "cql": Entry("cql", "CQL", "soft actor-critic with critics pushed down off the data"),
+    "ddpg": Entry("ddpg", "DDPG", "online baseline: extrapolates, and diverges, offline"),
+    "emaq": Entry("emaq", "EMaQ", "expected-max Q-learning: the best of N behaviour samples, no actor", "cvae"),
+    "iql": Entry("iql", "IQL", "implicit Q-learning: expectiles of Q over the data's actions"),
+    "plas": Entry("plas", "PLAS", "policy in the latent space of a behaviour model", "cvae-published"),
+    "rebrac": Entry("rebrac", "ReBRAC", "TD3+BC with the penalty in the target too, and layer norm", "cvae"),
+    "spot": Entry("spot", "SPOT", "TD3 under a penalty on the behaviour's log-density", "cvae-published"),
+    "td3": Entry("td3", "TD3", "online baseline: two critics, smoothed targets, delayed actor"),
+    "td3-bc": Entry("td3_bc", "TD3BC", "TD3 with a squared distance to the data's action"),
 }
 
-__all__ = ["ALGORITHMS", "BC", "BCQ", "Entry"]
+__all__ = [
+    "ALGORITHMS",
+    "BC",
+    "BCQ",
+    "BEAR",
+    "CQL",
+    "DDPG",
+    "IQL",
+    "PLAS",
+    "SPOT",
+    "TD3",
+    "TD3BC",
+    "EMaQ",
+    "Entry",
+    "ReBRAC",
+]
 
 
 def __getattr__(name: str) -> Any:

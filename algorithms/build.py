@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from offline_vi.algorithm import Algorithm, Jointly, Normalized
 from offline_vi.algorithms import ALGORITHMS, Entry
-from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel, Decoded
+from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel, Decoded, DensityModel, LatentModel, UnsquashedModel
 from offline_vi.checkpoint import load_checkpoint, read_json
 from offline_vi.data import Normalizer
-from offline_vi.errors import ConfigError, unknown
+from offline_vi.errors import CapabilityError, ConfigError, unknown
 from offline_vi.types import Spec
 
 
@@ -133,12 +133,45 @@ def _build(recipe: Recipe, behavior: BehaviorModel | None) -> Algorithm:
         algorithm: Algorithm = cls(recipe.spec, config=recipe.config)
         return algorithm
     model = behavior or build_behavior(recipe.behavior, recipe.spec, recipe.behavior_config)
-    proposals: Any = Decoded(model, recipe.noise_clip)  # type: ignore[arg-type]
+    proposals = propose(model, recipe)
+    require(recipe.algorithm, proposals)
     inner: Algorithm = cls(recipe.spec, proposals, config=recipe.config)
     if not recipe.jointly:
         model.requires_grad_(False)
         return inner
     return Jointly(model, inner, lr=recipe.behavior_config.lr, eps=recipe.behavior_config.eps)
+
+
+def propose(model: BehaviorModel, recipe: Recipe) -> BehaviorModel:
+    """What the algorithm is given for its behaviour model: the model, or its decoder means at clipped noise where the
+    table says "decoded" and the model can decode; the samples of one that cannot are proposals as they are."""
+    if entry(recipe.algorithm).proposals == "decoded" and isinstance(model, LatentModel):
+        return Decoded(model, recipe.noise_clip)
+    return model
+
+
+CAPABILITIES: dict[type, str] = {
+    BehaviorModel: "can be sampled",
+    LatentModel: "decodes latents",
+    DensityModel: "has a log-density",
+    UnsquashedModel: "samples before the tanh",
+}
+
+
+def require(algorithm: str, model: BehaviorModel) -> None:
+    """Check a behaviour model against the type of the algorithm's ``behavior`` argument.
+
+    Raises CapabilityError where the model is not of that type, or where the algorithm takes none.
+    """
+    hints = get_type_hints(algorithm_class(algorithm).__init__)
+    if "behavior" not in hints:
+        raise CapabilityError(f"{algorithm} uses no behaviour model", "leave --behavior out")
+    if not isinstance(model, hints["behavior"]):
+        needed = CAPABILITIES[hints["behavior"]]
+        raise CapabilityError(
+            f"{algorithm} needs a behaviour model that {needed}, {type(model).__name__} is none",
+            f"{entry(algorithm).behavior} is one",
+        )
 
 
 def load(run_directory: str | Path) -> Algorithm | BehaviorModel:

@@ -423,6 +423,8 @@ def _parse_manifest(data: bytes) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = record["files"]
     if set(entries) != {MODEL, TRAINER, STATE}:
         raise ValueError(f"lists {', '.join(sorted(entries))}")
+    if any(set(entry) != {"bytes", "sha256"} for entry in entries.values()):
+        raise ValueError("an entry is not of bytes and sha256")
     if _json_bytes(record) != data:  # the one file without a hash: any byte that is not as we write it is damage
         raise ValueError("not as it was written")
     return entries

@@ -5,10 +5,13 @@ Every backup here is the library's one reduction at some temperature; compare `b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from offline_vi.distributions import log_mean_exp
-from offline_vi.types import Batch
+from offline_vi.types import Batch, Metrics
 
 
 def soft_value(q: Tensor, log_weight: Tensor | None = None, *, temperature: float) -> Tensor:
@@ -39,3 +42,80 @@ def clipped_double_q(q: Tensor, lmbda: float) -> Tensor:
 def bellman_target(batch: Batch, value: Tensor, discount: float) -> Tensor:
     """r + gamma (1 - terminated) V(s'), (B,). A time limit is not an end."""
     return batch.reward + discount * (1.0 - batch.terminated) * value
+
+
+def td_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
+    """sum_e mean_B (Q_e(s, a) - y)^2 of q (E, ..., B) and a target (..., B): each critic regresses the same target."""
+    loss = (q - target).square().mean(-1).sum(0)
+    return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean(), "critic/target": target.mean()}
+
+
+# ------------------------------------------------------------------ policies
+
+
+def smoothed(action: Tensor, sigma: float, clip: float) -> Tensor:
+    """Target policy smoothing: a + clip(N(0, sigma^2), -c, c), kept in the box, (..., A).
+
+    Fujimoto et al. 2018 (TD3), eq. 14.
+    """
+    noise = (torch.randn_like(action) * sigma).clamp(-clip, clip)
+    return (action + noise).clamp(-1.0, 1.0)
+
+
+def normalized_q(q: Tensor) -> Tensor:
+    """Q / mean_B |Q|, (..., B), the divisor a constant: a weight beside Q then means the same whatever the reward.
+
+    Fujimoto and Gu 2021 (TD3+BC), eq. 5.
+    """
+    return q / q.detach().abs().mean(-1, keepdim=True)
+
+
+# ------------------------------------------------------------------ in-sample values
+
+
+def expectile_loss(error: Tensor, expectile: float) -> Tensor:
+    """L(u) = |tau - 1(u < 0)| u^2 of u = target - prediction, elementwise.
+
+    tau = 1/2 is half the squared error (the mean), tau -> 1 the maximum over the data's actions: Kostrikov et al. 2022
+    (IQL), eq. 5.
+    """
+    return (expectile - (error < 0.0).to(error.dtype)).abs() * error.square()
+
+
+def advantage_weight(advantage: Tensor, beta: float, cap: float) -> Tensor:
+    """min(exp(beta A), cap), elementwise: the weight of a data action in Kostrikov et al. 2022 (IQL), eq. 7; beta is an
+    inverse temperature."""
+    return torch.exp(beta * advantage).clamp(max=cap)
+
+
+# ------------------------------------------------------------------ distances of samples
+
+Kernel = Callable[[Tensor, Tensor], Tensor]
+"""(..., D), (..., D) -> (...)."""
+
+
+def laplacian_kernel(sigma: float) -> Kernel:
+    """exp(-|x - y|_1 / (2 sigma)), as in the code of Kumar et al. 2019 (BEAR)."""
+    return lambda x, y: torch.exp(-(x - y).abs().sum(-1) / (2.0 * sigma))
+
+
+def gaussian_kernel(sigma: float) -> Kernel:
+    """exp(-|x - y|_2^2 / (2 sigma)), as in the code of Kumar et al. 2019 (BEAR): sigma is a variance."""
+    return lambda x, y: torch.exp(-(x - y).square().sum(-1) / (2.0 * sigma))
+
+
+def mmd_squared(x: Tensor, y: Tensor, kernel: Kernel, *, biased: bool) -> Tensor:
+    """MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) of samples (N, B, D) and (M, B, D) -> (B,).
+
+    Gretton et al. 2012: ``biased`` keeps the pairs of a sample with itself (V-statistic, eq. 5; never negative), else
+    they are left out (U-statistic, eq. 3; may be negative).
+    """
+    between = kernel(x.unsqueeze(1), y.unsqueeze(0)).mean((0, 1))
+    return _within(x, kernel, biased) + _within(y, kernel, biased) - 2.0 * between
+
+
+def _within(x: Tensor, kernel: Kernel, biased: bool) -> Tensor:
+    """Mean of k over pairs, (N, B, D) -> (B,); k(x, x) = 1."""
+    count = x.shape[0]
+    total = kernel(x.unsqueeze(1), x.unsqueeze(0)).sum((0, 1))
+    return total / count**2 if biased else (total - count) / (count * (count - 1))

@@ -126,7 +126,7 @@ class LinearGaussian(LatentVariableModel):
         weight = self.likelihood.weight
         covariance = weight @ weight.mT + self.sigma2 * torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
         marginal = FullNormal(self.likelihood.loc, torch.linalg.cholesky(covariance))
-        log_prob: Tensor = marginal.log_prob(x)
+        log_prob: Tensor = marginal.log_prob(x)  # type: ignore[no-untyped-call]
         return log_prob
 
     def posterior(self, x: Tensor, context: Tensor | None = None) -> FullNormal:

@@ -1,4 +1,4 @@
-"""Networks: a plain MLP, an ensemble whose members are one batched matrix product, and moving averages of weights.
+"""Networks: a plain MLP, an ensemble whose members are one batched matrix product, policies, moving averages.
 
 Initialisation is that of `torch.nn.Linear`, which the reference codes use: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 """
@@ -10,15 +10,19 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from offline_vi.distributions import TanhNormal
 
-def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Linear layers of the given sizes with ``activation`` between them and none at the end."""
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers of the given sizes with ``activation`` (and dropout, if any) between them and none at the end."""
     layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
+    for fan_in, fan_out in pairwise(sizes[:-1]):
         layers += [nn.Linear(fan_in, fan_out), activation()]
-    return nn.Sequential(*layers[:-1])
+        layers += [nn.Dropout(dropout)] if dropout > 0.0 else []
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
 class EnsembleLinear(nn.Module):
@@ -35,19 +39,44 @@ class EnsembleLinear(nn.Module):
         return out
 
 
-class EnsembleMLP(nn.Module):
-    """E ReLU networks of equal shape on a common input: (..., in) -> (E, ..., out)."""
+class EnsembleLayerNorm(nn.Module):
+    """E layer normalisations side by side: (E, M, H) -> (E, M, H)."""
 
-    def __init__(self, sizes: Sequence[int], ensemble: int) -> None:
+    def __init__(self, ensemble: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(ensemble, 1, width))
+        self.bias = nn.Parameter(torch.zeros(ensemble, 1, width))
+
+    def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * self.weight[members] + self.bias[members]
+
+
+class Unchanged(nn.Module):
+    """Stands where a layer could be."""
+
+    def forward(self, x: Tensor, *_: object) -> Tensor:
+        return x
+
+
+class EnsembleMLP(nn.Module):
+    """E ReLU networks of equal shape on a common input: (..., in) -> (E, ..., out).
+
+    ``layer_norm`` normalises after each ReLU (Ball et al. 2023; Tarasov et al. 2023).
+    """
+
+    def __init__(self, sizes: Sequence[int], ensemble: int, layer_norm: bool = False) -> None:
         super().__init__()
         self.ensemble = ensemble
         self.layers = nn.ModuleList(EnsembleLinear(ensemble, fan_in, fan_out) for fan_in, fan_out in pairwise(sizes))
+        self.norms = nn.ModuleList(
+            EnsembleLayerNorm(ensemble, width) if layer_norm else Unchanged() for width in sizes[1:-1]
+        )
 
     def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
         count = len(range(self.ensemble)[members])
         h: Tensor = x.reshape(1, -1, x.shape[-1]).expand(count, -1, -1)
-        for layer in self.layers[:-1]:
-            h = torch.relu(layer(h, members))
+        for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
+            h = norm(torch.relu(layer(h, members)), members)
         h = self.layers[-1](h, members)
         return h.reshape(count, *x.shape[:-1], h.shape[-1])
 
@@ -55,9 +84,11 @@ class EnsembleMLP(nn.Module):
 class Critic(nn.Module):
     """E action-value functions Q_e(s, a)."""
 
-    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], ensemble: int = 2) -> None:
+    def __init__(
+        self, obs_dim: int, action_dim: int, hidden: Sequence[int], ensemble: int = 2, layer_norm: bool = False
+    ) -> None:
         super().__init__()
-        self.net = EnsembleMLP([obs_dim + action_dim, *hidden, 1], ensemble)
+        self.net = EnsembleMLP([obs_dim + action_dim, *hidden, 1], ensemble, layer_norm)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """(B, O), (..., B, A) -> (E, ..., B)."""
@@ -70,6 +101,32 @@ class Critic(nn.Module):
         return values.squeeze(-1).squeeze(0)
 
 
+class DeterministicPolicy(nn.Module):
+    """a = tanh(net(s)): (B, O) -> (B, A)."""
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden, action_dim], dropout=dropout)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return torch.tanh(self.net(obs))
+
+
+class TanhNormalPolicy(nn.Module):
+    """pi(a|s) = tanh(N(m(s), diag(s(s))^2)) with log s clamped to [-5, 2], as in the reference codes: (B, O) -> a
+    distribution of batch shape (B,)."""
+
+    low, high = -5.0, 2.0
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden, 2 * action_dim])
+
+    def forward(self, obs: Tensor) -> TanhNormal:
+        loc, log_scale = self.net(obs).chunk(2, dim=-1)
+        return TanhNormal(loc, log_scale.clamp(self.low, self.high))
+
+
 def join(context: Tensor, x: Tensor) -> Tensor:
     """Concatenate (B, C), broadcast over the sample axes of ``x``, with x (..., B, X): (..., B, C + X)."""
     return torch.cat([context.expand(*x.shape[:-1], context.shape[-1]), x], dim=-1)
@@ -79,3 +136,17 @@ def join(context: Tensor, x: Tensor) -> Tensor:
 def polyak_(target: nn.Module, online: nn.Module, tau: float) -> None:
     """target <- (1 - tau) target + tau online, in place, over all parameters."""
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+
+
+def steps_taken(optimizer: torch.optim.Optimizer) -> int:
+    """How many steps ``optimizer`` has taken, from its own state: the counter that a checkpoint holds already, and that
+    lies on the host wherever the parameters are."""
+    state = optimizer.state[optimizer.param_groups[0]["params"][0]]
+    return int(state["step"]) if state else 0
+
+
+def cosine_(optimizer: torch.optim.Optimizer, lr: float, horizon: int) -> None:
+    """Set the learning rate of the next step: from ``lr`` to 0 along half a cosine over ``horizon`` steps."""
+    progress = min(steps_taken(optimizer) / horizon, 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.5 * lr * (1.0 + math.cos(math.pi * progress))

@@ -48,17 +48,17 @@ class History:
 
 
 class IntervalMean:
-    """Means of metrics over a log interval, summed in float64 on the device and read once."""
+    """Means of metrics over a log interval, each over the steps that had it, summed in float64 and read once."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def add(self, metrics: Metrics) -> None:
         for name, value in metrics.items():
             value = value.detach().double()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def finite(self) -> bool:
         """Whether everything added so far is finite: one synchronisation."""
@@ -66,15 +66,16 @@ class IntervalMean:
 
     def read(self) -> dict[str, float]:
         """The means; starts the next interval."""
-        means = {name: value.item() / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        means = {name: value.item() / self.counts[name] for name, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
         return means
 
     def state(self) -> dict[str, Any]:
-        return {"count": self.count, "sums": {name: value.item() for name, value in self.sums.items()}}
+        """JSON-ready: floats survive JSON exactly."""
+        return {"counts": self.counts, "sums": {name: value.item() for name, value in self.sums.items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.count = state["count"]
+        self.counts = dict(state["counts"])
         self.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
 
 
@@ -152,7 +153,7 @@ def fit(
         torch.manual_seed(torch_seed(streams["noise"]))
         if run is not None and resume:
             start = _restore(run, algorithm, source, interval)
-        bar = _Progress(start, steps, progress)
+        bar = _Progress(start, steps, progress, run)
         algorithm.train()
         for step in range(start + 1, steps + 1):
             batch = source.sample()
@@ -178,7 +179,7 @@ def fit(
                 _save(run, step, algorithm, source, interval)
             if stop:
                 raise Interrupted(stop[0], step, resumable=run is not None)
-            bar.advance(step)
+            bar.advance()
         bar.close()
     algorithm.eval()
     return history
@@ -216,29 +217,39 @@ def _worst(interval: IntervalMean) -> str:
 
 
 class _Progress:
-    """A bar on a terminal, a line per log interval elsewhere."""
+    """A bar on a terminal, a line per log interval elsewhere; the lines go into the run's log.txt in any case."""
 
-    def __init__(self, start: int, steps: int, enabled: bool) -> None:
+    def __init__(self, start: int, steps: int, enabled: bool, run: RunDirectory | None) -> None:
         self.steps, self.enabled = steps, enabled
+        self.log = run.path / "log.txt" if run is not None else None
         self.terminal = enabled and sys.stderr.isatty()
         self.bar = tqdm(total=steps, initial=start, unit="step", disable=not self.terminal, dynamic_ncols=True)
         self.started, self.start = time.monotonic(), start
 
-    def advance(self, step: int) -> None:
-        self.bar.update(step - self.bar.n if self.terminal else 0)
+    def advance(self) -> None:
+        if self.terminal:
+            self.bar.update()
 
     def show(self, step: int, row: dict[str, float]) -> None:
         text = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+        rate = (step - self.start) / max(time.monotonic() - self.started, 1e-9)
+        line = f"step {step:>9,}/{self.steps:,}  {rate:6.1f} steps/s  {text}"
+        self.write(line)
         if self.terminal:
             self.bar.set_postfix_str(text[:100], refresh=False)
         elif self.enabled:
-            rate = (step - self.start) / max(time.monotonic() - self.started, 1e-9)
-            print(f"step {step:>9,}/{self.steps:,}  {rate:6.1f} steps/s  {text}", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
     def evaluated(self, step: int, numbers: dict[str, float]) -> None:
-        if self.enabled:
-            text = "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
-            tqdm.write(f"step {step:>9,}  evaluation: {text}", file=sys.stderr)
+        line = f"step {step:>9,}  evaluation: " + "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
+        self.write(line)
+        if self.enabled and numbers:
+            tqdm.write(line, file=sys.stderr)
+
+    def write(self, line: str) -> None:
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(line + "\n")
 
     def close(self) -> None:
         self.bar.close()

@@ -1,7 +1,7 @@
 """The variational auto-encoder of data without context: the parts of the conditional one, composed without it.
 
-p(z) = N(0, I), a decoder and a head for p(x|z), an encoder for q(z|x) (Kingma and Welling 2014). Encoder and decoder are
-arguments: an MLP for vectors, or the convolutional pair below for images.
+p(z) = N(0, I), a decoder and a head for p(x|z), an encoder for q(z|x) (Kingma and Welling 2014). Encoder and decoder
+are arguments: an MLP for vectors, or the convolutional pair below for images.
 """
 
 from __future__ import annotations

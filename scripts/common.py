@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import tyro
 from offline_vi import datasets
 from offline_vi.checkpoint import RunDirectory
 from offline_vi.data import Transitions
-from offline_vi.errors import ConfigError, NoCheckpointError, OutOfMemoryError, UsageError
+from offline_vi.errors import ConfigError, NoCheckpointError, OfflineVIError, OutOfMemoryError, UsageError
 from offline_vi.evaluation import check_spaces
 from offline_vi.scripts.info import versions
 
@@ -151,6 +152,8 @@ def recorded(run: RunDirectory, record: dict[str, Any]) -> Iterator[dict[str, An
         raise OutOfMemoryError("memory ran out", "lower --batch-size, or use --device cpu") from error
     except BaseException as error:
         record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        if not isinstance(error, OfflineVIError | KeyboardInterrupt):
+            (run.path / "crash.txt").write_text(traceback.format_exc())
         raise
     finally:
         record["wall_seconds"] = round(time.time() - started, 1)

@@ -194,9 +194,10 @@ def discretized_logistic_pmf(k: NDArray[Any], loc: float, scale: float, bins: in
 
 def mixture_log_pdf(x: Array, weights: Array, means: Array, scales: Array) -> tuple[Array, Array]:
     """x (B, D), weights (K,), means and scales (K, D) -> log p(x) (B,), p(z = k|x) (B, K)."""
-    components = np.stack([stats.norm.pdf(x, m, s).prod(-1) for m, s in zip(means, scales, strict=True)], -1)
-    joint = weights * components
-    return np.log(joint.sum(-1)), joint / joint.sum(-1, keepdims=True)
+    components = np.stack([stats.norm.logpdf(x, m, s).sum(-1) for m, s in zip(means, scales, strict=True)], -1)
+    joint = np.log(weights) + components
+    log_p = special.logsumexp(joint, -1)
+    return log_p, np.exp(joint - log_p[:, None])
 
 
 # ------------------------------------------------------------------ networks

@@ -249,3 +249,17 @@ def test_help_of_an_algorithm_names_units_symbols_and_defaults(capsys: pytest.Ca
     for word in ("--phi", "0.05", "--behavior.latent-dim", "--steps", "Gradient steps", "--lmbda", "--noise-clip"):
         assert word in out
     assert time.monotonic() - started < 60
+
+
+def test_a_bug_leaves_its_traceback_in_the_run(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr("offline_vi.scripts.train_job.fit", broken)
+    output = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        main(["train", "bc", "--dataset", data, "--env", "Pendulum-v1", *TINY, "--output", str(output)])
+    assert "a bug of ours" in (output / "crash.txt").read_text()
+    assert json.loads((output / "run.json").read_text())["status"] == "failed"

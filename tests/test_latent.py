@@ -66,8 +66,7 @@ def test_conditional_broadcasts_the_context_over_samples(shape: tuple[int, ...])
 
 
 def test_latents_are_standardised_by_the_prior() -> None:
-    """The density of a model does not depend on how its prior is written: N(m, s^2) and a decoder of z, or N(0, 1) and a
-    decoder of m + s z."""
+    """N(m, s^2) with a decoder of z is the same model as N(0, 1) with a decoder of m + s z."""
 
     class Shifted(nn.Module):
         def forward(self, context: torch.Tensor | None = None) -> DiagonalNormal:

@@ -97,7 +97,8 @@ def test_gap_of_amortisation() -> None:  # B5
     assert initial == pytest.approx(0.008549, abs=1e-6)
     mean = oracle.posterior_mean(x[0].numpy())
     assert initial == pytest.approx(0.5 * 0.2**2 * mean @ oracle.precision @ mean)
-    bound = elbo(model, lambda x, c: short, x.expand(200, -1), num_samples=1000, estimator="stl").elbo
+    batch = short.expand((200,))
+    bound = elbo(model, lambda x, c: batch, x.expand(200, -1), num_samples=1000, estimator="stl").elbo
     assert model.log_prob(x).item() - bound.mean().item() == pytest.approx(0.008549, abs=1e-3)
     refined = fit_local(model, x, init=short, family=FullLocalPosterior)
     (final,) = gaps(oracle, refined(), x)
@@ -110,7 +111,7 @@ def test_refining_an_amortised_posterior_does_not_lose(seed: int) -> None:  # B5
     model, oracle, x = random_model(seed)
     amortised = AmortizedPosterior(nn.Linear(x.shape[1], 2 * len(oracle.precision)))
     initial = gaps(oracle, amortised(x), x)
-    final = gaps(oracle, fit_local(model, x, init=amortised(x))(), x)
+    final = gaps(oracle, fit_local(model, x, init=amortised(x), steps=1500)(), x)  # it begins up to 160 nats away
     for before, after in zip(initial, final, strict=True):
         assert after <= before + 1e-3
         assert after == pytest.approx(oracle.mean_field_gap(), abs=2e-3)
@@ -120,7 +121,7 @@ def test_already_optimal_posteriors_stay() -> None:
     model, oracle = linear_gaussian(W, np.zeros(3), 0.5)
     x = torch.tensor([[1.0, -0.5, 0.8]])
     refined = fit_local(model, x, init=model.posterior(x), family=FullLocalPosterior, steps=50)
-    assert abs(gaps(oracle, refined(), x)[0]) < 1e-9  # the gradient of stl is zero there, sample by sample
+    assert abs(gaps(oracle, refined(), x)[0]) < 1e-4  # stl has no noise there: Adam normalises what rounding leaves
 
 
 # ------------------------------------------------------------------ fit_local
@@ -161,7 +162,7 @@ def test_posterior_of_one_set_of_weights() -> None:
     design, noise = rng.normal(size=(30, 2)), 0.3
     y = design @ np.array([0.7, -1.1]) + noise * rng.normal(size=30)
     model, oracle = linear_gaussian(design, np.zeros(30), noise**2)
-    posterior = fit_local(model, torch.tensor(y), family=FullLocalPosterior)
+    posterior = fit_local(model, torch.tensor(y), family=FullLocalPosterior, steps=1000)
     q = posterior()
     assert q.batch_shape == ()
     expected = FullNormal(

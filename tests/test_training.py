@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.behavior import CVAE, CVAEConfig, Decoded
 from offline_vi.checkpoint import RunDirectory
-from offline_vi.data import Transitions
+from offline_vi.data import Sampler, Transitions
 from offline_vi.errors import CheckpointCorruptError, Interrupted, NonFiniteLossError
-from offline_vi.training import fit, fit_behavior, seeds
+from offline_vi.training import IntervalMean, fit, fit_behavior, seeds
 from offline_vi.types import Spec
 
 SPEC = Spec((3,), 2)
@@ -107,8 +108,6 @@ def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(tmp_path: Path, sto
         def load_state(self, state: dict[str, Any]) -> None:
             self.source.load_state(state)
 
-    from offline_vi.data import Sampler
-
     source = Sampler(toy(), 20, seeds(0)["batches"])
     with (
         RunDirectory.create(tmp_path / "broken") as run,
@@ -142,6 +141,17 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
         with pytest.raises(NonFiniteLossError, match=r"actor.0.weight is not finite at step 1"):
             fit(diverging(), toy(), 500, save_every=1, run=run, progress=False)
         assert not run.has_checkpoint()
+
+
+def test_a_metric_that_only_some_steps_have_is_averaged_over_those() -> None:
+    interval = IntervalMean()
+    for step in range(4):
+        metrics = {"critic/loss": torch.tensor(float(step))}
+        interval.add(metrics | {"actor/loss": torch.tensor(10.0 * step)} if step % 2 else metrics)
+    twin = IntervalMean()
+    twin.load_state(json.loads(json.dumps(interval.state())))
+    assert twin.read() == interval.read() == {"critic/loss": 1.5, "actor/loss": 20.0}
+    assert interval.read() == {}
 
 
 def test_descend_trains_its_own_parameters_only() -> None:

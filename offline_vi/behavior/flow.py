@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel
+from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions import DiagonalNormal, PredictedScale, TanhNormal, log_dtanh
 from offline_vi.errors import MissingDependencyError
 from offline_vi.nets import mlp
@@ -31,7 +32,7 @@ class FlowBehaviorConfig:
     hidden: tuple[int, ...] = (256, 256)  # units per layer, of the standardising network and of every transform
     transforms: int = 2  # autoregressive spline layers
     bins: int = 8  # of each spline
-    passes: int = 0  # network calls that invert a layer; 0: A, fully autoregressive; 2: coupling, faster for many actions
+    passes: int = 0  # network calls that invert a transform; 0: A (autoregressive); 2: coupling, faster for large A
     init_log_scale: float = -1.0  # log s(s) before training, before the tanh
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
@@ -62,6 +63,7 @@ class FlowBehavior(LatentModel, DensityModel, UnsquashedModel):
         self.spec = spec
         self.config = config = config or FlowBehaviorConfig.default(spec)
         self.latent_dim = spec.action_dim
+        self.inputs = RunningNormalizer(spec.obs_dim)
         self.standard = mlp([spec.obs_dim, *config.hidden, 2 * spec.action_dim])
         self.scale = PredictedScale(config.init_log_scale)
         self.flow = zuko.flows.NSF(
@@ -73,17 +75,17 @@ class FlowBehavior(LatentModel, DensityModel, UnsquashedModel):
             hidden_features=config.hidden,
         )
 
-    def normal(self, obs: Tensor) -> DiagonalNormal:
-        """(B, O) -> N(m(s), s(s)^2), what the action before the tanh is standardised with."""
-        normal: DiagonalNormal = self.scale(*self.standard(obs).chunk(2, dim=-1))
-        return normal
+    def parts(self, obs: Tensor) -> tuple[DiagonalNormal, Any]:
+        """(B, O) -> N(m(s), s(s)^2), which standardises the action before the tanh, and the flow of what comes out."""
+        features = self.inputs(obs)
+        return self.scale(*self.standard(features).chunk(2, dim=-1)), self.flow(features)
 
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
         """-log pi_beta(a|s) in nats, mean over the batch."""
+        self.inputs.observe(obs)
         log_prob = self.log_prob(obs, action)
         return -log_prob.mean(-1), {"behavior/log_prob": log_prob.detach().mean()}
 
-    @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return torch.tanh(self.sample_unsquashed(obs, num_samples))
 
@@ -94,8 +96,9 @@ class FlowBehavior(LatentModel, DensityModel, UnsquashedModel):
 
     def unsquashed(self, obs: Tensor, z: Tensor) -> Tensor:
         """(B, O), (..., B, A) noise -> (..., B, A), the action before the tanh."""
-        normal = self.normal(obs)
-        return normal.loc + normal.stddev * self.flow(obs).transform.inv(z)
+        normal, flow = self.parts(obs)
+        standardised: Tensor = flow.transform.inv(z)
+        return normal.loc + normal.stddev * standardised
 
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
         """Standard normal z makes samples."""
@@ -104,7 +107,7 @@ class FlowBehavior(LatentModel, DensityModel, UnsquashedModel):
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
         """Exact; ``num_samples`` is of no account."""
         u = torch.atanh(action.clamp(-1.0 + TanhNormal.margin, 1.0 - TanhNormal.margin))
-        normal = self.normal(obs)
+        normal, flow = self.parts(obs)
         standardised = (u - normal.loc) * torch.exp(-normal.log_scale)
-        log_prob: Tensor = self.flow(obs).log_prob(standardised)
+        log_prob: Tensor = flow.log_prob(standardised)
         return log_prob - normal.log_scale.sum(-1) - log_dtanh(u).sum(-1)

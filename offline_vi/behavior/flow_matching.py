@@ -1,8 +1,8 @@
 """A continuous flow from Gaussian noise to actions before the tanh, trained by conditional flow matching.
 
 Lipman, Chen, Ben-Hamu, Nickel, Le: Flow Matching for Generative Modeling, ICLR 2023. Along the straight path
-u_t = (1 - (1 - sigma_min) t) u_0 + t u_1 from noise u_0 to the data u_1 = atanh(a), the field v(u, t, s) is regressed on
-du_t/dt; its ODE carries noise to actions, t from 0 to 1. Training needs no ODE. The density follows from the
+u_t = (1 - (1 - sigma_min) t) u_0 + t u_1 from noise u_0 to the data u_1 = atanh(a), the field v(u, t, s) is regressed
+on du_t/dt; its ODE carries noise to actions, t from 0 to 1. Training needs no ODE. The density follows from the
 instantaneous change of variables (Chen et al. 2018, Neural Ordinary Differential Equations, theorem 1),
 
     log p(u_1) = log N(u_0; 0, I) - int_0^1 trace(dv/du) dt,
@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel
+from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions import DiagonalNormal, TanhNormal, log_dtanh
 from offline_vi.nets import join, mlp
 from offline_vi.types import Metrics, Spec
@@ -47,10 +50,11 @@ class FlowMatchingBehaviorConfig:
 
 
 def exact_directions(u: Tensor, count: int) -> Tensor:
-    """The A coordinate directions times sqrt(A), (A, ..., A): with them `trace` is exact. ``count`` is of no account."""
+    """The A coordinate directions times sqrt(A), (A, ..., A), whatever ``count`` is: with them `trace` is exact."""
     dim = u.shape[-1]
     basis = torch.eye(dim, dtype=u.dtype, device=u.device) * dim**0.5
-    return basis.reshape(dim, *[1] * (u.ndim - 1), dim).expand(dim, *u.shape)
+    directions: Tensor = basis.reshape(dim, *[1] * (u.ndim - 1), dim).expand(dim, *u.shape).contiguous()
+    return directions
 
 
 def hutchinson_directions(u: Tensor, count: int) -> Tensor:
@@ -61,7 +65,8 @@ def hutchinson_directions(u: Tensor, count: int) -> Tensor:
 def trace(field: Field, u: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Velocity (..., A) and trace of its Jacobian (...), both at u (..., A): the mean of e' J e over directions
     (K, ..., A) whose e e' has the identity for its mean. Differentiable."""
-    velocity, pushed = torch.func.jvp(field, (u.expand_as(directions),), (directions,))
+    pair: Any = torch.func.jvp(field, (u.expand_as(directions).contiguous(),), (directions,))
+    velocity, pushed = pair
     return velocity[0], (directions * pushed).sum(-1).mean(0)
 
 
@@ -70,11 +75,12 @@ class VelocityField(nn.Module):
 
     def __init__(self, spec: Spec, hidden: tuple[int, ...]) -> None:
         super().__init__()
+        self.inputs = RunningNormalizer(spec.obs_dim)
         self.net = mlp([spec.obs_dim + spec.action_dim + 1, *hidden, spec.action_dim], nn.SiLU)
 
     def forward(self, obs: Tensor, u: Tensor, t: Tensor) -> Tensor:
         """(B, O), (..., B, A), times that broadcast to (..., B, 1) -> (..., B, A)."""
-        velocity: Tensor = self.net(join(obs, torch.cat([u, t.expand(*u.shape[:-1], 1)], dim=-1)))
+        velocity: Tensor = self.net(join(self.inputs(obs), torch.cat([u, t.expand(*u.shape[:-1], 1)], dim=-1)))
         return velocity
 
 
@@ -94,6 +100,7 @@ class FlowMatchingBehavior(LatentModel, DensityModel, UnsquashedModel):
         It is the negative log-likelihood of the velocity under a Normal of scale 1, in nats without the constant; of
         the action's likelihood it says nothing, which ``log_prob`` computes.
         """
+        self.field.inputs.observe(obs)
         data = _unsquash(action)
         noise = torch.randn_like(data)
         t = torch.rand_like(data[..., :1])
@@ -102,7 +109,6 @@ class FlowMatchingBehavior(LatentModel, DensityModel, UnsquashedModel):
         loss = 0.5 * (velocity - (data - shrink * noise)).square().sum(-1).mean(-1)
         return loss, {"behavior/flow_matching": loss.detach().mean()}
 
-    @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return torch.tanh(self.sample_unsquashed(obs, num_samples))
 
@@ -136,7 +142,7 @@ class FlowMatchingBehavior(LatentModel, DensityModel, UnsquashedModel):
         for number in range(self.config.steps):
             t = data.new_tensor(1.0 - number * step)
             middle = u - 0.5 * step * self.field(obs, u, t)
-            velocity, divergence = trace(lambda x, t=t: self.field(obs, x, t - 0.5 * step), middle, directions)
+            velocity, divergence = trace(partial(self.field, obs, t=t - 0.5 * step), middle, directions)
             u, gain = u - step * velocity, gain + step * divergence
         noise = DiagonalNormal(torch.zeros_like(u), torch.zeros_like(u))
         log_prob: Tensor = noise.log_prob(u) - gain - log_dtanh(data).sum(-1)

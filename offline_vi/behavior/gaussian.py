@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel
+from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions import TanhNormal, TanhNormalHead
 from offline_vi.nets import mlp
 from offline_vi.types import Metrics, Spec
@@ -21,7 +22,7 @@ from offline_vi.types import Metrics, Spec
 class GaussianBehaviorConfig:
     """Hyper-parameters."""
 
-    hidden: tuple[int, ...] = (256, 256)  # units per layer
+    hidden: tuple[int, ...] = (256, 256, 256)  # units per layer
     init_log_scale: float = -1.0  # log s(s) before training, of the action before the tanh
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
@@ -41,16 +42,18 @@ class GaussianBehavior(LatentModel, DensityModel, UnsquashedModel):
         self.spec = spec
         self.config = config = config or GaussianBehaviorConfig.default(spec)
         self.latent_dim = spec.action_dim
+        self.inputs = RunningNormalizer(spec.obs_dim)
         self.head = TanhNormalHead(spec.action_dim, config.init_log_scale)
         self.net = mlp([spec.obs_dim, *config.hidden, self.head.features])
 
     def distribution(self, obs: Tensor) -> TanhNormal:
         """(B, O) -> pi_beta(.|s), batch shape (B,)."""
-        distribution: TanhNormal = self.head(self.net(obs))
+        distribution: TanhNormal = self.head(self.net(self.inputs(obs)))
         return distribution
 
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
         """-log pi_beta(a|s) in nats, mean over the batch."""
+        self.inputs.observe(obs)
         distribution = self.distribution(obs)
         log_prob = distribution.log_prob(action)
         return -log_prob.mean(-1), {

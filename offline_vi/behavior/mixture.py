@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from offline_vi.behavior.base import DensityModel, UnsquashedModel
+from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions import TanhNormal, log_dtanh
 from offline_vi.latent import ConditionalMixtureParameters, Mixture
 from offline_vi.nets import mlp
@@ -23,7 +24,7 @@ from offline_vi.types import Metrics, Spec
 class MixtureBehaviorConfig:
     """Hyper-parameters."""
 
-    hidden: tuple[int, ...] = (256, 256)  # units per layer
+    hidden: tuple[int, ...] = (256, 256, 256)  # units per layer
     num_components: int = 4  # K
     init_log_scale: float = -1.0  # of every component before training, before the tanh
     spread: float = 0.5  # standard deviation of the components' first locations, before the tanh
@@ -45,6 +46,7 @@ class MixtureBehavior(DensityModel, UnsquashedModel):
         self.spec = spec
         self.config = config = config or MixtureBehaviorConfig.default(spec)
         features = ConditionalMixtureParameters.features(config.num_components, spec.action_dim)
+        self.inputs = RunningNormalizer(spec.obs_dim)
         net = mlp([spec.obs_dim, *config.hidden, features])
         parameters = ConditionalMixtureParameters(
             net, config.num_components, spec.action_dim, config.init_log_scale, config.spread
@@ -54,10 +56,11 @@ class MixtureBehavior(DensityModel, UnsquashedModel):
     def log_joint(self, obs: Tensor, action: Tensor) -> Tensor:
         """(B, O), (B, A) -> log p(a, z = k|s), (B, K) nats."""
         u = torch.atanh(action.clamp(-1.0 + TanhNormal.margin, 1.0 - TanhNormal.margin))
-        return self.mixture.log_joint(u, obs) - log_dtanh(u).sum(-1, keepdim=True)
+        return self.mixture.log_joint(u, self.inputs(obs)) - log_dtanh(u).sum(-1, keepdim=True)
 
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
         """-log pi_beta(a|s) in nats, exact, mean over the batch."""
+        self.inputs.observe(obs)
         log_joint = self.log_joint(obs, action)
         log_prob = log_joint.logsumexp(-1)
         return -log_prob.mean(-1), {
@@ -65,13 +68,12 @@ class MixtureBehavior(DensityModel, UnsquashedModel):
             **responsibility_metrics(log_joint.detach().softmax(-1)),
         }
 
-    @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
-        return torch.tanh(self.mixture.sample(num_samples, obs))
+        return torch.tanh(self.sample_unsquashed(obs, num_samples))
 
     @torch.no_grad()
     def sample_unsquashed(self, obs: Tensor, num_samples: int = 1) -> Tensor:
-        return self.mixture.sample(num_samples, obs)
+        return self.mixture.sample(num_samples, self.inputs(obs))
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
         """Exact; ``num_samples`` is of no account."""

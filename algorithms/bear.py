@@ -1,0 +1,148 @@
+"""BEAR: a stochastic policy that climbs Q while the MMD between its samples and the behaviour's stays small.
+
+A sampled MMD with few samples is small as soon as the supports agree, so the policy may concentrate within the data's
+support; a dual variable keeps it below a threshold.
+
+A. Kumar, J. Fu, G. Tucker, S. Levine: Stabilizing Off-Policy Q-Learning via Bootstrapping Error Reduction, NeurIPS
+2019.
+Reference code: aviralkumar2907/BEAR, algos.py, commit a57faff7770c83fe5b655f3d4f24fc19566c6358; settings of main.py,
+commit 16062a7a41df96ae53e16ccc8d320bb84eaf0380, with ``--mode auto``.
+
+Differences from the reference code
+-----------------------------------
+- The behaviour model is an argument. The published procedure is ``Jointly(cvae, BEAR(spec, Decoded(cvae, 0.5)))``.
+- The MMD compares actions before the tanh, as in the reference; the behaviour's are recovered by atanh, so that any
+  model that can be sampled serves. It equals the decoder's raw output up to |u| = 7.2, where tanh rounds to 1.
+- The log-multiplier starts at 0 (the reference draws it from N(0, 1)); the policy's log-scale is clamped to [-5, 2]
+  (there it is not bounded); the ensemble-variance term, off by default there, and bootstrap masks are left out.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from offline_vi.algorithm import Algorithm, descend
+from offline_vi.behavior.base import BehaviorModel
+from offline_vi.distributions import TanhNormal
+from offline_vi.equations import (
+    Kernel,
+    bellman_target,
+    clipped_double_q,
+    gaussian_kernel,
+    laplacian_kernel,
+    mmd_squared,
+    soft_value,
+    td_loss,
+)
+from offline_vi.nets import Critic, TanhNormalPolicy, polyak_
+from offline_vi.types import Batch, Metrics, Spec
+
+KERNELS = {"laplacian": laplacian_kernel, "gaussian": gaussian_kernel}
+
+
+@dataclass(frozen=True)
+class BEARConfig:
+    """Hyper-parameters; the defaults are those of the reference code."""
+
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # tau: rate of the target networks
+    lmbda: float = 0.75  # lambda: weight of the minimum over the critics in the target
+    threshold: float = 0.05  # epsilon: largest MMD (not squared)
+    kernel: str = "laplacian"  # laplacian | gaussian
+    kernel_sigma: float = 20.0  # sigma: the kernel is exp(-distance / (2 sigma))
+    num_candidates: int = 10  # p: policy samples in the target and at acting
+    num_match: int = 10  # n = m: samples of policy and behaviour in the MMD
+    noise_clip: float = 0.5  # policy noise in the actor's loss is clipped to this many standard deviations
+    warmup: int = 100_000  # steps in which the policy only matches the behaviour
+    log_multiplier_range: tuple[float, float] = (-5.0, 10.0)  # where log alpha is kept
+    lr: float = 1e-3  # Adam, of actor, critics and multiplier
+    hidden: tuple[int, ...] = (400, 300)  # units per layer, of actor and critics
+    batch_size: int = 100  # transitions per step
+
+
+class BEAR(Algorithm):
+    """Bootstrapping error accumulation reduction on any behaviour model that can be sampled."""
+
+    updates: Tensor
+
+    def __init__(self, spec: Spec, behavior: BehaviorModel, config: BEARConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or BEARConfig()
+        self.batch_size = config.batch_size
+        self.behavior = behavior
+        self.kernel: Kernel = KERNELS[config.kernel](config.kernel_sigma)
+        self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden)
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_multiplier = nn.Parameter(torch.zeros(()))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+        self.multiplier_opt = torch.optim.Adam([self.log_multiplier], lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        critic_loss, critic_metrics = self.critic_loss(batch)
+        descend(self.critic_opt, critic_loss)
+
+        actor_loss, actor_metrics = self.actor_loss(batch)
+        multiplier_loss, multiplier_metrics = self.multiplier_loss(actor_metrics["actor/mmd"])
+        descend(self.actor_opt, actor_loss)
+        descend(self.multiplier_opt, multiplier_loss)
+        self.log_multiplier.data.clamp_(*self.config.log_multiplier_range)
+
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        polyak_(self.actor_target, self.actor, self.config.tau)
+        self.updates += 1
+        return critic_metrics | actor_metrics | multiplier_metrics
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma max_i [lambda min_j Q'_j(s', a_i) + (1 - lambda) max_j Q'_j(s', a_i)], a_i ~ pi'(.|s'), (B,)."""
+        action = self.actor_target(batch.next_obs).rsample((self.config.num_candidates,))  # (N, B, A)
+        value = clipped_double_q(self.critic_target(batch.next_obs, action), self.config.lmbda)  # (E, N, B) -> (N, B)
+        return bellman_target(batch, soft_value(value, temperature=0.0), self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    def clipped_samples(self, policy: TanhNormal) -> Tensor:
+        """u = m + s clip(eps), before the tanh, (N, B, A)."""
+        shape = (self.config.num_match, *policy.base.loc.shape)
+        noise = torch.randn(shape, device=policy.base.loc.device, dtype=policy.base.loc.dtype)
+        return policy.base.loc + policy.base.stddev * noise.clamp(-self.config.noise_clip, self.config.noise_clip)
+
+    def mmd(self, obs: Tensor, u: Tensor) -> Tensor:
+        """MMD between u (N, B, A) and behaviour samples, both before the tanh, (B,)."""
+        with torch.no_grad():
+            sample = self.behavior.sample(obs, self.config.num_match).clamp(-1.0 + 1e-6, 1.0 - 1e-6)
+        return (mmd_squared(torch.atanh(sample), u, self.kernel, biased=True) + 1e-6).sqrt()
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """mean_B [-min_j mean_i Q_j(s, a_i) + alpha MMD]: eq. 4 of the paper with its dual variable; without Q in the
+        first ``warmup`` steps."""
+        u = self.clipped_samples(self.actor(batch.obs))
+        mmd = self.mmd(batch.obs, u)
+        q = self.critic(batch.obs, torch.tanh(u)).mean(1).amin(0)  # (E, N, B) -> (B,)
+        active = (self.updates >= self.config.warmup).to(q.dtype)
+        loss = (-active * q + self.log_multiplier.detach().exp() * mmd).mean(-1)
+        return loss, {"actor/loss": loss.detach(), "actor/mmd": mmd.detach().mean(), "actor/q": q.detach().mean()}
+
+    def multiplier_loss(self, mmd: Tensor) -> tuple[Tensor, Metrics]:
+        """-alpha (MMD - epsilon): ascent in the dual variable alpha = exp(log alpha)."""
+        multiplier = self.log_multiplier.exp()
+        loss = -multiplier * (mmd - self.config.threshold)
+        return loss, {"actor/multiplier": multiplier.detach()}
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """Of policy samples, the one with the highest Q_1, (B, O) -> (B, A)."""
+        action = self.actor(obs).rsample((self.config.num_candidates,))  # (N, B, A)
+        best = self.critic.q1(obs, action).argmax(0)  # (B,)
+        chosen: Tensor = action[best, torch.arange(obs.shape[0], device=obs.device)]
+        return chosen

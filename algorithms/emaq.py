@@ -1,0 +1,79 @@
+"""EMaQ: Q-learning whose maximum runs over N samples of the behaviour model, and nothing else.
+
+No perturbation and no actor: the policy takes, of N samples of the behaviour model, the one that the critics value
+most. N interpolates between evaluating the behaviour (N = 1) and Q-learning on its support (N -> infinity).
+
+S. K. S. Ghasemipour, D. Schuurmans, S. S. Gu: EMaQ: Expected-Max Q-Learning Operator for Simple Yet Effective Offline
+and Online RL, ICML 2021.
+
+Differences from the reference code
+-----------------------------------
+- No public code is known. The operator is the paper's; every number below, the networks and the minimum over the
+  critics are our own choices (those of BCQ where it has them).
+- The behaviour model is an argument (the paper's is autoregressive): full samples, or any other proposals.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offline_vi.algorithm import Algorithm, descend
+from offline_vi.behavior.base import BehaviorModel
+from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.nets import Critic, polyak_
+from offline_vi.types import Batch, Metrics, Spec
+
+
+@dataclass(frozen=True)
+class EMaQConfig:
+    """Hyper-parameters; our own choices."""
+
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # rate of the target networks
+    ensemble: int = 2  # number of critics; their minimum is the value
+    num_candidates: int = 10  # N in the target
+    num_acting_candidates: int = 100  # N at acting
+    lr: float = 1e-3  # Adam
+    hidden: tuple[int, ...] = (400, 300)  # units per layer
+    batch_size: int = 100  # transitions per step
+
+
+class EMaQ(Algorithm):
+    """Expected-max Q-learning on any behaviour model that can be sampled."""
+
+    def __init__(self, spec: Spec, behavior: BehaviorModel, config: EMaQConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or EMaQConfig()
+        self.batch_size = config.batch_size
+        self.behavior = behavior
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        loss, metrics = self.critic_loss(batch)
+        descend(self.critic_opt, loss)
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        return metrics
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma max_i min_j Q'_j(s', a_i), a_1..a_N ~ mu(.|s'), (B,): a sample of the operator of eq. 4."""
+        action = self.behavior.sample(batch.next_obs, self.config.num_candidates)  # (N, B, A)
+        value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, N, B) -> (N, B)
+        return bellman_target(batch, soft_value(value, temperature=0.0), self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """The sample with the highest minimum over the critics, (B, O) -> (B, A)."""
+        action = self.behavior.sample(obs, self.config.num_acting_candidates)  # (N, B, A)
+        best = clipped_double_q(self.critic(obs, action), 1.0).argmax(0)  # (B,)
+        return action[best, torch.arange(obs.shape[0], device=obs.device)]

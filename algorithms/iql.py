@@ -1,0 +1,127 @@
+"""IQL: an expectile of Q over the data's own actions stands for the maximum, so that no other action is ever valued.
+
+V regresses the upper expectile of Q(s, a) over the data, Q bootstraps from V, and the policy is cloned from the data's
+actions with weights exp(beta (Q - V)).
+
+I. Kostrikov, A. Nair, S. Levine: Offline Reinforcement Learning with Implicit Q-Learning, ICLR 2022.
+Reference code: ikostrikov/implicit_q_learning, learner.py, commit 5a8b031437e66e3698cc8649d00ef47671e675ec; settings of
+configs/mujoco_config.py, commit e3d4e613c7e526abc9af2d893ac6de3376ea82e2.
+
+Differences from the reference code
+-----------------------------------
+- Initialisation is torch's (the reference's is orthogonal).
+- Rewards are as they are; the reference scales them by 1000 / (largest - smallest return) on locomotion tasks and
+  subtracts 1 on AntMaze.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from offline_vi.algorithm import Algorithm, descend
+from offline_vi.distributions import DiagonalNormal
+from offline_vi.equations import advantage_weight, bellman_target, clipped_double_q, expectile_loss, td_loss
+from offline_vi.nets import Critic, DeterministicPolicy, cosine_, mlp, polyak_
+from offline_vi.types import Batch, Metrics, Spec
+
+
+@dataclass(frozen=True)
+class IQLConfig:
+    """Hyper-parameters; the defaults are those of the reference code for locomotion."""
+
+    expectile: float = 0.7  # tau of the paper: which expectile V is; 0.9 on AntMaze
+    beta: float = 3.0  # beta: inverse temperature of the policy's weights; 10 on AntMaze
+    max_weight: float = 100.0  # where the weights are cut off
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # alpha of the paper: rate of the target critics
+    lr: float = 3e-4  # Adam, of all networks; the policy's falls to 0 along half a cosine
+    decay_steps: int = 1_000_000  # length of that cosine
+    dropout: float = 0.0  # of the policy; 0.1 on Adroit and Kitchen
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, of all networks
+    batch_size: int = 256  # transitions per step
+
+
+class GaussianPolicy(nn.Module):
+    """N(tanh(net(s)), diag(s)^2): a spread that is the same in every state."""
+
+    def __init__(self, spec: Spec, hidden: tuple[int, ...], dropout: float) -> None:
+        super().__init__()
+        self.mean = DeterministicPolicy(spec.obs_dim, spec.action_dim, hidden, dropout)
+        self.log_scale = nn.Parameter(torch.zeros(spec.action_dim))
+
+    def forward(self, obs: Tensor) -> DiagonalNormal:
+        return DiagonalNormal(self.mean(obs), self.log_scale.clamp(-5.0, 2.0))
+
+
+class IQL(Algorithm):
+    """Implicit Q-learning."""
+
+    def __init__(self, spec: Spec, config: IQLConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or IQLConfig()
+        self.batch_size = config.batch_size
+        self.actor = GaussianPolicy(spec, config.hidden, config.dropout)
+        self.value = mlp([spec.obs_dim, *config.hidden, 1])
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
+        self.value_opt = torch.optim.Adam(self.value.parameters(), lr=config.lr)
+        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        value_loss, value_metrics = self.value_loss(batch)
+        descend(self.value_opt, value_loss)
+
+        actor_loss, actor_metrics = self.actor_loss(batch)
+        cosine_(self.actor_opt, self.config.lr, self.config.decay_steps)
+        descend(self.actor_opt, actor_loss)
+
+        critic_loss, critic_metrics = self.critic_loss(batch)
+        descend(self.critic_opt, critic_loss)
+
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        return value_metrics | actor_metrics | critic_metrics
+
+    def v(self, obs: Tensor) -> Tensor:
+        """V(s), (B, O) -> (B,)."""
+        values: Tensor = self.value(obs)
+        return values.squeeze(-1)
+
+    @torch.no_grad()
+    def q(self, batch: Batch) -> Tensor:
+        """min_j Q'_j(s, a) of the data's actions, (B,)."""
+        return clipped_double_q(self.critic_target(batch.obs, batch.action), 1.0)
+
+    def value_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """mean_B |tau - 1(u < 0)| u^2 with u = Q'(s, a) - V(s): eq. 5."""
+        value = self.v(batch.obs)
+        loss = expectile_loss(self.q(batch) - value, self.config.expectile).mean(-1)
+        return loss, {"value/loss": loss.detach(), "value/v": value.detach().mean()}
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """-mean_B exp(beta (Q'(s, a) - V(s))) log pi(a|s), weights cut off: eq. 7 (advantage-weighted regression)."""
+        with torch.no_grad():
+            advantage = self.q(batch) - self.v(batch.obs)
+            weight = advantage_weight(advantage, self.config.beta, self.config.max_weight)
+        loss = -(weight * self.actor(batch.obs).log_prob(batch.action)).mean(-1)
+        metrics = {"actor/loss": loss.detach(), "actor/advantage": advantage.mean(), "actor/weight": weight.mean()}
+        return loss, metrics
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma V(s'), (B,)."""
+        return bellman_target(batch, self.v(batch.next_obs), self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2: eq. 6."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """The policy's mean."""
+        action: Tensor = self.actor(obs).mean
+        return action

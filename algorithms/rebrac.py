@@ -1,0 +1,103 @@
+"""ReBRAC: TD3+BC with its penalty in the critic's target as well, a deeper network and layer normalisation.
+
+The squared distance between the policy's and the behaviour's action is subtracted in the target (weight beta_2) and
+added to the policy's loss (weight beta_1).
+
+D. Tarasov, V. Kurenkov, A. Nikulin, S. Kolesnikov: Revisiting the Minimalist Approach to Offline Reinforcement
+Learning, NeurIPS 2023.
+Reference code: tinkoff-ai/ReBRAC, src/algorithms/rebrac.py, commit 00d1112b65622a26d903523834b1cb350f3551cb, networks
+of src/networks.py, commit 304ed3f287ba2e81e554a0ae1712a77efdd38525.
+
+Differences from the reference code
+-----------------------------------
+- The behaviour's action in the next state, in the target, is a sample of a behaviour model; the reference takes the
+  data's next action. Both estimate the same expectation where the model is right.
+- beta_1 = beta_2 = 0.01 (the reference's 1.0 is a placeholder: it tunes both for every data set, 0 to 0.5).
+- Initialisation is torch's (the reference: biases 0.1, last layers within 1e-3 and 3e-3); the actor steps at every
+  second update, beginning with the second (there: the first); targets follow networks after their step (there: before).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offline_vi.algorithm import Algorithm, descend
+from offline_vi.behavior.base import BehaviorModel
+from offline_vi.equations import bellman_target, clipped_double_q, normalized_q, smoothed, td_loss
+from offline_vi.nets import Critic, DeterministicPolicy, polyak_, steps_taken
+from offline_vi.types import Batch, Metrics, Spec
+
+
+@dataclass(frozen=True)
+class ReBRACConfig:
+    """Hyper-parameters; the defaults are those of the reference code, but for the two weights."""
+
+    beta_actor: float = 0.01  # beta_1: weight of the distance in the policy's loss; tuned per task
+    beta_critic: float = 0.01  # beta_2: weight of the distance in the target; tuned per task
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # tau: rate of the target networks
+    policy_noise: float = 0.2  # sigma: of the target policy
+    noise_clip: float = 0.5  # c: where that noise is clipped
+    policy_delay: int = 2  # critic steps per actor step
+    layer_norm: bool = True  # in the critics
+    lr: float = 1e-3  # Adam, of actor and critics
+    hidden: tuple[int, ...] = (256, 256, 256)  # units per layer, of actor and critics
+    batch_size: int = 1024  # transitions per step; 256 outside locomotion
+
+
+class ReBRAC(Algorithm):
+    """Revisited behaviour-regularised actor-critic."""
+
+    def __init__(self, spec: Spec, behavior: BehaviorModel, config: ReBRACConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or ReBRACConfig()
+        self.batch_size = config.batch_size
+        self.behavior = behavior
+        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden)
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, layer_norm=config.layer_norm)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        critic_loss, critic_metrics = self.critic_loss(batch)
+        descend(self.critic_opt, critic_loss)
+        if steps_taken(self.critic_opt) % self.config.policy_delay:
+            return critic_metrics
+
+        actor_loss, actor_metrics = self.actor_loss(batch)
+        descend(self.actor_opt, actor_loss)
+
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        polyak_(self.actor_target, self.actor, self.config.tau)
+        return critic_metrics | actor_metrics
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma [min_j Q'_j(s', a') - beta_2 |a' - a_beta|^2], a' = pi'(s') + clipped noise, (B,): eq. 4."""
+        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.noise_clip)
+        distance = (action - self.behavior.sample(batch.next_obs)[0]).square().sum(-1)
+        value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, B) -> (B,)
+        return bellman_target(batch, value - self.config.beta_critic * distance, self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """mean_B [beta_1 |pi(s) - a|^2 - min_j Q_j(s, pi(s)) / mean|min_j Q_j|]: eq. 5 with Q normalised."""
+        action = self.actor(batch.obs)
+        q = normalized_q(clipped_double_q(self.critic(batch.obs, action), 1.0))
+        distance = (action - batch.action).square().sum(-1)
+        loss = (self.config.beta_actor * distance - q).mean(-1)
+        return loss, {"actor/loss": loss.detach(), "actor/distance": distance.detach().mean()}
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs)
+        return action

@@ -1,0 +1,103 @@
+"""SPOT: maximise Q under an explicit constraint on the behaviour's log-density, log pi_beta(pi(s)|s) >= epsilon.
+
+A deterministic TD3 policy is penalised by -log pi_beta in nats, which a density model supplies: the constraint is on
+the support itself, not on a distance between policies.
+
+J. Wu, H. Wu, Z. Qiu, J. Wang, M. Long: Supported Policy Optimization for Offline Reinforcement Learning, NeurIPS 2022.
+Reference code: thuml/SPOT, SPOT.py, commit 26a7de7b906fa54c46eeab064d5f1491dcc6bafb.
+
+Differences from the reference code
+-----------------------------------
+- The behaviour model is an argument, fitted and frozen beforehand; any density does.
+- The penalty is in nats. The reference's is the CVAE's training loss (means over dimensions), 1 / (4 A) of the nats of
+  its model up to a constant: a published lambda weighs nats by lambda / (4 A), which ``published_scale`` applies.
+- With a latent-variable model log pi_beta is the importance-weighted bound of ``num_samples``; with one sample, as
+  published, that is the ELBO with its KL term sampled, where the reference has it in closed form.
+- Actions live in [-1, 1]. Initialisation is torch's; the reference shrinks the last layers on AntMaze.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offline_vi.algorithm import Algorithm, descend
+from offline_vi.behavior.base import DensityModel
+from offline_vi.equations import bellman_target, clipped_double_q, normalized_q, smoothed, td_loss
+from offline_vi.nets import Critic, DeterministicPolicy, polyak_, steps_taken
+from offline_vi.types import Batch, Metrics, Spec
+
+
+@dataclass(frozen=True)
+class SPOTConfig:
+    """Hyper-parameters; the defaults are those of the reference code, lambda for hopper and in its scale."""
+
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # tau: rate of the target networks
+    lmbda: float = 0.1  # lambda: weight of -log pi_beta; tuned per task, 0.025 to 1
+    published_scale: bool = True  # whether lambda weighs nats / (4 A), as in the reference, or nats
+    num_samples: int = 1  # L: latent samples of the bound on log pi_beta
+    policy_noise: float = 0.2  # sigma: of the target policy
+    noise_clip: float = 0.5  # c: where that noise is clipped
+    policy_delay: int = 2  # d: critic steps per actor step
+    dropout: float = 0.1  # of the actor
+    lr: float = 3e-4  # Adam, of actor and critics
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, of actor and critics
+    batch_size: int = 256  # transitions per step
+
+
+class SPOT(Algorithm):
+    """Supported policy optimisation on any behaviour model with a log-density."""
+
+    def __init__(self, spec: Spec, behavior: DensityModel, config: SPOTConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SPOTConfig()
+        self.batch_size = config.batch_size
+        self.behavior = behavior
+        self.weight = config.lmbda / (4.0 * spec.action_dim) if config.published_scale else config.lmbda
+        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, config.dropout)
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        critic_loss, critic_metrics = self.critic_loss(batch)
+        descend(self.critic_opt, critic_loss)
+        if steps_taken(self.critic_opt) % self.config.policy_delay:
+            return critic_metrics
+
+        actor_loss, actor_metrics = self.actor_loss(batch)
+        descend(self.actor_opt, actor_loss)
+
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        polyak_(self.actor_target, self.actor, self.config.tau)
+        return critic_metrics | actor_metrics
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma min_j Q'_j(s', pi'(s') + clipped noise), (B,)."""
+        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.noise_clip)
+        value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, B) -> (B,)
+        return bellman_target(batch, value, self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """mean_B [-Q_1(s, pi(s)) / mean|Q_1| - lambda log pi_beta(pi(s)|s)]: eq. 12 with Q normalised."""
+        action = self.actor(batch.obs)
+        q = normalized_q(self.critic.q1(batch.obs, action))
+        log_prob = self.behavior.log_prob(batch.obs, action, self.config.num_samples)  # (B,) nats
+        loss = (-q - self.weight * log_prob).mean(-1)
+        return loss, {"actor/loss": loss.detach(), "actor/behavior_log_prob": log_prob.detach().mean()}
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs)
+        return action

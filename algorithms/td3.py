@@ -1,0 +1,88 @@
+"""TD3: DDPG with the minimum of two critics, smoothed target actions and delayed policy updates. An online algorithm.
+
+Nothing keeps its policy near the data: offline it is a baseline that is expected to fail wherever the critics
+extrapolate, and the minimum only hides part of it.
+
+S. Fujimoto, H. van Hoof, D. Meger: Addressing Function Approximation Error in Actor-Critic Methods, ICML 2018.
+Reference code: sfujim/TD3, TD3.py, commit 6a9f76101058d674518018ffbb532f5a652c1d37.
+
+Differences from the reference code
+-----------------------------------
+- Actions live in [-1, 1]; the critics are one ensemble of batched matrices.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offline_vi.algorithm import Algorithm, descend
+from offline_vi.equations import bellman_target, clipped_double_q, smoothed, td_loss
+from offline_vi.nets import Critic, DeterministicPolicy, polyak_, steps_taken
+from offline_vi.types import Batch, Metrics, Spec
+
+
+@dataclass(frozen=True)
+class TD3Config:
+    """Hyper-parameters; the defaults are those of the reference code."""
+
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # tau: rate of the target networks
+    policy_noise: float = 0.2  # sigma: of the target policy
+    noise_clip: float = 0.5  # c: where that noise is clipped
+    policy_delay: int = 2  # d: critic steps per actor step
+    lr: float = 3e-4  # Adam, of actor and critics
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, of actor and critics
+    batch_size: int = 256  # transitions per step
+
+
+class TD3(Algorithm):
+    """Twin delayed deep deterministic policy gradient, on a fixed data set."""
+
+    def __init__(self, spec: Spec, config: TD3Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or TD3Config()
+        self.batch_size = config.batch_size
+        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden)
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        critic_loss, critic_metrics = self.critic_loss(batch)
+        descend(self.critic_opt, critic_loss)
+        if steps_taken(self.critic_opt) % self.config.policy_delay:
+            return critic_metrics
+
+        actor_loss, actor_metrics = self.actor_loss(batch)
+        descend(self.actor_opt, actor_loss)
+
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        polyak_(self.actor_target, self.actor, self.config.tau)
+        return critic_metrics | actor_metrics
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma min_j Q'_j(s', pi'(s') + clipped noise), (B,): eq. 14 and algorithm 1."""
+        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.noise_clip)
+        value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, B) -> (B,)
+        return bellman_target(batch, value, self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """-mean_B Q_1(s, pi(s)) (deterministic policy gradient)."""
+        loss = -self.critic.q1(batch.obs, self.actor(batch.obs)).mean(-1)
+        return loss, {"actor/loss": loss.detach()}
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs)
+        return action

@@ -1,0 +1,90 @@
+"""TD3+BC: TD3 with a squared distance to the data's action in the policy's loss, and Q normalised to its own size.
+
+S. Fujimoto, S. S. Gu: A Minimalist Approach to Offline Reinforcement Learning, NeurIPS 2021.
+Reference code: sfujim/TD3_BC, TD3_BC.py, commit 76cdd14843a0a38a7482f2abe44a0b70f5d52a39.
+
+Differences from the reference code
+-----------------------------------
+- Observations are as they are; the published results normalise them (wrap with `Normalized`, ``--normalize``).
+- Actions live in [-1, 1]; the critics are one ensemble of batched matrices.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offline_vi.algorithm import Algorithm, descend
+from offline_vi.equations import bellman_target, clipped_double_q, normalized_q, smoothed, td_loss
+from offline_vi.nets import Critic, DeterministicPolicy, polyak_, steps_taken
+from offline_vi.types import Batch, Metrics, Spec
+
+
+@dataclass(frozen=True)
+class TD3BCConfig:
+    """Hyper-parameters; the defaults are those of the reference code."""
+
+    alpha: float = 2.5  # alpha: weight of the normalised Q against the squared distance to the data
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # tau: rate of the target networks
+    policy_noise: float = 0.2  # sigma: of the target policy
+    noise_clip: float = 0.5  # c: where that noise is clipped
+    policy_delay: int = 2  # d: critic steps per actor step
+    lr: float = 3e-4  # Adam, of actor and critics
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, of actor and critics
+    batch_size: int = 256  # transitions per step
+
+
+class TD3BC(Algorithm):
+    """TD3 plus behaviour cloning."""
+
+    def __init__(self, spec: Spec, config: TD3BCConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or TD3BCConfig()
+        self.batch_size = config.batch_size
+        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden)
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        critic_loss, critic_metrics = self.critic_loss(batch)
+        descend(self.critic_opt, critic_loss)
+        if steps_taken(self.critic_opt) % self.config.policy_delay:
+            return critic_metrics
+
+        actor_loss, actor_metrics = self.actor_loss(batch)
+        descend(self.actor_opt, actor_loss)
+
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        polyak_(self.actor_target, self.actor, self.config.tau)
+        return critic_metrics | actor_metrics
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma min_j Q'_j(s', pi'(s') + clipped noise), (B,)."""
+        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.noise_clip)
+        value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, B) -> (B,)
+        return bellman_target(batch, value, self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """mean_B [-alpha Q_1(s, pi(s)) / mean|Q_1| + mean_A (pi(s) - a)^2]: eq. 3 and 5."""
+        action = self.actor(batch.obs)
+        q = normalized_q(self.critic.q1(batch.obs, action))
+        distance = (action - batch.action).square().mean(-1)  # over A, as published
+        loss = (-self.config.alpha * q + distance).mean(-1)
+        return loss, {"actor/loss": loss.detach(), "actor/distance": distance.detach().mean()}
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        action: Tensor = self.actor(obs)
+        return action

@@ -1,0 +1,34 @@
+"""What models do to observations before their networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from offline_vi.data import Normalizer
+
+
+class RunningNormalizer(Normalizer):
+    """A `Normalizer` whose statistics are those of all rows that it has been shown, instead of being fitted ahead.
+
+    A model shows it the batches of its own loss, in training mode only: a fitted, frozen model does not change.
+    """
+
+    count: Tensor  # 0-d, rows seen
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Take in the rows of x (B, O), in training mode (Chan et al. 1979, the update of pooled moments)."""
+        if not self.training:
+            return
+        weight = len(x) / (self.count + len(x))
+        change = x.mean(0) - self.mean
+        variance = torch.lerp(self.std.square(), x.var(0, correction=0), weight)
+        variance = variance + weight * (1.0 - weight) * change.square()
+        self.mean += weight * change
+        self.std.copy_(variance.sqrt().clamp(min=1e-3))
+        self.count += len(x)

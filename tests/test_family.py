@@ -1,0 +1,370 @@
+"""Every target and loss of the family against its NumPy restatement, and the order of the updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracle_family as oracle
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from offline_vi.algorithms import ALGORITHMS
+from offline_vi.algorithms.bear import BEAR, BEARConfig
+from offline_vi.algorithms.build import Recipe, behavior_config, build, config_class, require
+from offline_vi.algorithms.cql import CQL, CQLConfig
+from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
+from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
+from offline_vi.algorithms.iql import IQL, IQLConfig
+from offline_vi.algorithms.plas import PLAS, PLASConfig
+from offline_vi.algorithms.rebrac import ReBRAC, ReBRACConfig
+from offline_vi.algorithms.spot import SPOT, SPOTConfig
+from offline_vi.algorithms.td3 import TD3, TD3Config
+from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
+from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel
+from offline_vi.errors import CapabilityError
+from offline_vi.nets import EnsembleLinear
+from offline_vi.types import Batch, Metrics, Spec
+
+SPEC = Spec((4,), 2)
+HIDDEN: dict[str, Any] = {"hidden": (9, 7)}
+SIZE = 6
+
+
+class Draws(TorchDispatchMode):
+    """Record every random draw, whatever function made it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.draws: list[oracle.Array] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.name().split("::")[1].startswith(("rand", "normal")):
+            self.draws.append(out.detach().numpy().copy())
+        return out
+
+
+class Known(LatentModel, DensityModel):
+    """decode = tanh(z W + s V); log_prob = -|a - tanh(s V)|^2; samples on a fixed grid of latents."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec, self.latent_dim = SPEC, 3
+        rng = np.random.default_rng(1)
+        self.w, self.v = rng.normal(size=(3, 2)), 0.5 * rng.normal(size=(4, 2))
+        self.grid = rng.normal(size=(10, 1, 3))
+
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        raise NotImplementedError
+
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        return self.decode(obs, torch.from_numpy(self.grid[:num_samples]).expand(-1, obs.shape[0], -1))
+
+    def decode(self, obs: Tensor, z: Tensor) -> Tensor:
+        return torch.tanh(z @ torch.from_numpy(self.w) + obs @ torch.from_numpy(self.v))
+
+    def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
+        return -(action - torch.tanh(obs @ torch.from_numpy(self.v))).square().sum(-1)
+
+    def sample_numpy(self, state: oracle.Array, count: int) -> oracle.Array:
+        return np.tanh(self.grid[:count] @ self.w + state @ self.v)
+
+
+def transitions() -> tuple[Batch, oracle.Transition]:
+    obs, next_obs = torch.randn(2, SIZE, 4, dtype=torch.float64)
+    action = torch.rand(SIZE, 2, dtype=torch.float64) * 1.8 - 0.9
+    reward, done = torch.randn(SIZE, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]).double()
+    batch = Batch(obs, action, reward, next_obs, done, torch.arange(SIZE))
+    return batch, oracle.Transition(*(column.numpy() for column in (obs, action, reward, next_obs, done)))
+
+
+def scattered(algorithm: Any) -> Any:
+    """In float64, with targets that differ from their networks."""
+    algorithm = algorithm.double()
+    with torch.no_grad():
+        for parameter in algorithm.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return algorithm
+
+
+def layers(module: nn.Module) -> oracle.Layers:
+    return [
+        (layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy())
+        for layer in module.modules()
+        if isinstance(layer, nn.Linear)
+    ]
+
+
+def critics(module: nn.Module) -> oracle.Critics:
+    ensemble = [layer for layer in module.modules() if isinstance(layer, EnsembleLinear)]
+    members = range(ensemble[0].weight.shape[0])
+    return oracle.Critics(
+        [
+            [(layer.weight[e].detach().numpy().copy(), layer.bias[e, 0].detach().numpy().copy()) for layer in ensemble]
+            for e in members
+        ]
+    )
+
+
+def check(loss: Tensor, expected: float) -> None:
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def same(target: Tensor, expected: oracle.Array) -> None:
+    np.testing.assert_allclose(target.numpy(), expected, rtol=1e-9)
+
+
+# ------------------------------------------------------------------ targets and losses
+
+
+def test_emaq() -> None:
+    model, (batch, rows) = Known(), transitions()
+    algorithm = scattered(EMaQ(SPEC, model, EMaQConfig(num_candidates=7, **HIDDEN)))
+    action = model.sample_numpy(rows.next_state, 7)
+    value = critics(algorithm.critic_target).least(oracle.over(rows.next_state, 7), action).max(0)
+    target = oracle.bootstrap(rows, value)
+    same(algorithm.target(batch), target)
+    check(algorithm.critic_loss(batch)[0], critics(algorithm.critic).squared_error(rows.state, rows.action, target))
+    action = model.sample_numpy(rows.state, 10)
+    best = critics(algorithm.critic).least(oracle.over(rows.state, 10), action).argmax(0)
+    same(algorithm.act(batch.obs), action[best, np.arange(SIZE)])
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.1])
+def test_plas(phi: float) -> None:
+    model, (batch, rows) = Known(), transitions()
+    algorithm = scattered(PLAS(SPEC, model, PLASConfig(phi=phi, **HIDDEN)))
+
+    def act(actor: Any, state: oracle.Array) -> oracle.Array:
+        action = np.tanh(2.0 * oracle.policy(layers(actor.policy), state) @ model.w + state @ model.v)
+        if phi == 0.0:
+            return action
+        moved = np.tanh(oracle.relu_net(layers(actor.perturbation), np.concatenate([state, action], 1)))
+        return np.clip(action + phi * moved, -1.0, 1.0)
+
+    value = critics(algorithm.critic_target).mixed(rows.next_state, act(algorithm.actor_target, rows.next_state), 0.75)
+    target = oracle.bootstrap(rows, value)
+    same(algorithm.target(batch), target)
+    critic, action = critics(algorithm.critic), act(algorithm.actor, rows.state)
+    check(algorithm.critic_loss(batch)[0], critic.squared_error(rows.state, rows.action, target))
+    check(algorithm.actor_loss(batch)[0], -critic.all(rows.state, action)[0].mean())
+    same(algorithm.act(batch.obs), action)
+
+
+def test_ddpg() -> None:
+    batch, rows = transitions()
+    algorithm = scattered(DDPG(SPEC, DDPGConfig(**HIDDEN)))
+    (value,) = critics(algorithm.critic_target).all(
+        rows.next_state, oracle.policy(layers(algorithm.actor_target), rows.next_state)
+    )
+    critic, target = critics(algorithm.critic), oracle.bootstrap(rows, value)
+    check(algorithm.critic_loss(batch)[0], critic.squared_error(rows.state, rows.action, target))
+    check(algorithm.actor_loss(batch)[0], oracle.td3_actor(rows, layers(algorithm.actor), critic))
+
+
+@pytest.mark.parametrize("name", ["td3", "td3-bc", "spot", "rebrac"])
+def test_the_td3_branch(name: str) -> None:
+    model, (batch, rows) = Known(), transitions()
+    made: dict[str, Any] = {
+        "td3": lambda: TD3(SPEC, TD3Config(**HIDDEN)),
+        "td3-bc": lambda: TD3BC(SPEC, TD3BCConfig(**HIDDEN)),
+        "spot": lambda: SPOT(SPEC, model, SPOTConfig(lmbda=0.3, **HIDDEN)),
+        "rebrac": lambda: ReBRAC(
+            SPEC, model, ReBRACConfig(beta_actor=0.2, beta_critic=0.7, layer_norm=False, **HIDDEN)
+        ),
+    }
+    algorithm = scattered(made[name]()).eval()
+    with Draws() as noise:
+        found = algorithm.critic_loss(batch)[0]
+    assert len(noise.draws) == 1
+    actor, actor_target = layers(algorithm.actor), layers(algorithm.actor_target)
+    critic, critic_target = critics(algorithm.critic), critics(algorithm.critic_target)
+    target = oracle.td3_target(rows, actor_target, critic_target, noise.draws[0])
+    if name == "rebrac":
+        sample = model.sample_numpy(rows.next_state, 1)[0]
+        target = oracle.rebrac_target(rows, actor_target, critic_target, noise.draws[0], sample, 0.7)
+    check(found, critic.squared_error(rows.state, rows.action, target))
+    action = oracle.policy(actor, rows.state)
+    log_prob = -((action - np.tanh(rows.state @ model.v)) ** 2).sum(-1)
+    expected = {
+        "td3": lambda: oracle.td3_actor(rows, actor, critic),
+        "td3-bc": lambda: oracle.td3_bc_actor(rows, actor, critic),
+        "spot": lambda: oracle.spot_actor(rows, actor, critic, log_prob, 0.3 / (4 * 2)),
+        "rebrac": lambda: oracle.rebrac_actor(rows, actor, critic, 0.2),
+    }
+    check(algorithm.actor_loss(batch)[0], expected[name]())
+    same(algorithm.act(batch.obs), action)
+
+
+def test_rebracs_critics_normalise_their_layers() -> None:
+    batch, rows = transitions()
+    algorithm: Any = ReBRAC(SPEC, Known(), ReBRACConfig(**HIDDEN)).double()
+    expected = oracle.Critics(critics(algorithm.critic).members, normalise=True).all(rows.state, rows.action)
+    same(algorithm.critic(batch.obs, batch.action).detach(), np.stack(expected))
+
+
+def test_iql() -> None:
+    batch, rows = transitions()
+    algorithm = scattered(IQL(SPEC, IQLConfig(**HIDDEN)))
+    expected = oracle.iql_losses(
+        rows,
+        layers(algorithm.actor),
+        algorithm.actor.log_scale.detach().numpy(),
+        layers(algorithm.value),
+        critics(algorithm.critic),
+        critics(algorithm.critic_target),
+    )
+    check(algorithm.value_loss(batch)[0], expected["value"])
+    check(algorithm.actor_loss(batch)[0], expected["actor"])
+    check(algorithm.critic_loss(batch)[0], expected["critic"])
+    same(algorithm.act(batch.obs), oracle.policy(layers(algorithm.actor), rows.state))
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_bear(warm: bool) -> None:
+    model, (batch, rows) = Known(), transitions()
+    algorithm = scattered(BEAR(SPEC, model, BEARConfig(warmup=int(warm), num_match=5, **HIDDEN)))
+    with Draws() as noise:
+        found = algorithm.critic_loss(batch)[0]
+    actor, critic = layers(algorithm.actor), critics(algorithm.critic)
+    target = oracle.bear_target(rows, layers(algorithm.actor_target), critics(algorithm.critic_target), noise.draws[0])
+    check(found, critic.squared_error(rows.state, rows.action, target))
+    with Draws() as noise:
+        found, metrics = algorithm.actor_loss(batch)
+    multiplier = algorithm.log_multiplier.exp().item()
+    sample = model.sample_numpy(rows.state, 5)
+    expected, mmd = oracle.bear_actor(rows, actor, critic, noise.draws[0], sample, multiplier, warm)
+    check(found, expected)
+    check(metrics["actor/mmd"], mmd)
+    check(algorithm.multiplier_loss(metrics["actor/mmd"])[0], -multiplier * (mmd - 0.05))
+
+
+@pytest.mark.parametrize(("mmd", "rises"), [(0.2, True), (0.01, False)])
+def test_bears_multiplier_rises_while_the_constraint_is_broken_and_stays_in_its_range(mmd: float, rises: bool) -> None:
+    algorithm: Any = BEAR(SPEC, Known(), BEARConfig(lr=0.5, log_multiplier_range=(-1.0, 0.4), **HIDDEN)).double()
+    before = algorithm.log_multiplier.item()
+    loss, _ = algorithm.multiplier_loss(torch.tensor(mmd))
+    (grad,) = torch.autograd.grad(loss, algorithm.log_multiplier)
+    assert (grad.item() < 0.0) == rises
+    for _ in range(5):
+        algorithm.update(transitions()[0])
+    assert before != algorithm.log_multiplier.item()
+    assert -1.0 <= algorithm.log_multiplier.item() <= 0.4
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_cql(warm: bool) -> None:
+    batch, rows = transitions()
+    algorithm = scattered(CQL(SPEC, CQLConfig(warmup=int(warm), num_samples=3, **HIDDEN)))
+    actor, critic, target = layers(algorithm.actor), critics(algorithm.critic), critics(algorithm.critic_target)
+    with Draws() as noise:
+        found = algorithm.critic_loss(batch)[0]
+    draws = dict(zip(("target", "uniform", "following", "current"), noise.draws, strict=True))
+    check(found, oracle.cql_critic(rows, actor, critic, target, draws))
+    with Draws() as noise:
+        found = algorithm.actor_loss(batch)[0]
+    temperature = algorithm.log_temperature.exp().item()
+    check(found, oracle.cql_actor(rows, actor, critic, noise.draws[0], temperature, warm))
+    with Draws() as noise:
+        found = algorithm.temperature_loss(batch)[0]
+    pi = oracle.stochastic(actor, rows.state)
+    log_prob = pi.log_prob(pi.mean + pi.scale * noise.draws[0])
+    check(found, -(algorithm.log_temperature.item() * (log_prob - 2.0)).mean())
+
+
+# ------------------------------------------------------------------ which network steps when
+
+
+@pytest.mark.parametrize("name", ["td3", "td3-bc", "spot", "rebrac"])
+def test_the_actor_and_the_targets_step_at_every_second_update_across_a_restart(name: str) -> None:
+    model = ALGORITHMS[name].behavior
+    settings = behavior_config(model, SPEC) if model else None
+    recipe = Recipe(name, SPEC, config_class(name)(**HIDDEN, batch_size=SIZE), model, settings)
+    algorithm: Any = build(recipe).double()
+    moved = []
+    for step in range(5):
+        before = algorithm.snapshot()
+        algorithm.update(transitions()[0])
+        after = algorithm.snapshot()
+        changed = {key.split(".")[0] for key in before if "opt" not in key and not torch.equal(before[key], after[key])}
+        moved.append(changed)
+        if step == 2:
+            algorithm = build(recipe).double()
+            algorithm.restore(after)
+    alone, all_of_them = {"critic"}, {"critic", "critic_target", "actor", "actor_target"}
+    assert moved == [alone, all_of_them, alone, all_of_them, alone]
+
+
+def test_iqls_policy_learns_ever_more_slowly_across_a_restart() -> None:
+    config = IQLConfig(decay_steps=4, **HIDDEN)
+    algorithm: Any = IQL(SPEC, config).double()
+    rates = []
+    for step in range(6):
+        algorithm.update(transitions()[0])
+        rates.append(algorithm.actor_opt.param_groups[0]["lr"] / config.lr)
+        if step == 1:
+            snapshot, algorithm = algorithm.snapshot(), IQL(SPEC, config).double()
+            algorithm.restore(snapshot)
+    np.testing.assert_allclose(rates, [1.0, 0.5 + 0.125**0.5, 0.5, 0.5 - 0.125**0.5, 0.0, 0.0], atol=1e-12)
+
+
+def test_spots_penalty_reaches_the_policy() -> None:
+    """With Q constant the policy climbs the density: its gradient runs through log_prob to the action."""
+    algorithm: Any = SPOT(SPEC, Known(), SPOTConfig(lr=0.01, lmbda=1.0, dropout=0.0, published_scale=False, **HIDDEN))
+    algorithm = algorithm.double()
+    with torch.no_grad():
+        for parameter in algorithm.critic.parameters():
+            parameter.fill_(0.1)
+    batch, _ = transitions()
+    first = algorithm.actor_loss(batch)[1]["actor/behavior_log_prob"].item()
+    for _ in range(60):
+        loss, metrics = algorithm.actor_loss(batch)
+        algorithm.actor_opt.zero_grad()
+        loss.backward(inputs=list(algorithm.actor.parameters()))
+        algorithm.actor_opt.step()
+    assert metrics["actor/behavior_log_prob"].item() > 0.3 * first
+
+
+# ------------------------------------------------------------------ what plugs in
+
+
+class OnlySamples(BehaviorModel):
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        raise NotImplementedError
+
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        return torch.zeros(num_samples, obs.shape[0], 2)
+
+
+@pytest.mark.parametrize(("name", "needed"), [("plas", "decodes latents"), ("spot", "has a log-density")])
+def test_a_model_without_the_capability_is_refused_by_name(name: str, needed: str) -> None:
+    require(name, Known())
+    with pytest.raises(CapabilityError, match=f"{name} needs a behaviour model that {needed}, OnlySamples is none"):
+        require(name, OnlySamples())
+
+
+@pytest.mark.parametrize("name", ["bcq", "bear", "emaq", "rebrac"])
+def test_samples_are_enough(name: str) -> None:
+    require(name, OnlySamples())
+    require(name, Decoded(Known()))
+
+
+def test_an_algorithm_without_a_behaviour_model_refuses_one() -> None:
+    with pytest.raises(CapabilityError, match="td3 uses no behaviour model"):
+        require("td3", Known())
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "decoded"),
+    [("bcq", "cvae", True), ("bear", "cvae", True), ("bcq", "mixture", False), ("emaq", "cvae", False)],
+)
+def test_the_table_says_who_is_given_decoder_means(name: str, model: str, decoded: bool) -> None:
+    made = Recipe(name, SPEC, config_class(name)(**HIDDEN), model, behavior_config(model, SPEC), noise_clip=0.25)
+    algorithm: Any = build(made)
+    assert isinstance(algorithm.behavior, Decoded) == decoded
+    if decoded:
+        assert algorithm.behavior.noise_clip == 0.25

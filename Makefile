@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mujoco,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mujoco,flows,test]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

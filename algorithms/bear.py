@@ -56,7 +56,7 @@ class BEARConfig:
     kernel_sigma: float = 20.0  # sigma: the kernel is exp(-distance / (2 sigma))
     num_candidates: int = 10  # p: policy samples in the target and at acting
     num_match: int = 10  # n = m: samples of policy and behaviour in the MMD
-    noise_clip: float = 0.5  # policy noise in the actor's loss is clipped to this many standard deviations
+    policy_noise_clip: float = 0.5  # policy noise in the actor's loss is clipped to this many standard deviations
     warmup: int = 100_000  # steps in which the policy only matches the behaviour
     log_multiplier_range: tuple[float, float] = (-5.0, 10.0)  # where log alpha is kept
     lr: float = 1e-3  # Adam, of actor, critics and multiplier
@@ -113,9 +113,10 @@ class BEAR(Algorithm):
 
     def clipped_samples(self, policy: TanhNormal) -> Tensor:
         """u = m + s clip(eps), before the tanh, (N, B, A)."""
-        shape = (self.config.num_match, *policy.base.loc.shape)
-        noise = torch.randn(shape, device=policy.base.loc.device, dtype=policy.base.loc.dtype)
-        return policy.base.loc + policy.base.stddev * noise.clamp(-self.config.noise_clip, self.config.noise_clip)
+        normal, clip = policy.base, self.config.policy_noise_clip
+        shape = (self.config.num_match, *normal.loc.shape)
+        noise = torch.randn(shape, device=normal.loc.device, dtype=normal.loc.dtype)
+        return normal.loc + normal.stddev * noise.clamp(-clip, clip)
 
     def mmd(self, obs: Tensor, u: Tensor) -> Tensor:
         """MMD between u (N, B, A) and behaviour samples, both before the tanh, (B,)."""

@@ -41,7 +41,7 @@ class ReBRACConfig:
     discount: float = 0.99  # gamma
     tau: float = 0.005  # tau: rate of the target networks
     policy_noise: float = 0.2  # sigma: of the target policy
-    noise_clip: float = 0.5  # c: where that noise is clipped
+    policy_noise_clip: float = 0.5  # c: where that noise is clipped
     policy_delay: int = 2  # critic steps per actor step
     layer_norm: bool = True  # in the critics
     lr: float = 1e-3  # Adam, of actor and critics
@@ -80,7 +80,7 @@ class ReBRAC(Algorithm):
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
         """r + gamma [min_j Q'_j(s', a') - beta_2 |a' - a_beta|^2], a' = pi'(s') + clipped noise, (B,): eq. 4."""
-        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.noise_clip)
+        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.policy_noise_clip)
         distance = (action - self.behavior.sample(batch.next_obs)[0]).square().sum(-1)
         value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, B) -> (B,)
         return bellman_target(batch, value - self.config.beta_critic * distance, self.config.discount)

@@ -41,7 +41,7 @@ class SPOTConfig:
     published_scale: bool = True  # whether lambda weighs nats / (4 A), as in the reference, or nats
     num_samples: int = 1  # L: latent samples of the bound on log pi_beta
     policy_noise: float = 0.2  # sigma: of the target policy
-    noise_clip: float = 0.5  # c: where that noise is clipped
+    policy_noise_clip: float = 0.5  # c: where that noise is clipped
     policy_delay: int = 2  # d: critic steps per actor step
     dropout: float = 0.1  # of the actor
     lr: float = 3e-4  # Adam, of actor and critics
@@ -81,7 +81,7 @@ class SPOT(Algorithm):
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
         """r + gamma min_j Q'_j(s', pi'(s') + clipped noise), (B,)."""
-        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.noise_clip)
+        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.policy_noise_clip)
         value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, B) -> (B,)
         return bellman_target(batch, value, self.config.discount)
 

@@ -31,7 +31,7 @@ class TD3BCConfig:
     discount: float = 0.99  # gamma
     tau: float = 0.005  # tau: rate of the target networks
     policy_noise: float = 0.2  # sigma: of the target policy
-    noise_clip: float = 0.5  # c: where that noise is clipped
+    policy_noise_clip: float = 0.5  # c: where that noise is clipped
     policy_delay: int = 2  # d: critic steps per actor step
     lr: float = 3e-4  # Adam, of actor and critics
     hidden: tuple[int, ...] = (256, 256)  # units per layer, of actor and critics
@@ -68,7 +68,7 @@ class TD3BC(Algorithm):
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
         """r + gamma min_j Q'_j(s', pi'(s') + clipped noise), (B,)."""
-        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.noise_clip)
+        action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.policy_noise_clip)
         value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, B) -> (B,)
         return bellman_target(batch, value, self.config.discount)
 

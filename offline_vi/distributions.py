@@ -451,7 +451,7 @@ class PredictedScale(nn.Module):
 
     features_per_dim = 1
 
-    def __init__(self, init_log_scale: float = -3.0, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX) -> None:
+    def __init__(self, init_log_scale: float = -1.0, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX) -> None:
         super().__init__()
         self.low, self.high = low, high
         self.shift = soft_clamp_inverse(init_log_scale, low, high)
@@ -488,7 +488,7 @@ class TanhNormalHead(nn.Module):
     """(..., 2 D) -> TanhNormal over (-1, 1)^D with a predicted scale (before the tanh)."""
 
     def __init__(
-        self, dim: int, init_log_scale: float = -3.0, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX
+        self, dim: int, init_log_scale: float = -1.0, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX
     ) -> None:
         super().__init__()
         self.dim, self.features = dim, 2 * dim

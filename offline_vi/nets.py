@@ -141,7 +141,7 @@ def polyak_(target: nn.Module, online: nn.Module, tau: float) -> None:
 def steps_taken(optimizer: torch.optim.Optimizer) -> int:
     """How many steps ``optimizer`` has taken, from its own state: the counter that a checkpoint holds already, and that
     lies on the host wherever the parameters are."""
-    state = optimizer.state[optimizer.param_groups[0]["params"][0]]
+    state = optimizer.state.get(optimizer.param_groups[0]["params"][0])
     return int(state["step"]) if state else 0
 
 

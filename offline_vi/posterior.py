@@ -5,8 +5,8 @@ A posterior is whatever maps (x, context) to a Distribution over z; those below 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import abc
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,36 +41,43 @@ class AmortizedPosterior(nn.Module):
         return DiagonalNormal(loc, soft_clamp(raw + self.shift, self.low, self.high))
 
 
-class DiagonalLocalPosterior(nn.Module):
-    """q_i(z) = N(m_i, diag(s_i)^2) with parameters of its own for every datum i; begins at ``init``, batch shape (B,).
+class LocalPosterior(nn.Module, abc.ABC):
+    """q_i(z) with parameters of its own for every datum i; begins at ``init``, batch shape (B,).
 
-    With batch shape () it is the mean-field posterior of one set of weights.
+    With batch shape () it is the posterior of one z that all data share, such as the weights of a network.
     """
 
-    def __init__(self, init: DiagonalNormal) -> None:
+    def __init__(self, init: Any) -> None:
         super().__init__()
         self.loc = nn.Parameter(init.loc.detach().clone())
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor | None = None, context: Tensor | None = None) -> Distribution:
+        """q, whatever x and context are: datum i is row i."""
+
+
+class DiagonalLocalPosterior(LocalPosterior):
+    """q_i(z) = N(m_i, diag(s_i)^2): mean field."""
+
+    def __init__(self, init: DiagonalNormal) -> None:
+        super().__init__(init)
         self.log_scale = nn.Parameter(init.log_scale.detach().clone())
 
     def forward(self, x: Tensor | None = None, context: Tensor | None = None) -> DiagonalNormal:
         return DiagonalNormal(self.loc, self.log_scale)
 
 
-class FullLocalPosterior(nn.Module):
-    """q_i(z) = N(m_i, L_i L_i') with parameters of its own for every datum i; begins at ``init``, batch shape (B,)."""
+class FullLocalPosterior(LocalPosterior):
+    """q_i(z) = N(m_i, L_i L_i')."""
 
     def __init__(self, init: DiagonalNormal | FullNormal) -> None:
-        super().__init__()
+        super().__init__(init)
         scale_tril = init.scale_tril.detach()
-        self.loc = nn.Parameter(init.loc.detach().clone())
         self.log_diagonal = nn.Parameter(scale_tril.diagonal(dim1=-2, dim2=-1).log())
         self.below = nn.Parameter(scale_tril.tril(-1))  # what is on and above the diagonal is never used
 
     def forward(self, x: Tensor | None = None, context: Tensor | None = None) -> FullNormal:
         return FullNormal(self.loc, self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp()))
-
-
-Family = TypeVar("Family", bound=nn.Module)
 
 
 def fit_local(
@@ -79,17 +86,18 @@ def fit_local(
     context: Tensor | None = None,
     *,
     init: Distribution | None = None,
-    family: Callable[[Distribution], Family] = DiagonalLocalPosterior,  # type: ignore[assignment]
+    family: type[LocalPosterior] = DiagonalLocalPosterior,
     steps: int = 300,
     lr: float = 0.05,
     num_samples: int = 16,
     estimator: str = "stl",
-) -> Family:
+) -> LocalPosterior:
     """Stochastic variational inference: a posterior for each datum, fitted by Adam whose rate falls to 0 as a cosine.
 
     x (B, X), context (B, C). ``init`` is where q begins: the prior, or an amortised q(z|x, c) to be refined
     (semi-amortised inference, Kim et al. 2018). ``family`` is `DiagonalLocalPosterior` or `FullLocalPosterior`. The
-    model's parameters and their gradients are left alone. With "stl" the gradient noise vanishes as q reaches p(z|x).
+    model's parameters and their gradients are left alone. With "stl" the gradient noise vanishes as q reaches p(z|x);
+    what a family leaves of the gap to p(z|x) also leaves noise, which more samples reduce.
     """
     if init is None:
         prior = model.prior(context)
@@ -98,7 +106,7 @@ def fit_local(
     with torch.enable_grad():
         posterior = family(init)
         parameters = list(posterior.parameters())
-        optimizer = torch.optim.Adam(parameters, lr=lr)
+        optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))  # forgets the steep gradients far away
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
             bound = elbo(model, posterior, x, context, num_samples=num_samples, estimator=estimator)

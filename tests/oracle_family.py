@@ -47,7 +47,7 @@ class Critics:
         return [relu_net(member, pair, self.normalise)[..., 0] for member in self.members]
 
     def least(self, state: Array, action: Array) -> Array:
-        return np.min(self.all(state, action), axis=0)
+        return np.asarray(np.min(self.all(state, action), axis=0))
 
     def mixed(self, state: Array, action: Array, lmbda: float) -> Array:
         values = self.all(state, action)

@@ -97,7 +97,7 @@ class LinearGaussianOracle:
         return float(-0.5 * self.dim_x * np.log(2.0 * np.pi * self.s2) - 0.5 * (error @ error + spread) / self.s2)
 
     def elbo(self, x: Array, mean: Array, covariance: Array) -> float:
-        prior_kl = normal_kl(mean, covariance, np.zeros(self.dim_z), np.eye(self.dim_z))
+        prior_kl = normal_kl(mean, covariance, np.zeros(self.dim_z), np.eye(self.dim_z, dtype=np.float64))
         return self.expected_log_likelihood(x, mean, covariance) - prior_kl
 
     def gap(self, x: Array, mean: Array, covariance: Array) -> float:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import oracles
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
@@ -50,6 +53,9 @@ from offline_vi.latent import (
 )
 from offline_vi.posterior import AmortizedPosterior, fit_local
 
+Array = NDArray[np.float64]
+Case = tuple[LinearGaussian, oracles.LinearGaussianOracle, Array, Array, Array]
+
 W = np.array([[1.0, 0.5], [0.3, 1.2], [-0.4, 0.8]])
 X = np.array([1.0, -0.5, 0.8])
 
@@ -63,14 +69,12 @@ def _float64() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-def linear_gaussian(
-    weight: np.ndarray, mu: np.ndarray, s2: float
-) -> tuple[LinearGaussian, oracles.LinearGaussianOracle]:
+def linear_gaussian(weight: Array, mu: Array, s2: float) -> tuple[LinearGaussian, oracles.LinearGaussianOracle]:
     model = LinearGaussian(torch.tensor(weight), torch.tensor(mu), s2)
     return model, oracles.LinearGaussianOracle(weight, mu, s2)
 
 
-def random_case(seed: int) -> tuple[LinearGaussian, oracles.LinearGaussianOracle, np.ndarray, np.ndarray, np.ndarray]:
+def random_case(seed: int) -> Case:
     """A model of random size with a datum, and mean and scales of a q that is not the posterior."""
     rng = np.random.default_rng(seed)
     dim_x, dim_z = rng.integers(1, 6), rng.integers(1, 4)
@@ -78,15 +82,19 @@ def random_case(seed: int) -> tuple[LinearGaussian, oracles.LinearGaussianOracle
     return model, oracle, rng.normal(size=dim_x), rng.normal(size=dim_z), rng.uniform(0.1, 1.5, size=dim_z)
 
 
-def spec_case() -> tuple[LinearGaussian, oracles.LinearGaussianOracle, np.ndarray, np.ndarray, np.ndarray]:
+def spec_case() -> Case:
     return (*linear_gaussian(W, np.zeros(3), 0.5), X, np.array([0.3, -0.2]), np.array([0.6, 0.4]))
 
 
 CASES = [spec_case, *(lambda seed=seed: random_case(seed) for seed in range(4))]
 
 
-def fixed(mean: np.ndarray, scale: np.ndarray, batch: int = 1) -> Callable[[Tensor, Tensor | None], DiagonalNormal]:
+def fixed(mean: Array, scale: Array, batch: int = 1) -> Callable[[Tensor, Tensor | None], DiagonalNormal]:
     q = DiagonalNormal(torch.tensor(mean).expand(batch, -1), torch.tensor(scale).log())
+    return lambda x, context: q
+
+
+def constant(q: Distribution) -> Callable[[Tensor, Tensor | None], Distribution]:
     return lambda x, context: q
 
 
@@ -100,7 +108,7 @@ def assert_within(estimates: Tensor, expected: float, errors: float = 4.0) -> No
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_oracle_of_the_linear_gaussian_against_quadrature(case: Callable[[], tuple]) -> None:
+def test_oracle_of_the_linear_gaussian_against_quadrature(case: Callable[[], Case]) -> None:
     _, oracle, x, mean, scale = case()
     if oracle.dim_z > 2:
         mean, scale = mean[:2], scale[:2]
@@ -113,12 +121,12 @@ def test_oracle_of_the_linear_gaussian_against_quadrature(case: Callable[[], tup
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_oracle_gradients_against_finite_differences(case: Callable[[], tuple]) -> None:
+def test_oracle_gradients_against_finite_differences(case: Callable[[], Case]) -> None:
     _, oracle, x, mean, scale = case()
     gradients = np.concatenate(oracle.elbo_gradient(x, mean, scale))
     point, dim = np.concatenate([mean, np.log(scale)]), len(mean)
 
-    def bound(point: np.ndarray) -> float:
+    def bound(point: Array) -> float:
         return oracle.elbo(x, point[:dim], np.diag(np.exp(2.0 * point[dim:])))
 
     steps = 1e-5 * np.eye(2 * dim)
@@ -164,7 +172,7 @@ def test_numbers_of_importance_weights() -> None:  # B6
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_identity_of_the_linear_gaussian(case: Callable[[], tuple]) -> None:  # B1
+def test_identity_of_the_linear_gaussian(case: Callable[[], Case]) -> None:  # B1
     model, oracle, x, mean, scale = case()
     covariance = np.diag(scale**2)
     expected = oracle.elbo(x, mean, covariance)
@@ -192,17 +200,17 @@ class Quadrature(DiagonalNormal):
     def __init__(self, normal: DiagonalNormal) -> None:
         super().__init__(normal.loc, normal.log_scale)
 
-    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         dim = self.loc.shape[-1]
         step = math.sqrt(dim) * torch.cat([torch.eye(dim), -torch.eye(dim)])
         return self.loc + self.stddev * step[:, None]
 
 
-def random_network(rng: np.random.Generator, sizes: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+def random_network(rng: np.random.Generator, sizes: list[int]) -> list[tuple[Array, Array]]:
     return [(1.2 * rng.normal(size=(n, m)) / math.sqrt(m), 0.5 * rng.normal(size=n)) for m, n in pairwise(sizes)]
 
 
-def as_module(layers: list[tuple[np.ndarray, np.ndarray]]) -> nn.Sequential:
+def as_module(layers: list[tuple[Array, Array]]) -> nn.Sequential:
     modules: list[nn.Module] = []
     for weight, bias in layers:
         linear = nn.Linear(weight.shape[1], weight.shape[0])
@@ -220,7 +228,7 @@ def test_identity_of_a_nonlinear_model(dim: int, seed: int) -> None:  # B2
     layers, sigma = random_network(rng, [dim, 16, 3]), 0.4
     x, mean, scale = rng.normal(size=3), 0.5 * rng.normal(size=dim), rng.uniform(0.3, 0.9, size=dim)
 
-    def log_likelihood(z: np.ndarray) -> np.ndarray:
+    def log_likelihood(z: Array) -> Array:
         return oracles.normal_log_pdf(x, oracles.tanh_network(layers, z), sigma**2 * np.eye(3))
 
     log_p, bound, kl = oracles.latent_quadrature(log_likelihood, mean, np.diag(scale**2))
@@ -281,10 +289,10 @@ def test_temperature_runs_from_the_elbo_over_iwae_to_the_largest_weight() -> Non
 
 
 def replicate_gradients(
-    bound_of: Callable[[Callable[[Tensor, Tensor | None], Distribution], Tensor], Bound],
-    mean: np.ndarray,
-    scale: np.ndarray,
-    x: np.ndarray,
+    bound_of: Callable[..., Bound],
+    mean: Array,
+    scale: Array,
+    x: Array,
     replicates: int,
 ) -> Tensor:
     """(N, 2 Z): the gradient of each of N independent estimates with respect to the mean and the log-scale of q."""
@@ -297,11 +305,11 @@ def replicate_gradients(
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("estimator", "num_samples"), [*((e, 1) for e in ELBO_ESTIMATORS), ("score", 4), ("stl", 3)])
 def test_every_estimator_has_the_gradient_of_the_elbo(
-    case: Callable[[], tuple], estimator: str, num_samples: int
+    case: Callable[[], Case], estimator: str, num_samples: int
 ) -> None:
     model, oracle, x, mean, scale = case()  # B7
     gradients = replicate_gradients(
-        lambda q, x: elbo(model, q, x, estimator=estimator, num_samples=num_samples), mean, scale, x, 20_000
+        partial(elbo, model, estimator=estimator, num_samples=num_samples), mean, scale, x, 20_000
     )
     expected = np.concatenate(oracle.elbo_gradient(x, mean, scale))
     for column, value in zip(gradients.T, expected, strict=True):
@@ -330,7 +338,7 @@ def test_numbers_of_the_specified_case() -> None:  # B7
 def test_total_variance_of_the_gradient(estimator: str, num_samples: int, expected: float, rel: float) -> None:  # B7
     model, _, x, mean, scale = spec_case()
     gradients = replicate_gradients(
-        lambda q, x: elbo(model, q, x, estimator=estimator, num_samples=num_samples), mean, scale, x, 100_000
+        partial(elbo, model, estimator=estimator, num_samples=num_samples), mean, scale, x, 100_000
     )
     assert gradients.var(0).sum().item() == pytest.approx(expected, rel=rel)
 
@@ -362,7 +370,7 @@ def test_signal_to_noise_of_importance_weighted_gradients() -> None:  # B9
         for estimator, found in ratios.items():
             parts = [
                 replicate_gradients(
-                    lambda q, x, e=estimator, k=num_samples: iwae(model, q, x, num_samples=k, estimator=e),
+                    partial(iwae, model, num_samples=num_samples, estimator=estimator),
                     np.array([0.5]),
                     np.array([1.2]),
                     np.zeros(1),
@@ -393,7 +401,7 @@ def test_importance_weighted_estimators_agree_at_every_temperature(
     model, _, x, mean, scale = random_case(2)
     reference, other = (
         replicate_gradients(
-            lambda q, x, e=e: iwae(model, q, x, num_samples=num_samples, estimator=e, temperature=temperature),
+            partial(iwae, model, num_samples=num_samples, estimator=e, temperature=temperature),
             mean,
             scale,
             x,
@@ -409,7 +417,7 @@ def test_importance_weighted_estimators_agree_at_every_temperature(
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0, math.inf])
 @pytest.mark.parametrize("num_samples", [1, 7])
 def test_dreg_gives_the_model_the_plain_gradient(
-    case: Callable[[], tuple], temperature: float, num_samples: int
+    case: Callable[[], Case], temperature: float, num_samples: int
 ) -> None:
     model, _, x, mean, scale = case()  # B10
     batch, found = torch.tensor(x).expand(11, -1), []
@@ -418,7 +426,7 @@ def test_dreg_gives_the_model_the_plain_gradient(
         q = DiagonalNormal(torch.tensor(mean).expand(11, -1).requires_grad_(), torch.tensor(scale).log())
         bound = iwae(
             model,
-            lambda x, context, q=q: q,
+            constant(q),
             batch,
             num_samples=num_samples,
             estimator=estimator,
@@ -438,9 +446,7 @@ def test_dreg_gives_a_learned_prior_the_plain_gradient_too() -> None:
     for estimator in ("reparam", "dreg"):
         torch.manual_seed(5)
         loc = torch.zeros(6, 2, requires_grad=True)
-        bound = iwae(
-            model, lambda x, c, loc=loc: DiagonalNormal(loc, loc), x, context, num_samples=9, estimator=estimator
-        )
+        bound = iwae(model, constant(DiagonalNormal(loc, loc)), x, context, num_samples=9, estimator=estimator)
         found.append(torch.autograd.grad(bound.objective.sum(), list(model.parameters())))
     for plain, doubly in zip(*found, strict=True):
         torch.testing.assert_close(plain, doubly, rtol=1e-5, atol=1e-10)
@@ -450,7 +456,7 @@ def test_dreg_gives_a_learned_prior_the_plain_gradient_too() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_independent_copies_have_twice_the_nats(case: Callable[[], tuple]) -> None:  # B11
+def test_two_independent_copies_have_twice_the_nats(case: Callable[[], Case]) -> None:  # B11
     model, oracle, x, mean, scale = case()
     zero = np.zeros_like(oracle.weight)
     double, _ = linear_gaussian(
@@ -476,7 +482,7 @@ class Copies(DiagonalNormal):
         super().__init__(normal.loc.repeat(1, 2), normal.log_scale.repeat(1, 2))
         self.single = Quadrature(normal)
 
-    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         return self.single.rsample(sample_shape).repeat(1, 1, 2)
 
 
@@ -606,7 +612,7 @@ def test_beta_and_likelihood_weight_reach_the_gradient_of_every_estimator(estima
     whose likelihood does not look at z."""
     model, oracle, x, mean, scale = spec_case()
     gradients = replicate_gradients(
-        lambda q, x: elbo(model, q, x, estimator=estimator, num_samples=4, beta=0.4, likelihood_weight=3.0),
+        partial(elbo, model, estimator=estimator, num_samples=4, beta=0.4, likelihood_weight=3.0),
         mean,
         scale,
         x,
@@ -679,7 +685,7 @@ def test_same_seed_same_numbers_and_float32_agrees_with_float64() -> None:
     noise = torch.randn(8, 64, 4)
 
     class Noise(DiagonalNormal):
-        def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        def rsample(self, sample_shape: Any = ()) -> Tensor:
             return self.loc + self.stddev * noise.to(self.loc.dtype)
 
     def bound(dtype: torch.dtype) -> Tensor:
@@ -724,7 +730,7 @@ def test_discrete_latents_by_the_score_estimator() -> None:
 
 def test_squashed_posteriors_work_with_the_sampling_estimators() -> None:
     prior = nn.Module()
-    prior.forward = lambda context=None: TanhNormal(torch.zeros(2), torch.zeros(2))  # type: ignore[method-assign]
+    prior.forward = lambda context=None: TanhNormal(torch.zeros(2), torch.zeros(2))
     model = LatentVariableModel(prior, Conditional(nn.Linear(2, 3), GaussianHead(3, FixedScale(0.5)))).double()
     loc = torch.randn(500, 2, requires_grad=True)
     x = torch.randn(500, 3)
@@ -743,7 +749,8 @@ def test_squashed_posteriors_work_with_the_sampling_estimators() -> None:
 
 
 def test_metrics() -> None:
-    bound = Bound(*(torch.tensor([float(i), i + 1.0], requires_grad=True) for i in range(4)), None)
+    first, second, third, fourth = (torch.tensor([float(i), i + 1.0], requires_grad=True) for i in range(4))
+    bound = Bound(first, second, third, fourth, None)
     assert rate(bound).item() == 2.5
     assert distortion(bound).item() == -1.5
     metrics = bound_metrics(bound, "vae")

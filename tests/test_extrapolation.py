@@ -6,7 +6,7 @@ actions that the data do not contain, and believes itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -27,7 +27,7 @@ from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, Decoded
 from offline_vi.data import Transitions
 from offline_vi.equations import gaussian_kernel, mmd_squared
 from offline_vi.training import fit, fit_behavior
-from offline_vi.types import Batch, Metrics, Spec
+from offline_vi.types import Batch, FloatArray, Metrics, Spec
 
 Array = NDArray[np.float64]
 
@@ -242,6 +242,10 @@ def behave(x: Array, rng: np.random.Generator) -> Array:
     return np.clip(0.3 * np.clip(GOAL - x, -1.0, 1.0) + 0.1 * rng.normal(size=x.shape), -1.0, 1.0)
 
 
+def joined(parts: list[Array]) -> FloatArray:
+    return np.concatenate(parts).astype(np.float32)
+
+
 @cache
 def point_mass() -> Transitions:
     """5000 transitions: 100 starts of 50 steps."""
@@ -253,15 +257,15 @@ def point_mass() -> Transitions:
         following, reward = move(x, action)
         rows.append((x, action, reward, following))
         x = following
-    columns = [np.concatenate(column).astype(np.float32) for column in zip(*rows, strict=True)]
-    never = np.zeros(len(columns[0]), bool)
-    return Transitions(*columns, never, never, POINT)
+    states, actions, rewards, next_states = (joined([row[part] for row in rows]) for part in range(4))
+    never = np.zeros(len(states), bool)
+    return Transitions(states, actions, rewards, next_states, never, never, POINT)
 
 
 @dataclass
 class Score:
     returns: float  # of 100 steps, mean over 500 starts
-    value: float  # discounted, of 500 steps, mean over the same starts
+    value: float  # discounted, of ``horizon`` steps, mean over the same starts
     q: float  # what the critic says of them, mean
     q_max: float
 
@@ -278,13 +282,13 @@ def behavior_return() -> float:
     return total
 
 
-def rollout(algorithm: Any) -> Score:
+def rollout(algorithm: Any, horizon: int) -> Score:
     x = starts()
     first = torch.from_numpy(x).float()
     with torch.no_grad():
         q = algorithm.critic(first, algorithm.act(first)).mean(0)
     total = value = 0.0
-    for step in range(500):
+    for step in range(horizon):
         action = algorithm.act(torch.from_numpy(x).float()).numpy().astype(np.float64)
         x, reward = move(x, action)
         total += reward.mean() if step < 100 else 0.0
@@ -320,23 +324,62 @@ def make(name: str) -> Algorithm:
     return BEAR(POINT, Decoded(model, inf), BEARConfig(warmup=500, **COMMON))
 
 
-def trained(name: str) -> Score:
+def trained(name: str, horizon: int = 100) -> Score:
     algorithm = make(name)
     fit(algorithm, point_mass(), 3_000, progress=False)
-    return rollout(algorithm)
+    return rollout(algorithm, horizon)
 
 
 def test_ddpg_believes_in_actions_that_the_data_do_not_contain() -> None:
-    score = trained("ddpg")
+    score = trained("ddpg", horizon=500)
     assert score.returns < 40.0
     assert score.q_max > BOUND or score.q > 3.0 * score.value
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    "name",
-    ["bcq", "emaq", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plas", "spot", "bear"))],
+    "name", ["emaq", *(pytest.param(name, marks=SLOW) for name in ("bcq", "plas", "spot", "bear"))]
 )
 def test_staying_with_the_behaviour_keeps_values_possible_and_returns_high(name: str) -> None:
     score = trained(name)
     assert score.returns >= behavior_return() - 2.0
     assert score.q_max <= BOUND
+
+
+# ------------------------------------------------------------------ what a model cannot represent, no critic can choose
+
+
+def two_modes() -> Transitions:
+    """A bandit: s ~ U[-1, 1], a ~ +-0.3 with standard deviation .05, reward only there."""
+    rng = np.random.default_rng(0)
+    rows = 5_000
+    obs = rng.uniform(-1.0, 1.0, size=(rows, 1)).astype(np.float32)
+    action = rng.choice([-0.3, 0.3], size=(rows, 1)) + 0.05 * rng.normal(size=(rows, 1))
+    always = np.ones(rows, bool)
+    reward = two_modes_reward(action).astype(np.float32)
+    return Transitions(obs, action.astype(np.float32), reward, obs, always, always, SPEC)
+
+
+def two_modes_reward(action: Array) -> Array:
+    """1 at +-0.3, falling over .05; .011 at .15 from a mode."""
+    return np.asarray(np.exp(-np.square((np.abs(action[:, 0]) - 0.3) / 0.05) / 2.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variant", "steps", "low", "high"), [("gaussian", 2_000, 0.8, 1.0), ("published", 500, 0.0, 0.1)]
+)
+def test_bcq_cannot_choose_a_mode_that_its_model_has_collapsed(
+    variant: str, steps: int, low: float, high: float
+) -> None:
+    """sigma^2 = 1/8 tells modes +-d apart from d = .354 on only. Of the best reward, 1, BCQ earns 0.99 on one model and
+    0.0004 on the other."""
+    data = two_modes()
+    model = CVAE(SPEC, replace(getattr(CVAEConfig, variant)(SPEC), hidden=(64, 64)))
+    fit_behavior(model, data, steps, batch_size=100, progress=False)
+    algorithm = BCQ(SPEC, Decoded(model.requires_grad_(False), float("inf")), BCQConfig(hidden=(64, 64)))
+    fit(algorithm, data, 1_000, progress=False)
+    earned = two_modes_reward(algorithm.act(torch.rand(500, 1) * 2.0 - 1.0).numpy().astype(np.float64)).mean()
+    assert low <= earned <= high

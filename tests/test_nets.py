@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from offline_vi.nets import Critic, EnsembleMLP, join, mlp, polyak_
+from offline_vi.nets import (
+    Critic,
+    DeterministicPolicy,
+    EnsembleMLP,
+    TanhNormalPolicy,
+    cosine_,
+    join,
+    mlp,
+    polyak_,
+    steps_taken,
+)
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (3, 5), (2, 3, 5)])
@@ -58,3 +68,56 @@ def test_polyak_moves_the_target_by_tau() -> None:
     polyak_(target, online, 0.005)
     polyak_(target, online, 0.005)
     torch.testing.assert_close(target.weight, torch.full((2, 2), 1 - 0.995**2))
+
+
+def test_layer_norm_is_that_of_each_member_after_its_relu() -> None:
+    ensemble = EnsembleMLP([4, 8, 6, 1], 2, layer_norm=True).double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in ensemble.norms.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        expected = []
+        for member in range(2):
+            h = x
+            for layer, norm in zip(ensemble.layers, [*ensemble.norms, None], strict=True):
+                h = h @ layer.weight[member] + layer.bias[member]  # type: ignore[index]
+                if norm is not None:
+                    plain = nn.LayerNorm(h.shape[-1], eps=1e-6).double()
+                    plain.weight.copy_(norm.weight[member, 0])
+                    plain.bias.copy_(norm.bias[member, 0])
+                    h = plain(h.relu())
+            expected.append(h)
+        torch.testing.assert_close(ensemble(x), torch.stack(expected))
+        torch.testing.assert_close(ensemble(x, slice(1, 2))[0], expected[1])
+
+
+def test_dropout_is_between_the_layers_and_off_in_evaluation() -> None:
+    net = mlp([4, 16, 16, 2], dropout=0.5)
+    assert [type(layer).__name__ for layer in net] == ["Linear", "ReLU", "Dropout"] * 2 + ["Linear"]
+    x = torch.randn(3, 4)
+    assert not torch.equal(net(x), net(x))
+    net.eval()
+    torch.testing.assert_close(net(x), net(x))
+    assert [type(layer).__name__ for layer in mlp([4, 16, 2])] == ["Linear", "ReLU", "Linear"]
+
+
+def test_policies_stay_in_the_box_and_the_scale_in_its_range() -> None:
+    obs = 100.0 * torch.randn(50, 3)
+    action = DeterministicPolicy(3, 2, (8,))(obs)
+    assert action.shape == (50, 2) and action.abs().max() <= 1.0
+    policy = TanhNormalPolicy(3, 2, (8,))(obs)
+    assert policy.rsample((7,)).shape == (7, 50, 2)
+    assert policy.base.log_scale.min() == -5.0 and policy.base.log_scale.max() == 2.0
+
+
+def test_steps_are_counted_by_the_optimiser_and_the_cosine_falls_with_them() -> None:
+    weight = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.Adam([weight], lr=1.0)
+    rates = []
+    for step in range(6):
+        assert steps_taken(optimizer) == step
+        cosine_(optimizer, 0.2, 4)
+        rates.append(optimizer.param_groups[0]["lr"])
+        weight.grad = torch.ones(())
+        optimizer.step()
+    torch.testing.assert_close(torch.tensor(rates), torch.tensor([0.2, 0.1 + 0.1 * 0.5**0.5, 0.1, 0.0292893, 0.0, 0.0]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 import oracles
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
@@ -30,7 +30,7 @@ def _float64() -> Iterator[None]:
 
 
 def linear_gaussian(
-    weight: np.ndarray, mu: np.ndarray, s2: float
+    weight: NDArray[np.float64], mu: NDArray[np.float64], s2: float
 ) -> tuple[LinearGaussian, oracles.LinearGaussianOracle]:
     model = LinearGaussian(torch.tensor(weight), torch.tensor(mu), s2)
     return model, oracles.LinearGaussianOracle(weight, mu, s2)
@@ -111,7 +111,7 @@ def test_refining_an_amortised_posterior_does_not_lose(seed: int) -> None:  # B5
     model, oracle, x = random_model(seed)
     amortised = AmortizedPosterior(nn.Linear(x.shape[1], 2 * len(oracle.precision)))
     initial = gaps(oracle, amortised(x), x)
-    final = gaps(oracle, fit_local(model, x, init=amortised(x), steps=1500)(), x)  # it begins up to 160 nats away
+    final = gaps(oracle, fit_local(model, x, init=amortised(x), steps=600)(), x)  # it begins up to 160 nats away
     for before, after in zip(initial, final, strict=True):
         assert after <= before + 1e-3
         assert after == pytest.approx(oracle.mean_field_gap(), abs=2e-3)
@@ -162,7 +162,7 @@ def test_posterior_of_one_set_of_weights() -> None:
     design, noise = rng.normal(size=(30, 2)), 0.3
     y = design @ np.array([0.7, -1.1]) + noise * rng.normal(size=30)
     model, oracle = linear_gaussian(design, np.zeros(30), noise**2)
-    posterior = fit_local(model, torch.tensor(y), family=FullLocalPosterior, steps=1000)
+    posterior = fit_local(model, torch.tensor(y), family=FullLocalPosterior, steps=600)
     q = posterior()
     assert q.batch_shape == ()
     expected = FullNormal(
@@ -191,22 +191,20 @@ def test_local_posteriors_begin_where_they_are_told_and_have_their_own_parameter
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_amortised_posterior(dtype: torch.dtype) -> None:
-    posterior = AmortizedPosterior(nn.Linear(3 + 2, 8)).to(dtype)
+    net = nn.Linear(3 + 2, 8)
+    posterior = AmortizedPosterior(net).to(dtype)
     x, context = torch.randn(5, 2, dtype=dtype), torch.randn(5, 3, dtype=dtype)
     q = posterior(x, context)
-    assert q.loc.shape == (5, 4)
     assert q.loc.dtype == dtype
-    raw = posterior.net(torch.cat([context, x], -1))[:, 4:]
-    assert (q.log_scale > -5.0).all()
-    assert (q.log_scale < 2.0).all()
-    assert torch.autograd.grad(q.log_scale.sum(), raw, allow_unused=True)[0] is None  # another graph
+    torch.testing.assert_close(q.loc, net(torch.cat([context, x], -1))[:, :4])
     with torch.no_grad():
-        posterior.net.weight.zero_()
-        posterior.net.bias.zero_()
+        net.weight.zero_()
+        net.bias.zero_()
     torch.testing.assert_close(posterior(x, context).stddev, torch.ones(5, 4, dtype=dtype))
-    with torch.no_grad():
-        posterior.net.bias[4:] = 8.0  # far into the clamp: still a gradient
-    log_scale = posterior(x, context).log_scale
-    assert log_scale.max().item() == pytest.approx(2.0, abs=1e-3)
-    assert torch.autograd.grad(log_scale.sum(), posterior.net.bias)[0][4:].abs().min() > 0
-    assert math.isfinite(q.log_prob(torch.zeros(4, dtype=dtype)).sum().item())
+    for raw, bound in ((5.0, 2.0), (-5.0, -5.0)):  # far into the clamp: still a gradient
+        with torch.no_grad():
+            net.bias[4:] = raw
+        log_scale = posterior(x, context).log_scale
+        assert (log_scale - bound).abs().max() < 0.01
+        assert ((log_scale > -5.0) & (log_scale < 2.0)).all()
+        assert torch.autograd.grad(log_scale.sum(), net.bias)[0][4:].abs().min() > 0

@@ -43,7 +43,7 @@ PUBLISHED_VARIANCE = 1.0 / 8.0  # sigma^2 = beta A / (2 Z) with beta = 1/2, Z = 
 class CVAEConfig:
     """Hyper-parameters."""
 
-    hidden: tuple[int, ...] = (750, 750)  # units per layer, of encoder and decoder
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, of encoder, decoder and prior; published: 750
     latent_dim: int | None = None  # Z; None: 2A
     likelihood: str = "tanh_normal"  # p(a|s, z): tanh_normal | gaussian | published
     prior: str = "conditional"  # p(z|s): conditional | standard
@@ -66,6 +66,7 @@ class CVAEConfig:
     def published(cls, spec: Spec) -> CVAEConfig:
         """BCQ's model and its optimiser, step for step (trained jointly with batches of 100)."""
         return cls(
+            hidden=(750, 750),
             likelihood="published",
             prior="standard",
             encoder="published",

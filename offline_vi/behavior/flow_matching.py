@@ -7,7 +7,7 @@ instantaneous change of variables (Chen et al. 2018, Neural Ordinary Differentia
 
     log p(u_1) = log N(u_0; 0, I) - int_0^1 trace(dv/du) dt,
 
-up to the error of the integrator, which falls as 1 / steps^2.
+up to the error of the integrator, which falls as 1 / ode_steps^2.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class FlowMatchingBehaviorConfig:
     """Hyper-parameters."""
 
     hidden: tuple[int, ...] = (256, 256, 256)  # units per layer of the field
-    steps: int = 20  # of the midpoint rule from noise to action, two network calls each
+    ode_steps: int = 20  # of the midpoint rule from noise to action, two network calls each
     sigma_min: float = 1e-3  # width of the path's end about a datum, before the tanh
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
@@ -119,9 +119,9 @@ class FlowMatchingBehavior(LatentModel, DensityModel, UnsquashedModel):
 
     def unsquashed(self, obs: Tensor, z: Tensor) -> Tensor:
         """(B, O), (..., B, A) noise -> (..., B, A), the action before the tanh: the midpoint rule from t = 0 to 1."""
-        step = 1.0 / self.config.steps
+        step = 1.0 / self.config.ode_steps
         u = z
-        for number in range(self.config.steps):
+        for number in range(self.config.ode_steps):
             t = z.new_tensor(number * step)
             middle = u + 0.5 * step * self.field(obs, u, t)
             u = u + step * self.field(obs, middle, t + 0.5 * step)
@@ -137,9 +137,9 @@ class FlowMatchingBehavior(LatentModel, DensityModel, UnsquashedModel):
         data = _unsquash(action)
         exact = self.latent_dim <= max(EXACT_TRACE_DIM, num_samples)
         directions = (exact_directions if exact else hutchinson_directions)(data, num_samples)
-        step = 1.0 / self.config.steps
+        step = 1.0 / self.config.ode_steps
         u, gain = data, torch.zeros_like(data[..., 0])
-        for number in range(self.config.steps):
+        for number in range(self.config.ode_steps):
             t = data.new_tensor(1.0 - number * step)
             middle = u - 0.5 * step * self.field(obs, u, t)
             velocity, divergence = trace(partial(self.field, obs, t=t - 0.5 * step), middle, directions)

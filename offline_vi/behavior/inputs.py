@@ -11,14 +11,15 @@ from offline_vi.data import Normalizer
 class RunningNormalizer(Normalizer):
     """A `Normalizer` whose statistics are those of all rows that it has been shown, instead of being fitted ahead.
 
-    A model shows it the batches of its own loss, in training mode only: a fitted, frozen model does not change.
+    It begins with one row of mean 0 and variance 1, so that a first batch of a single row has a spread. A model shows
+    it the batches of its own loss, in training mode only: a fitted, frozen model does not change.
     """
 
-    count: Tensor  # 0-d, rows seen
+    count: Tensor  # 0-d, rows seen, and the one of the beginning
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("count", torch.ones(()))
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:

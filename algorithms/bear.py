@@ -58,6 +58,7 @@ class BEARConfig:
     num_match: int = 10  # n = m: samples of policy and behaviour in the MMD
     policy_noise_clip: float = 0.5  # policy noise in the actor's loss is clipped to this many standard deviations
     warmup: int = 100_000  # steps in which the policy only matches the behaviour
+    log_multiplier: float = 0.0  # log alpha at the start
     log_multiplier_range: tuple[float, float] = (-5.0, 10.0)  # where log alpha is kept
     lr: float = 1e-3  # Adam, of actor, critics and multiplier
     hidden: tuple[int, ...] = (400, 300)  # units per layer, of actor and critics
@@ -79,7 +80,7 @@ class BEAR(Algorithm):
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.log_multiplier = nn.Parameter(torch.zeros(()))
+        self.log_multiplier = nn.Parameter(torch.tensor(config.log_multiplier))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)

@@ -159,10 +159,10 @@ def test_bcq_finds_the_better_of_two_modes_and_cloning_the_mean_does_not() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in ("bc", "bcq", "ddpg", "td3")])
+@pytest.mark.parametrize("name", ["bear", "cql", "emaq", "iql", "plas", "spot"])
 def test_the_others_find_it_too(name: str) -> None:
-    """The critics see only what the data reward; a squared distance to actions in both modes (TD3+BC, ReBRAC) allows
-    some loss."""
+    """Not TD3+BC and ReBRAC: at their published weights a squared distance to actions of both modes lets the policy go
+    to the corner of the box, -0.32, where the critics extrapolate."""
     data = Bandit.data()
     made: Any = recipe(name)
     rates = {field.name: 1e-3 for field in fields(made.config) if field.name == "lr" or field.name.endswith("_lr")}

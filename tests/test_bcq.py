@@ -22,7 +22,7 @@ class NormalDraws(TorchDispatchMode):
     """Record every standard normal draw, whatever function made it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.draws: list[np.ndarray[Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -6,7 +6,7 @@ import importlib.util
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -32,6 +32,8 @@ from offline_vi.behavior import (
 from offline_vi.behavior.flow_matching import exact_directions, hutchinson_directions, trace
 from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.errors import MissingDependencyError
+from offline_vi.scripts.common import DataOptions, RunOptions
+from offline_vi.scripts.fit_behavior_job import FitOptions
 from offline_vi.types import Spec
 
 NEEDS = {"flow": "zuko"}  # optional packages
@@ -193,6 +195,15 @@ def test_nothing_but_the_loss_in_training_mode_changes_a_model(name: str) -> Non
     model.eval()
     model.loss(obs, action)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@members(BehaviorModel)
+def test_its_configuration_shares_no_name_with_the_flags_of_the_command(name: str) -> None:
+    """`fit-behavior NAME` takes all of them without a prefix."""
+    config = behavior_config(name, SPEC)
+    assert (config.batch_size, config.lr, config.eps) > (0, 0.0, 0.0)  # what the loop asks for
+    flags = {field.name for options in (DataOptions, FitOptions, RunOptions) for field in fields(options)}
+    assert not flags & {field.name for field in fields(config)}
 
 
 # ------------------------------------------------------------------ densities

@@ -321,7 +321,7 @@ def make(name: str) -> Algorithm:
     if name == "spot":
         return SPOT(POINT, model, SPOTConfig(lr=1e-3, lmbda=0.1, published_scale=False, **COMMON))
     assert name == "bear"
-    return BEAR(POINT, Decoded(model, inf), BEARConfig(warmup=500, **COMMON))
+    return BEAR(POINT, Decoded(model, inf), BEARConfig(warmup=500, log_multiplier=5.0, **COMMON))
 
 
 def trained(name: str, horizon: int = 100) -> Score:

@@ -16,10 +16,9 @@ from torch.distributions import Distribution, OneHotCategorical
 from offline_vi.distributions import (
     LOG_SCALE_MAX,
     LOG_SCALE_MIN,
+    Bounded,
     DiagonalNormal,
     FullNormal,
-    soft_clamp,
-    soft_clamp_inverse,
 )
 from offline_vi.nets import join
 
@@ -67,12 +66,11 @@ class ConditionalNormalPrior(nn.Module):
 
     def __init__(self, net: nn.Module, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX) -> None:
         super().__init__()
-        self.net, self.low, self.high = net, low, high
-        self.shift = soft_clamp_inverse(0.0, low, high)
+        self.net, self.bounded = net, Bounded(0.0, low, high)
 
     def forward(self, context: Tensor) -> DiagonalNormal:
         loc, raw = self.net(context).chunk(2, dim=-1)
-        return DiagonalNormal(loc, soft_clamp(raw + self.shift, self.low, self.high))
+        return DiagonalNormal(loc, self.bounded(raw))
 
 
 class Conditional(nn.Module):
@@ -150,13 +148,12 @@ class MixtureParameters(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.loc = nn.Parameter(torch.randn(num_components, dim))
-        self.raw_log_scale = nn.Parameter(
-            torch.full((num_components, dim), soft_clamp_inverse(init_log_scale, LOG_SCALE_MIN, LOG_SCALE_MAX))
-        )
+        self.raw_log_scale = nn.Parameter(torch.zeros(num_components, dim))
+        self.bounded = Bounded(init_log_scale)
 
     def forward(self, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """-> logits (K,), loc (K, D), log_scale (K, D)."""
-        return self.logits, self.loc, soft_clamp(self.raw_log_scale, LOG_SCALE_MIN, LOG_SCALE_MAX)
+        return self.logits, self.loc, self.bounded(self.raw_log_scale)
 
 
 class ConditionalMixtureParameters(nn.Module):
@@ -171,7 +168,7 @@ class ConditionalMixtureParameters(nn.Module):
         super().__init__()
         self.net, self.num_components, self.dim = net, num_components, dim
         self.offset = nn.Parameter(spread * torch.randn(num_components, dim))
-        self.shift = soft_clamp_inverse(init_log_scale, LOG_SCALE_MIN, LOG_SCALE_MAX)
+        self.bounded = Bounded(init_log_scale)
 
     @staticmethod
     def features(num_components: int, dim: int) -> int:
@@ -183,8 +180,7 @@ class ConditionalMixtureParameters(nn.Module):
         size = self.num_components * self.dim
         logits, loc, raw = self.net(context).split([self.num_components, size, size], dim=-1)
         shape = (self.num_components, self.dim)
-        log_scale = soft_clamp(raw.unflatten(-1, shape) + self.shift, LOG_SCALE_MIN, LOG_SCALE_MAX)
-        return logits, loc.unflatten(-1, shape) + self.offset, log_scale
+        return logits, loc.unflatten(-1, shape) + self.offset, self.bounded(raw.unflatten(-1, shape))
 
 
 class Mixture(nn.Module):

@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
         "model, score the policy. A few minutes on two cores; needs no MuJoCo and no network.",
     )
     parser.add_argument("--output", default="runs/demo", help="run directory (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=10_000, help="gradient steps of BCQ (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5_000, help="gradient steps of BCQ (default: %(default)s)")
     parser.add_argument("--behavior-steps", type=int, default=5_000, help="of the CVAE (default: %(default)s)")
     demonstrate(parser.parse_args(arguments))
 

@@ -27,7 +27,7 @@ def normal_log_pdf(x: Array, mean: Array, covariance: Array) -> Array:
     return np.asarray(-0.5 * (mahalanobis + log_det + len(covariance) * np.log(2.0 * np.pi)))
 
 
-def normal_kl(mean0: Array, cov0: Array, mean1: Array, cov1: Array) -> float:
+def normal_kl(mean0: Array, cov0: NDArray[Any], mean1: Array, cov1: NDArray[Any]) -> float:
     """KL( N(mean0, cov0) || N(mean1, cov1) ), nats."""
     precision = np.linalg.inv(cov1)
     error = mean1 - mean0

@@ -374,12 +374,12 @@ def two_modes_reward(action: Array) -> Array:
 def test_bcq_cannot_choose_a_mode_that_its_model_has_collapsed(
     variant: str, steps: int, low: float, high: float
 ) -> None:
-    """sigma^2 = 1/8 tells modes +-d apart from d = .354 on only. Of the best reward, 1, BCQ earns 0.99 on one model and
-    0.0004 on the other."""
+    """sigma^2 = 1/8 tells modes +-d apart from d = .354 on only. Of the best reward, 1, BCQ earns 0.97 to 0.99 on one
+    model and 0.0004 to 0.003 on the other."""
     data = two_modes()
     model = CVAE(SPEC, replace(getattr(CVAEConfig, variant)(SPEC), hidden=(64, 64)))
     fit_behavior(model, data, steps, batch_size=100, progress=False)
     algorithm = BCQ(SPEC, Decoded(model.requires_grad_(False), float("inf")), BCQConfig(hidden=(64, 64)))
-    fit(algorithm, data, 1_000, progress=False)
+    fit(algorithm, data, 3_000, progress=False)
     earned = two_modes_reward(algorithm.act(torch.rand(500, 1) * 2.0 - 1.0).numpy().astype(np.float64)).mean()
     assert low <= earned <= high

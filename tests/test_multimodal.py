@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -46,7 +47,7 @@ def minimise(module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], draw: 
     optimizer = torch.optim.Adam(module.parameters(), lr=lr)
     for _ in range(steps):
         optimizer.zero_grad()
-        loss(states(256), draw(256)).backward()  # type: ignore[no-untyped-call]
+        loss(states(256), draw(256)).backward()
         optimizer.step()
 
 
@@ -62,7 +63,7 @@ def off_modes(action: Tensor, d: float) -> float:
 
 
 def off_ring(action: Tensor) -> float:
-    return ((action.norm(dim=-1) - RADIUS).abs() > 3.0 * RING_SD).float().mean().item()
+    return float(((action.norm(dim=-1) - RADIUS).abs() > 3.0 * RING_SD).float().mean())
 
 
 def rate(model: CVAE, draw: Draw) -> float:
@@ -183,5 +184,14 @@ def test_ring() -> None:  # A8
     num = 20_000
     normal = ring(num).std() * torch.randn(num, 2)
     assert off_ring(normal) >= 0.75
-    model = fit(CVAE(PLANE, small(CVAEConfig.gaussian(PLANE))), ring)
+    # with two latents or a constant rate, one initialisation in three ends in a knot that crosses the disc (.46);
+    # with these, three of three: .22 to .25
+    model = CVAE(PLANE, replace(small(CVAEConfig.gaussian(PLANE)), latent_dim=3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3000)
+    for _ in range(3000):
+        optimizer.zero_grad()
+        model.loss(states(256), ring(256))[0].backward()
+        optimizer.step()
+        schedule.step()
     assert off_ring(model.sample(states(num))) <= 0.30

@@ -200,7 +200,7 @@ def test_amortised_posterior(dtype: torch.dtype) -> None:
     with torch.no_grad():
         net.weight.zero_()
         net.bias.zero_()
-    torch.testing.assert_close(posterior(x, context).log_scale, torch.full((5, 4), -0.5, dtype=dtype))
+    torch.testing.assert_close(posterior(x, context).stddev, torch.ones(5, 4, dtype=dtype))
     for raw, bound in ((5.0, 2.0), (-5.0, -5.0)):  # far into the clamp: still a gradient
         with torch.no_grad():
             net.bias[4:] = raw

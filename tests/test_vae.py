@@ -89,7 +89,7 @@ def test_linear_vae_finds_probabilistic_pca() -> None:  # C1, C2, C4
     x = whitened(EIGENVALUES)
     scale = LearnedScale(-1.0)
     vae = linear_vae(6, 3, scale)
-    fit(vae, x, steps=3000)
+    fit(vae, x, steps=3000, lr=0.05)
     sigma2 = float(scale.log_scale.detach().exp() ** 2)
     expected_sigma2, log_likelihood, rates = oracles.probabilistic_pca(EIGENVALUES, 3)
     found = exact_elbo(vae, x, sigma2)
@@ -108,7 +108,7 @@ def test_beta_moves_the_rates_as_predicted(beta: float) -> None:  # C2
     torch.manual_seed(0)
     x = whitened(EIGENVALUES)
     vae = linear_vae(6, 3, FixedScale(math.sqrt(0.2)), beta)
-    fit(vae, x, steps=3000)
+    fit(vae, x, steps=3000, lr=0.05)
     bound = elbo(vae.model, vae.posterior, x)
     assert bound.kl_per_dim is not None
     expected = 0.5 * np.log(EIGENVALUES[:3] / (beta * 0.2))

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from offline_vi.distributions import DiagonalNormal, detached, kl_per_dim, log_mean_exp
@@ -48,6 +48,7 @@ class Weights(NamedTuple):
 
     likelihood: float | Tensor
     beta: float | Tensor
+    balance: float | None = None  # of the KL divergence's gradient, between prior and posterior
 
 
 class Estimate(NamedTuple):
@@ -69,6 +70,7 @@ def elbo(
     estimator: str = "analytic",
     beta: float | Tensor = 1.0,
     free_bits: float = 0.0,
+    kl_balance: float | None = None,
     likelihood_weight: float | Tensor = 1.0,
 ) -> Bound:
     """E_q log p(x|z, c) - KL(q(z|x, c), p(z|c)) <= log p(x|c); the difference is KL(q, p(z|x, c)).
@@ -76,20 +78,25 @@ def elbo(
     x (B, X), context (B, C); ``num_samples`` K samples of z for each datum.
 
     ``beta`` weighs the KL divergence in the objective (Higgins et al. 2017), ``free_bits`` is the rate in nats below
-    which a dimension of z costs nothing, on average over the batch (Kingma et al. 2016, eq. 15); neither changes
-    ``elbo``. ``likelihood_weight`` N / B makes a minibatch stand for a data set of N whose z is shared (the weights of
-    a network), so it belongs to the bound.
+    which a dimension of z costs nothing, on average over the batch (Kingma et al. 2016, eq. 15); ``kl_balance`` b
+    differentiates the KL divergence as b KL(sg q, p) + (1 - b) KL(q, sg p) (Hafner et al. 2021, algorithm 2). None of
+    them changes ``elbo``. ``likelihood_weight`` N / B makes a minibatch stand for a data set of N whose z is shared
+    (the weights of a network), so it belongs to the bound.
 
-    Raises ConfigError for an unknown estimator, and for free bits where there is no KL divergence per dimension.
+    Raises ConfigError for an unknown estimator, and for free bits or a balance where there is no KL divergence per
+    dimension.
     """
     q, p = posterior(x, context), model.prior(context)
-    weights = Weights(likelihood_weight, beta)
+    weights = Weights(likelihood_weight, beta, kl_balance)
     estimate = _lookup(ELBO_ESTIMATORS, estimator)(model, q, p, x, context, num_samples, weights)
     log_likelihood, kl, surrogate, per_dim = estimate
     penalty = kl
-    if free_bits > 0.0:
-        if per_dim is None:
-            raise ConfigError(f"free bits with estimator {estimator!r}", "use 'analytic' and diagonal Normals")
+    if per_dim is None and (free_bits > 0.0 or kl_balance is not None):
+        raise ConfigError(
+            f"free bits or a balance of the KL divergence with estimator {estimator!r}",
+            "use 'analytic' and diagonal Normals",
+        )
+    if free_bits > 0.0 and per_dim is not None:
         penalty = _free_bits(per_dim, free_bits).sum(-1)
         surrogate = surrogate + beta * (kl - penalty)
     value = likelihood_weight * log_likelihood - beta * penalty
@@ -158,6 +165,15 @@ def _free_bits(per_dim: Tensor, threshold: float) -> Tensor:
     return torch.where(mean > threshold, per_dim, torch.full_like(per_dim, threshold))
 
 
+def _balanced_kl(q: DiagonalNormal, p: DiagonalNormal, balance: float | None) -> Tensor:
+    """KL(q, p) of each dimension, (B, Z); its gradient shared out by ``balance`` between p and q."""
+    per_dim = kl_per_dim(q, p)
+    if balance is None:
+        return per_dim
+    shared = balance * kl_per_dim(detached(q), p) + (1.0 - balance) * kl_per_dim(q, detached(p))
+    return _objective(per_dim, shared)
+
+
 # ------------------------------------------------------------------ estimators of the ELBO
 
 
@@ -166,7 +182,9 @@ def _analytic(
 ) -> Estimate:
     """The KL divergence in closed form, the likelihood pathwise (Kingma and Welling 2014, estimator B)."""
     log_likelihood = model.likelihood(q.rsample((k,)), context).log_prob(x).mean(0)
-    per_dim = kl_per_dim(q, p) if isinstance(q, DiagonalNormal) and isinstance(p, DiagonalNormal) else None
+    per_dim = None
+    if isinstance(q, DiagonalNormal) and isinstance(p, DiagonalNormal):
+        per_dim = _balanced_kl(q, p, weights.balance)
     kl = kl_divergence(q, p) if per_dim is None else per_dim.sum(-1)
     return Estimate(log_likelihood, kl, weights.likelihood * log_likelihood - weights.beta * kl, per_dim)
 
@@ -261,6 +279,29 @@ IwaeEstimator = Callable[
     [Latent, Distribution, Distribution, Tensor, Tensor | None, int, float], tuple[Tensor, Tensor, Tensor]
 ]
 IWAE_ESTIMATORS: dict[str, IwaeEstimator] = {"reparam": _iwae_reparam, "dreg": _iwae_dreg, "score": _iwae_score}
+
+
+class KLWarmup(nn.Module):
+    """beta, 0-d: from 0 to 1 over the first ``steps`` calls in training mode, else 1 (Bowman et al. 2016).
+
+    While the latent is free the decoder learns to use it; with the full price from the start a decoder that predicts
+    its own scale can explain the data first, and then the latent never wakes.
+    """
+
+    count: Tensor  # 0-d, calls in training mode, at most ``steps``
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def forward(self) -> Tensor:
+        if not self.training or self.steps == 0:
+            return torch.ones_like(self.count)
+        beta = self.count / self.steps
+        self.count.add_(1.0).clamp_(max=float(self.steps))
+        return beta
 
 
 # ------------------------------------------------------------------ metrics

@@ -179,6 +179,18 @@ class DiagonalNormal(Distribution):
         return (self.log_scale + 0.5 + HALF_LOG_2PI).sum(-1)
 
 
+class MirroredNormal(DiagonalNormal):
+    """A `DiagonalNormal` whose samples come in pairs m +- s eps along the first sample axis (antithetic variates,
+    Hammersley and Morton 1956): each has the same law, and what is odd in eps cancels from their mean."""
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        if not sample_shape:
+            return super().rsample()
+        first, *others = sample_shape
+        half = super().rsample((-(-first // 2), *others))
+        return torch.cat([half, 2.0 * self.loc - half])[:first]
+
+
 class FullNormal(MultivariateNormal):
     """N(loc, L L') over vectors: loc (..., D), scale_tril L (..., D, D) lower triangular with a positive diagonal."""
 

@@ -28,6 +28,7 @@ from offline_vi.distributions import (
     FullNormal,
     GaussianHead,
     LearnedScale,
+    MirroredNormal,
     OptimalScale,
     PredictedScale,
     TanhNormal,
@@ -437,3 +438,15 @@ def test_distributions_keep_their_type(dtype: torch.dtype) -> None:
         law = head(torch.randn(3, head.features, dtype=dtype))
         assert law.sample().dtype == dtype
         assert law.log_prob(law.sample()).dtype == dtype
+
+
+@pytest.mark.parametrize("num", [1, 5, 6])
+def test_mirrored_samples_cancel_in_pairs_and_each_has_its_law(num: int) -> None:
+    q = MirroredNormal(torch.tensor([[0.3, -2.0]]), torch.tensor([[-0.5, 0.7]]))
+    assert q.rsample((num, 3)).shape == (num, 3, 1, 2)
+    assert q.rsample().shape == (1, 2)
+    pairs = q.rsample((6, 4))
+    torch.testing.assert_close(pairs.mean(0), q.loc.expand(4, 1, 2))
+    many = MirroredNormal(torch.zeros(1), torch.zeros(1)).rsample((40_000,)).squeeze(-1)
+    assert many.var().item() == pytest.approx(1.0, abs=4 * (2 / 20_000) ** 0.5)
+    assert many.square().square().mean().item() == pytest.approx(3.0, abs=4 * (96 / 20_000) ** 0.5)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.behavior.base import DensityModel, LatentModel
-from offline_vi.bounds import bound_metrics, elbo, iwae
+from offline_vi.bounds import KLWarmup, bound_metrics, elbo, iwae
 from offline_vi.distributions import (
     DiagonalNormal,
     FixedScale,
@@ -48,6 +48,7 @@ class CVAEConfig:
     likelihood: str = "tanh_normal"  # p(a|s, z): tanh_normal | gaussian | published
     prior: str = "conditional"  # p(z|s): conditional | standard
     encoder: str = "smooth"  # how log sigma_q is bounded: smooth | published
+    kl_warmup: int = 1_000  # steps over which beta, the weight of the KL divergence, rises from 0 to 1; 0: none
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam; the published loss is 1/(4A) of ours: multiply its 1e-8 by 4A for the same steps
@@ -60,7 +61,7 @@ class CVAEConfig:
     @classmethod
     def gaussian(cls, spec: Spec) -> CVAEConfig:
         """The sigma-VAE: one learned scale, standard prior."""
-        return cls(likelihood="gaussian", prior="standard")
+        return cls(likelihood="gaussian", prior="standard", kl_warmup=0)
 
     @classmethod
     def published(cls, spec: Spec) -> CVAEConfig:
@@ -70,6 +71,7 @@ class CVAEConfig:
             likelihood="published",
             prior="standard",
             encoder="published",
+            kl_warmup=0,
             batch_size=100,
             eps=1e-8 * spec.action_dim / (2.0 * PUBLISHED_VARIANCE),
         )
@@ -119,10 +121,11 @@ class CVAE(LatentModel, DensityModel):
         prior = PRIORS[config.prior](spec, self.latent_dim, config.hidden)
         self.model = LatentVariableModel(prior, Conditional(decoder, head))
         self.posterior = POSTERIORS[config.encoder](encoder)
+        self.kl_warmup = KLWarmup(config.kl_warmup)
 
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
-        """-ELBO in nats, mean over the batch; one latent sample each, KL in closed form."""
-        bound = elbo(self.model, self.posterior, action, obs)
+        """-ELBO in nats, mean over the batch; one latent sample each, KL in closed form, weighed in the warm-up."""
+        bound = elbo(self.model, self.posterior, action, obs, beta=self.kl_warmup())
         return -bound.objective.mean(-1), bound_metrics(bound, "behavior")
 
     @torch.no_grad()

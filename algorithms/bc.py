@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.nets import mlp
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -37,7 +37,7 @@ class BC(Algorithm):
         self.config = config = config or BCConfig()
         self.batch_size = config.batch_size
         self.actor = mlp([spec.obs_dim, *config.hidden, spec.action_dim])
-        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
         loss, metrics = self.actor_loss(batch)

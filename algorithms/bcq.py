@@ -12,6 +12,7 @@ Differences from the reference code
   ``cvae = CVAE(spec, CVAEConfig.published(spec))``; a fitted, frozen model is used as it is.
 - Actions live in [-1, 1], so that the reference's ``max_action`` is 1 everywhere.
 - The critics are one ensemble of batched matrices; the two losses are added as in the reference.
+- A `CandidateBank` may supply the candidates of a frozen model, drawn ahead.
 - No gradient is computed for networks that a loss does not train (the reference computes and discards it).
 """
 
@@ -23,9 +24,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
+from offline_vi.bank import CandidateBank, Fresh, Proposals
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.equations import bellman_target, clipped_double_q, soft_value
+from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, join, mlp, polyak_
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -61,17 +64,24 @@ class Perturbation(nn.Module):
 class BCQ(Algorithm):
     """Batch-Constrained deep Q-learning on any behaviour model that can be sampled."""
 
-    def __init__(self, spec: Spec, behavior: BehaviorModel, config: BCQConfig | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        behavior: BehaviorModel,
+        config: BCQConfig | None = None,
+        bank: CandidateBank | None = None,
+    ) -> None:
         super().__init__()
         self.config = config = config or BCQConfig()
         self.batch_size = config.batch_size
         self.behavior = behavior
+        self.proposals: Proposals = bank or Fresh(behavior)
         self.actor = Perturbation(spec, config.hidden, config.phi)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
-        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
@@ -84,10 +94,10 @@ class BCQ(Algorithm):
         polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
 
-    @torch.no_grad()
+    @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma max_i [lambda min_j Q'_j(s', a_i) + (1 - lambda) max_j Q'_j(s', a_i)], (B,): eq. 13."""
-        candidates = self.behavior.sample(batch.next_obs, self.config.num_candidates)  # (N, B, A)
+        candidates = self.proposals.at_next_obs(batch, self.config.num_candidates)  # (N, B, A)
         action = self.actor_target(batch.next_obs, candidates)
         value = clipped_double_q(self.critic_target(batch.next_obs, action), self.config.lmbda)  # (E, N, B) -> (N, B)
         return bellman_target(batch, soft_value(value, temperature=0.0), self.config.discount)
@@ -102,7 +112,7 @@ class BCQ(Algorithm):
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """-mean_B Q_1(s, xi(s, a)), one behaviour sample per state: eq. 12 (deterministic policy gradient)."""
         with torch.no_grad():
-            sample = self.behavior.sample(batch.obs)[0]  # (B, A)
+            sample = self.proposals.at_obs(batch, 1)[0]  # (B, A)
         action = self.actor(batch.obs, sample)
         loss = -self.critic.q1(batch.obs, action).mean(-1)
         moved = (action.detach() - sample).abs().mean()

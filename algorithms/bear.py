@@ -25,7 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
+from offline_vi.bank import CandidateBank, Fresh, Proposals
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.distributions import TanhNormal
 from offline_vi.equations import (
@@ -38,6 +39,7 @@ from offline_vi.equations import (
     soft_value,
     td_loss,
 )
+from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, TanhNormalPolicy, polyak_
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -70,11 +72,18 @@ class BEAR(Algorithm):
 
     updates: Tensor
 
-    def __init__(self, spec: Spec, behavior: BehaviorModel, config: BEARConfig | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        behavior: BehaviorModel,
+        config: BEARConfig | None = None,
+        bank: CandidateBank | None = None,
+    ) -> None:
         super().__init__()
         self.config = config = config or BEARConfig()
         self.batch_size = config.batch_size
         self.behavior = behavior
+        self.proposals: Proposals = bank or Fresh(behavior)
         self.kernel: Kernel = KERNELS[config.kernel](config.kernel_sigma)
         self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
@@ -82,9 +91,9 @@ class BEAR(Algorithm):
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_multiplier = nn.Parameter(torch.tensor(config.log_multiplier))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
-        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
-        self.multiplier_opt = torch.optim.Adam([self.log_multiplier], lr=config.lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
+        self.multiplier_opt = adam([self.log_multiplier], lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
@@ -101,7 +110,7 @@ class BEAR(Algorithm):
         self.updates += 1
         return critic_metrics | actor_metrics | multiplier_metrics
 
-    @torch.no_grad()
+    @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma max_i [lambda min_j Q'_j(s', a_i) + (1 - lambda) max_j Q'_j(s', a_i)], a_i ~ pi'(.|s'), (B,)."""
         action = self.actor_target(batch.next_obs).rsample((self.config.num_candidates,))  # (N, B, A)
@@ -119,17 +128,17 @@ class BEAR(Algorithm):
         noise = torch.randn(shape, device=normal.loc.device, dtype=normal.loc.dtype)
         return normal.loc + normal.stddev * noise.clamp(-clip, clip)
 
-    def mmd(self, obs: Tensor, u: Tensor) -> Tensor:
+    def mmd(self, batch: Batch, u: Tensor) -> Tensor:
         """MMD between u (N, B, A) and behaviour samples, both before the tanh, (B,)."""
         with torch.no_grad():
-            sample = self.behavior.sample(obs, self.config.num_match).clamp(-1.0 + 1e-6, 1.0 - 1e-6)
+            sample = self.proposals.at_obs(batch, self.config.num_match).clamp(-1.0 + 1e-6, 1.0 - 1e-6)
         return (mmd_squared(torch.atanh(sample), u, self.kernel, biased=True) + 1e-6).sqrt()
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean_B [-min_j mean_i Q_j(s, a_i) + alpha MMD]: eq. 4 of the paper with its dual variable; without Q in the
         first ``warmup`` steps."""
         u = self.clipped_samples(self.actor(batch.obs))
-        mmd = self.mmd(batch.obs, u)
+        mmd = self.mmd(batch, u)
         q = self.critic(batch.obs, torch.tanh(u)).mean(1).amin(0)  # (E, N, B) -> (B,)
         active = (self.updates >= self.config.warmup).to(q.dtype)
         loss = (-active * q + self.log_multiplier.detach().exp() * mmd).mean(-1)

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, TanhNormalPolicy, polyak_
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -61,9 +62,9 @@ class CQL(Algorithm):
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.zeros(()))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.actor_lr)
-        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr)
-        self.temperature_opt = torch.optim.Adam([self.log_temperature], lr=config.actor_lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.actor_lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.critic_lr)
+        self.temperature_opt = adam([self.log_temperature], lr=config.actor_lr)
 
     def update(self, batch: Batch) -> Metrics:
         temperature_loss, temperature_metrics = self.temperature_loss(batch)
@@ -96,7 +97,7 @@ class CQL(Algorithm):
         loss = (self.log_temperature.detach().exp() * log_prob - objective).mean(-1)
         return loss, {"actor/loss": loss.detach()}
 
-    @torch.no_grad()
+    @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma min_j Q'_j(s', a'), a' ~ pi(.|s'), (B,): no entropy in the backup."""
         action = self.actor(batch.next_obs).rsample()

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.equations import bellman_target, td_loss
+from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, DeterministicPolicy, polyak_
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -47,8 +48,8 @@ class DDPG(Algorithm):
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=1)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
-        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
@@ -61,7 +62,7 @@ class DDPG(Algorithm):
         polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
 
-    @torch.no_grad()
+    @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma Q'(s', pi'(s')), (B,)."""
         value = self.critic_target.q1(batch.next_obs, self.actor_target(batch.next_obs))

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
+from offline_vi.bank import CandidateBank, Fresh, Proposals
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, polyak_
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -45,14 +47,21 @@ class EMaQConfig:
 class EMaQ(Algorithm):
     """Expected-max Q-learning on any behaviour model that can be sampled."""
 
-    def __init__(self, spec: Spec, behavior: BehaviorModel, config: EMaQConfig | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        behavior: BehaviorModel,
+        config: EMaQConfig | None = None,
+        bank: CandidateBank | None = None,
+    ) -> None:
         super().__init__()
         self.config = config = config or EMaQConfig()
         self.batch_size = config.batch_size
         self.behavior = behavior
+        self.proposals: Proposals = bank or Fresh(behavior)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
         loss, metrics = self.critic_loss(batch)
@@ -60,10 +69,10 @@ class EMaQ(Algorithm):
         polyak_(self.critic_target, self.critic, self.config.tau)
         return metrics
 
-    @torch.no_grad()
+    @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma max_i min_j Q'_j(s', a_i), a_1..a_N ~ mu(.|s'), (B,): a sample of the operator of eq. 4."""
-        action = self.behavior.sample(batch.next_obs, self.config.num_candidates)  # (N, B, A)
+        action = self.proposals.at_next_obs(batch, self.config.num_candidates)  # (N, B, A)
         value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, N, B) -> (N, B)
         return bellman_target(batch, soft_value(value, temperature=0.0), self.config.discount)
 

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.distributions import DiagonalNormal
 from offline_vi.equations import advantage_weight, bellman_target, clipped_double_q, expectile_loss, td_loss
+from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, DeterministicPolicy, cosine_, mlp, polyak_
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -68,9 +69,9 @@ class IQL(Algorithm):
         self.value = mlp([spec.obs_dim, *config.hidden, 1])
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
-        self.value_opt = torch.optim.Adam(self.value.parameters(), lr=config.lr)
-        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.value_opt = adam(self.value.parameters(), lr=config.lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
         value_loss, value_metrics = self.value_loss(batch)
@@ -111,7 +112,7 @@ class IQL(Algorithm):
         metrics = {"actor/loss": loss.detach(), "actor/advantage": advantage.mean(), "actor/weight": weight.mean()}
         return loss, metrics
 
-    @torch.no_grad()
+    @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma V(s'), (B,)."""
         return bellman_target(batch, self.v(batch.next_obs), self.config.discount)

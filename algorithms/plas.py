@@ -21,9 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.behavior.base import LatentModel
 from offline_vi.equations import bellman_target, clipped_double_q, td_loss
+from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, DeterministicPolicy, Unchanged, join, mlp, polyak_
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -82,8 +83,8 @@ class PLAS(Algorithm):
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.actor_lr)
-        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.actor_lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.critic_lr)
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
@@ -96,7 +97,7 @@ class PLAS(Algorithm):
         polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
 
-    @torch.no_grad()
+    @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma [lambda min_j Q'_j(s', a') + (1 - lambda) max_j Q'_j(s', a')], a' decoded from pi'(s'), (B,)."""
         action, _ = self.actor_target(batch.next_obs, self.behavior)

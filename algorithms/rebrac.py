@@ -25,9 +25,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.equations import bellman_target, clipped_double_q, normalized_q, smoothed, td_loss
+from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, DeterministicPolicy, polyak_, steps_taken
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -61,8 +62,8 @@ class ReBRAC(Algorithm):
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, layer_norm=config.layer_norm)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
-        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
@@ -77,7 +78,7 @@ class ReBRAC(Algorithm):
         polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
 
-    @torch.no_grad()
+    @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma [min_j Q'_j(s', a') - beta_2 |a' - a_beta|^2], a' = pi'(s') + clipped noise, (B,): eq. 4."""
         action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.policy_noise_clip)

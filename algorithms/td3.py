@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.equations import bellman_target, clipped_double_q, smoothed, td_loss
+from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, DeterministicPolicy, polyak_, steps_taken
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -50,8 +51,8 @@ class TD3(Algorithm):
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor_opt = torch.optim.Adam(self.actor.parameters(), lr=config.lr)
-        self.critic_opt = torch.optim.Adam(self.critic.parameters(), lr=config.lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
@@ -66,7 +67,7 @@ class TD3(Algorithm):
         polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
 
-    @torch.no_grad()
+    @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma min_j Q'_j(s', pi'(s') + clipped noise), (B,): eq. 14 and algorithm 1."""
         action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.policy_noise_clip)

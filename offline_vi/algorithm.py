@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -27,6 +27,14 @@ class StatefulPolicy(Policy, Protocol):
 
     def reset(self, first: Tensor) -> None:
         """Forget the rows where ``first`` (B,) is True: their episodes begin."""
+
+
+def adam(
+    parameters: Iterable[Tensor], lr: float, *, eps: float = 1e-8, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba 2015) as one pass over each parameter; with ``weight_decay`` AdamW (Loshchilov and Hutter
+    2019)."""
+    return torch.optim.AdamW(parameters, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -134,7 +142,7 @@ class Jointly(Algorithm):
         self.algorithm = algorithm
         self.behavior = behavior
         self.batch_size = algorithm.batch_size
-        self.behavior_opt = torch.optim.Adam(behavior.parameters(), lr=lr, eps=eps)
+        self.behavior_opt = adam(behavior.parameters(), lr, eps=eps)
 
     def update(self, batch: Batch) -> Metrics:
         loss, metrics = self.behavior.loss(batch.obs, batch.action)

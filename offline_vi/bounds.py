@@ -282,7 +282,7 @@ IWAE_ESTIMATORS: dict[str, IwaeEstimator] = {"reparam": _iwae_reparam, "dreg": _
 
 
 class KLWarmup(nn.Module):
-    """beta, 0-d: from 0 to 1 over the first ``steps`` calls in training mode, else 1 (Bowman et al. 2016).
+    """beta, 0-d: from 1 / ``steps`` to 1 over the first ``steps`` calls in training mode, else 1 (Bowman et al. 2016).
 
     While the latent is free the decoder learns to use it; with the full price from the start a decoder that predicts
     its own scale can explain the data first, and then the latent never wakes.
@@ -299,9 +299,8 @@ class KLWarmup(nn.Module):
     def forward(self) -> Tensor:
         if not self.training or self.steps == 0:
             return torch.ones_like(self.count)
-        beta = self.count / self.steps
         self.count.add_(1.0).clamp_(max=float(self.steps))
-        return beta
+        return self.count / self.steps
 
 
 # ------------------------------------------------------------------ metrics

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offline_vi.distributions import TanhNormal
+from offline_vi.machine import full_precision
 
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
@@ -77,7 +78,8 @@ class EnsembleMLP(nn.Module):
         h: Tensor = x.reshape(1, -1, x.shape[-1]).expand(count, -1, -1)
         for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
             h = norm(torch.relu(layer(h, members)), members)
-        h = self.layers[-1](h, members)
+        with full_precision(x.device):  # values span hundreds: 8 bits of mantissa would round them to whole numbers
+            h = self.layers[-1](h.to(x.dtype), members)
         return h.reshape(count, *x.shape[:-1], h.shape[-1])
 
 

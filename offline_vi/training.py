@@ -23,11 +23,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from offline_vi.algorithm import Algorithm, descend
+from offline_vi.algorithm import Algorithm, adam, descend
+from offline_vi.bank import Scheduled
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, random_state, set_random_state
 from offline_vi.data import Sampler, Source, Transitions
 from offline_vi.errors import Interrupted, NonFiniteLossError
+from offline_vi.machine import keep_freed_memory, precision_of_targets
+from offline_vi.nets import cosine_
 from offline_vi.types import Batch, Metrics
 
 OnEval = Callable[[int, Algorithm], dict[str, float]]
@@ -118,6 +121,7 @@ def fit(
     batch_size: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    precision: str = "float32",
     log_every: int = 1_000,
     eval_every: int | None = None,
     on_eval: OnEval | None = None,
@@ -133,6 +137,8 @@ def fit(
     data: transitions to draw uniform batches from, or any source of batches
     batch_size: transitions a step; the algorithm's own where None
     seed: of batches and training noise (initialisation is the caller's)
+    precision: of passes without gradient (targets): "float32", or "bfloat16" where the processor is faster in it
+        (`machine.fastest_precision`)
     log_every, eval_every, save_every: steps; evaluation calls ``on_eval``, saving needs ``run``
     run: where metrics and checkpoints go; without it nothing is written and signals are not handled
     resume: continue from the run's newest checkpoint: bit-identical to never having stopped
@@ -140,8 +146,10 @@ def fit(
     Raises NonFiniteLossError within 100 steps of the first NaN; Interrupted after SIGINT or SIGTERM, with the
     checkpoint written.
     """
+    keep_freed_memory()
     streams = seeds(seed)
     algorithm.to(device)
+    scheduled = [module for module in algorithm.modules() if isinstance(module, Scheduled)]
     source: Source = (
         Sampler(data, batch_size or algorithm.batch_size, streams["batches"], device)
         if isinstance(data, Transitions)
@@ -156,8 +164,10 @@ def fit(
         bar = _Progress(start, steps, progress, run)
         algorithm.train()
         for step in range(start + 1, steps + 1):
-            batch = source.sample()
-            interval.add(algorithm.update(batch))
+            for part in scheduled:
+                part.advance(step)
+            with precision_of_targets(precision, torch.device(device)):
+                interval.add(algorithm.update(source.sample()))
             logs, evaluates = step % log_every == 0, bool(eval_every) and step % (eval_every or 1) == 0
             saves = step == steps or (save_every is not None and step % save_every == 0)
             if (step % CHECK_EVERY == 0 or logs or saves or stop) and not interval.finite():
@@ -258,13 +268,14 @@ class _Progress:
 class _BehaviorFit(Algorithm):
     """Maximum likelihood of a behaviour model, seen by the loop as an algorithm whose policy samples the model."""
 
-    def __init__(self, model: BehaviorModel, lr: float, eps: float, batch_size: int) -> None:
+    def __init__(self, model: BehaviorModel, optimizer: torch.optim.Optimizer, steps: int, batch_size: int) -> None:
         super().__init__()
         self.model = model
         self.batch_size = batch_size
-        self.model_opt = torch.optim.Adam(model.parameters(), lr=lr, eps=eps)
+        self.model_opt, self.lr, self.steps = optimizer, float(optimizer.param_groups[0]["lr"]), steps
 
     def update(self, batch: Batch) -> Metrics:
+        cosine_(self.model_opt, self.lr, self.steps)
         loss, metrics = self.model.loss(batch.obs, batch.action)
         descend(self.model_opt, loss)
         return metrics
@@ -282,13 +293,19 @@ def fit_behavior(
     batch_size: int = 256,
     lr: float = 1e-3,
     eps: float = 1e-8,
+    weight_decay: float = 0.0,
     seed: int = 0,
     device: str | torch.device = "cpu",
     **options: Any,
 ) -> History:
-    """Fit a behaviour model to (s, a) with Adam for ``steps`` gradient steps; options are those of `fit`."""
+    """Fit a behaviour model to (s, a) for ``steps`` gradient steps with Adam, whose rate falls from ``lr`` to 0 as half
+    a cosine; other options are those of `fit`.
+
+    The falling rate is what keeps the density of unseen episodes improving to the end: a constant one over-fits.
+    """
+    optimizer = adam(model.parameters(), lr, eps=eps, weight_decay=weight_decay)
     return fit(
-        _BehaviorFit(model, lr, eps, batch_size),
+        _BehaviorFit(model, optimizer, steps, batch_size),
         data,
         steps,
         batch_size=batch_size,
@@ -296,3 +313,15 @@ def fit_behavior(
         device=device,
         **options,
     )
+
+
+class Clone:
+    """A behaviour model as a policy: one sample for each state."""
+
+    def __init__(self, model: BehaviorModel) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A)."""
+        return self.model.sample(obs)[0]

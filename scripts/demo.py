@@ -29,7 +29,7 @@ def demonstrate(options: argparse.Namespace) -> None:
     from offline_vi.algorithms.build import load
     from offline_vi.evaluation import evaluate
     from offline_vi.scripts import train as train_verb
-    from offline_vi.training import _BehaviorFit
+    from offline_vi.training import Clone
 
     started = time.monotonic()
 
@@ -49,7 +49,7 @@ def demonstrate(options: argparse.Namespace) -> None:
     print("3/3  the same behaviour model without BCQ, beside it")
     policy = load(options.output)
     model = policy.behavior.model  # type: ignore[union-attr]
-    cloned = evaluate(_BehaviorFit(model, 0.0, 0.0, 1), data.task, episodes=10, seed=100)  # type: ignore[arg-type]
+    cloned = evaluate(Clone(model), data.task, episodes=10, seed=100)  # type: ignore[arg-type]
     improved = evaluate(policy, data.task, episodes=10, seed=100)  # type: ignore[arg-type]
     print(f"\n     data {data.task.normalized(returns).mean():6.1f}   behaviour model {cloned.mean:6.1f}", end="")
     print(f"   BCQ {improved.mean:6.1f}   (normalised score, 10 episodes)")

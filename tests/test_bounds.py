@@ -591,12 +591,12 @@ def test_beta_and_free_bits_change_the_objective_only() -> None:  # C8
 
 def test_warm_up_counts_training_calls_only() -> None:
     warmup = KLWarmup(4)
-    assert [warmup().item() for _ in range(6)] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    assert [warmup().item() for _ in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     fresh = KLWarmup(4)
     fresh.eval()
     assert [fresh().item() for _ in range(3)] == [1.0, 1.0, 1.0]
     fresh.train()
-    assert fresh().item() == 0.0
+    assert fresh().item() == 0.25
     assert KLWarmup(0)().item() == 1.0
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.behavior.base import DensityModel, LatentModel
+from offline_vi.behavior.inputs import RawInputs, RunningNormalizer
 from offline_vi.bounds import KLWarmup, bound_metrics, elbo, iwae
 from offline_vi.distributions import (
     DiagonalNormal,
@@ -47,6 +48,7 @@ class CVAEConfig:
     latent_dim: int | None = None  # Z; None: 2A
     likelihood: str = "tanh_normal"  # p(a|s, z): tanh_normal | gaussian | published
     prior: str = "conditional"  # p(z|s): conditional | standard
+    inputs: str = "normalized"  # observations: normalized (by the mean and spread of those seen) | raw
     encoder: str = "smooth"  # how log sigma_q is bounded: smooth | published
     kl_warmup: int = 1_000  # steps over which beta, the weight of the KL divergence, rises from 0 to 1; 0: none
     batch_size: int = 256  # transitions per step of fit_behavior
@@ -70,6 +72,7 @@ class CVAEConfig:
             hidden=(750, 750),
             likelihood="published",
             prior="standard",
+            inputs="raw",
             encoder="published",
             kl_warmup=0,
             batch_size=100,
@@ -101,6 +104,10 @@ PRIORS: dict[str, Callable[[Spec, int, tuple[int, ...]], nn.Module]] = {
         mlp([spec.obs_dim, *hidden, 2 * latent_dim])
     ),
 }
+INPUTS: dict[str, Callable[[int], RunningNormalizer | RawInputs]] = {
+    "normalized": RunningNormalizer,
+    "raw": RawInputs,
+}
 POSTERIORS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "smooth": AmortizedPosterior,
     "published": PublishedPosterior,
@@ -121,26 +128,30 @@ class CVAE(LatentModel, DensityModel):
         prior = PRIORS[config.prior](spec, self.latent_dim, config.hidden)
         self.model = LatentVariableModel(prior, Conditional(decoder, head))
         self.posterior = POSTERIORS[config.encoder](encoder)
+        self.inputs = INPUTS[config.inputs](spec.obs_dim)
         self.kl_warmup = KLWarmup(config.kl_warmup)
 
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
         """-ELBO in nats, mean over the batch; one latent sample each, KL in closed form, weighed in the warm-up."""
-        bound = elbo(self.model, self.posterior, action, obs, beta=self.kl_warmup())
+        self.inputs.observe(obs)
+        bound = elbo(self.model, self.posterior, action, self.inputs(obs), beta=self.kl_warmup())
         return -bound.objective.mean(-1), bound_metrics(bound, "behavior")
 
     @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        obs = self.inputs(obs)
         z = self.model.prior(obs).rsample((num_samples,))  # (N, B, Z)
         action: Tensor = self.model.likelihood(z, obs).rsample()
         return action
 
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
         """The decoder's mean action: tanh of its location."""
+        obs = self.inputs(obs)
         prior = self.model.prior(obs)
         action: Tensor = self.model.likelihood(prior.loc + prior.stddev * z, obs).mode
         return action
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
         """A lower bound: IWAE with ``num_samples`` (Burda et al. 2016); its gradient is that of this very number."""
-        bound = iwae(self.model, self.posterior, action, obs, num_samples=num_samples, estimator="reparam")
+        bound = iwae(self.model, self.posterior, action, self.inputs(obs), num_samples=num_samples, estimator="reparam")
         return bound.objective

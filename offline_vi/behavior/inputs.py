@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offline_vi.data import Normalizer
 
@@ -33,3 +33,16 @@ class RunningNormalizer(Normalizer):
         self.mean += weight * change
         self.std.copy_(variance.sqrt().clamp(min=1e-3))
         self.count += len(x)
+
+
+class RawInputs(nn.Module):
+    """Observations as they are, where a `RunningNormalizer` could stand."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def observe(self, x: Tensor) -> None:
+        """Nothing to learn."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x

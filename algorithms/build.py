@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -13,10 +12,12 @@ import torch
 
 from offline_vi.algorithm import Algorithm, Jointly, Normalized
 from offline_vi.algorithms import ALGORITHMS, Entry
-from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel, Decoded, DensityModel, LatentModel, UnsquashedModel
+from offline_vi.bank import CandidateBank
+from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel, UnsquashedModel
 from offline_vi.checkpoint import load_checkpoint, read_json
 from offline_vi.data import Normalizer
 from offline_vi.errors import CapabilityError, ConfigError, unknown
+from offline_vi.share import behavior_config, build_behavior, from_json
 from offline_vi.types import Spec
 
 
@@ -38,13 +39,6 @@ def config_class(algorithm: str) -> type[Any]:
     row = entry(algorithm)
     found: type[Any] = getattr(importlib.import_module(f"offline_vi.algorithms.{row.module}"), f"{row.name}Config")
     return found
-
-
-def behavior_config(model: str, spec: Spec) -> Any:
-    """The default hyper-parameters of a named behaviour model. Raises UsageError for an unknown one."""
-    if model not in BEHAVIOR_MODELS:
-        raise unknown(model, BEHAVIOR_MODELS, "behaviour model")
-    return BEHAVIOR_MODELS[model].config()(spec)
 
 
 @dataclass(frozen=True)
@@ -92,42 +86,22 @@ class Recipe:
             raise ConfigError(f"the configuration lacks or misuses {error}", "is it a run of this library?") from None
 
 
-def from_json(default: Any, record: Mapping[str, Any]) -> Any:
-    """A frozen dataclass like ``default`` with the record's values; lists become tuples.
-
-    Raises ConfigError for an unknown name or a value of another type.
-    """
-    assert is_dataclass(default)
-    known = {field.name: getattr(default, field.name) for field in fields(default)}
-    values = dict(known)
-    for name, value in record.items():
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            raise ConfigError(f"unknown hyper-parameter {name!r}", f"did you mean {close[0]!r}?" if close else "")
-        value = tuple(value) if isinstance(value, list) else value
-        if known[name] is not None and not isinstance(value, (type(known[name]), int)):
-            raise ConfigError(f"{name} = {value!r} is not a {type(known[name]).__name__}", "look at --help")
-        values[name] = value
-    cls: Any = type(default)
-    return cls(**values)
+Bank = Callable[[BehaviorModel], CandidateBank]
+"""What an algorithm proposes from -> its candidates, drawn ahead."""
 
 
-def build_behavior(name: str, spec: Spec, config: Any) -> BehaviorModel:
-    """A behaviour model by name."""
-    if name not in BEHAVIOR_MODELS:
-        raise unknown(name, BEHAVIOR_MODELS, "behaviour model")
-    model: BehaviorModel = BEHAVIOR_MODELS[name].model()(spec, config)
-    return model
-
-
-def build(recipe: Recipe, behavior: BehaviorModel | None = None) -> Algorithm:
+def build(recipe: Recipe, behavior: BehaviorModel | None = None, bank: Bank | None = None) -> Algorithm:
     """The algorithm of a recipe, freshly initialised from torch's default generator; ``behavior`` may be a fitted
-    model to share. A `Normalized` one still has to be given its statistics."""
-    algorithm = _build(recipe, behavior)
+    model to share, ``bank`` make the candidates of algorithms that rank them. A `Normalized` one still has to be given
+    its statistics.
+
+    Raises CapabilityError where the algorithm cannot use the model.
+    """
+    algorithm = _build(recipe, behavior, bank)
     return Normalized(Normalizer(recipe.spec.obs_dim), algorithm) if recipe.normalize else algorithm
 
 
-def _build(recipe: Recipe, behavior: BehaviorModel | None) -> Algorithm:
+def _build(recipe: Recipe, behavior: BehaviorModel | None, bank: Bank | None) -> Algorithm:
     cls: Any = algorithm_class(recipe.algorithm)
     if not recipe.behavior:
         algorithm: Algorithm = cls(recipe.spec, config=recipe.config)
@@ -135,10 +109,12 @@ def _build(recipe: Recipe, behavior: BehaviorModel | None) -> Algorithm:
     model = behavior or build_behavior(recipe.behavior, recipe.spec, recipe.behavior_config)
     proposals = propose(model, recipe)
     require(recipe.algorithm, proposals)
-    inner: Algorithm = cls(recipe.spec, proposals, config=recipe.config)
     if not recipe.jointly:
         model.requires_grad_(False)
-        return inner
+        ahead = {"bank": bank(proposals)} if bank is not None and ranks_candidates(recipe.algorithm) else {}
+        frozen: Algorithm = cls(recipe.spec, proposals, config=recipe.config, **ahead)
+        return frozen
+    inner: Algorithm = cls(recipe.spec, proposals, config=recipe.config)
     return Jointly(model, inner, lr=recipe.behavior_config.lr, eps=recipe.behavior_config.eps)
 
 
@@ -148,6 +124,11 @@ def propose(model: BehaviorModel, recipe: Recipe) -> BehaviorModel:
     if entry(recipe.algorithm).proposals == "decoded" and isinstance(model, LatentModel):
         return Decoded(model, recipe.noise_clip)
     return model
+
+
+def ranks_candidates(algorithm: str) -> bool:
+    """Whether the algorithm takes a `CandidateBank`."""
+    return "bank" in get_type_hints(algorithm_class(algorithm).__init__)
 
 
 CAPABILITIES: dict[type, str] = {

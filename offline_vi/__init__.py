@@ -33,10 +33,14 @@ _HOME = {
     "fit_behavior": "training",
     "RunDirectory": "checkpoint",
     "load": "algorithms.build",
+    "CandidateBank": "bank",
+    "load_behavior": "share",
+    "save_behavior": "share",
 }
 _MODULES = (
     "algorithm",
     "algorithms",
+    "bank",
     "behavior",
     "bounds",
     "checkpoint",
@@ -47,8 +51,10 @@ _MODULES = (
     "errors",
     "evaluation",
     "latent",
+    "machine",
     "nets",
     "posterior",
+    "share",
     "training",
     "types",
 )
@@ -56,6 +62,7 @@ _MODULES = (
 __all__ = [
     "Algorithm",
     "Batch",
+    "CandidateBank",
     "Evaluation",
     "History",
     "Jointly",
@@ -75,6 +82,7 @@ __all__ = [
     "__version__",
     "algorithm",
     "algorithms",
+    "bank",
     "behavior",
     "bounds",
     "checkpoint",
@@ -89,8 +97,12 @@ __all__ = [
     "fit_behavior",
     "latent",
     "load",
+    "load_behavior",
+    "machine",
     "nets",
     "posterior",
+    "save_behavior",
+    "share",
     "training",
     "types",
 ]
@@ -99,6 +111,7 @@ if TYPE_CHECKING:
     from offline_vi import (
         algorithm,
         algorithms,
+        bank,
         behavior,
         bounds,
         checkpoint,
@@ -109,17 +122,21 @@ if TYPE_CHECKING:
         errors,
         evaluation,
         latent,
+        machine,
         nets,
         posterior,
+        share,
         training,
         types,
     )
     from offline_vi.algorithm import Algorithm, Jointly, Normalized, OnlineAlgorithm, Policy, StatefulPolicy
     from offline_vi.algorithms.build import load
+    from offline_vi.bank import CandidateBank
     from offline_vi.checkpoint import RunDirectory
     from offline_vi.data import Normalizer, Provenance, Sampler, Transitions
     from offline_vi.errors import OfflineVIError
     from offline_vi.evaluation import Evaluation, evaluate
+    from offline_vi.share import load_behavior, save_behavior
     from offline_vi.training import History, fit, fit_behavior
     from offline_vi.types import Batch, Metrics, Spec, Task
 

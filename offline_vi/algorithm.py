@@ -29,12 +29,9 @@ class StatefulPolicy(Policy, Protocol):
         """Forget the rows where ``first`` (B,) is True: their episodes begin."""
 
 
-def adam(
-    parameters: Iterable[Tensor], lr: float, *, eps: float = 1e-8, weight_decay: float = 0.0
-) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015) as one pass over each parameter; with ``weight_decay`` AdamW (Loshchilov and Hutter
-    2019)."""
-    return torch.optim.AdamW(parameters, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
+def adam(parameters: Iterable[Tensor], lr: float, *, eps: float = 1e-8) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba 2015), one pass over each parameter."""
+    return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -231,6 +231,13 @@ def _parse_json(data: bytes) -> dict[str, Any]:
     return record
 
 
+def write_json(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Replace a JSON file by one rename; NaN and infinity become null. Raises CheckpointWriteError."""
+    path, data = Path(path), _json_bytes(_finite(record))
+    with _writing(path.parent, len(data)):
+        _replace(path, data)
+
+
 def _json_bytes(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
 
@@ -594,10 +601,8 @@ class RunDirectory:
         return self._logs["episodes.csv"].read()
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
-        """Replace a JSON file of the run by one rename; NaN and infinity become null. Raises CheckpointWriteError."""
-        data = _json_bytes(_finite(record))
-        with _writing(self.path, len(data)):
-            _replace(self.path / name, data)
+        """`write_json` of a file of the run."""
+        write_json(self.path / name, record)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run. Raises MissingInputError, ConfigError."""

@@ -293,7 +293,6 @@ def fit_behavior(
     batch_size: int = 256,
     lr: float = 1e-3,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
     seed: int = 0,
     device: str | torch.device = "cpu",
     **options: Any,
@@ -303,7 +302,7 @@ def fit_behavior(
 
     The falling rate is what keeps the density of unseen episodes improving to the end: a constant one over-fits.
     """
-    optimizer = adam(model.parameters(), lr, eps=eps, weight_decay=weight_decay)
+    optimizer = adam(model.parameters(), lr, eps=eps)
     return fit(
         _BehaviorFit(model, optimizer, steps, batch_size),
         data,

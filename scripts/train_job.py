@@ -6,27 +6,21 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
 from offline_vi.algorithm import Algorithm, Normalized
 from offline_vi.algorithms import ALGORITHMS
-from offline_vi.algorithms.build import (
-    Recipe,
-    behavior_config,
-    build,
-    build_behavior,
-    config_class,
-    entry,
-    from_json,
-)
+from offline_vi.algorithms.build import Bank, Recipe, build, config_class, entry
+from offline_vi.bank import CandidateBank
 from offline_vi.behavior import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, read_json
 from offline_vi.data import Normalizer, Transitions
-from offline_vi.errors import ConfigError
+from offline_vi.errors import CapabilityError, ConfigError, SpaceMismatchError
 from offline_vi.evaluation import evaluate
+from offline_vi.machine import fastest_precision
 from offline_vi.scripts.common import (
     SCHEMA,
     DataOptions,
@@ -38,6 +32,8 @@ from offline_vi.scripts.common import (
     without,
 )
 from offline_vi.scripts.plots import learning_curve
+from offline_vi.scripts.presets import preset
+from offline_vi.share import behavior_config, build_behavior, from_json, load_behavior, read_card
 from offline_vi.training import fit, fit_behavior, seeds, torch_seed
 from offline_vi.types import Spec
 
@@ -48,6 +44,8 @@ class TrainOptions:
 
     steps: int = 50_000
     """Gradient steps."""
+    preset: Literal["published", "fast"] = "published"
+    """published: the paper's procedure; fast: a fitted, frozen model, candidates drawn ahead, bfloat16 targets."""
     eval_every: int = 5_000
     """Steps between two evaluations."""
     eval_episodes: int = 10
@@ -58,6 +56,12 @@ class TrainOptions:
     """Behaviour model; default: the algorithm's published one."""
     behavior_steps: int = 0
     """Fit the behaviour model for so many steps first and freeze it; 0: train it jointly, a step each."""
+    behavior_from: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    """Use the fitted behaviour model in this directory (of `offline-vi fit-behavior`), frozen."""
+    bank_period: int = 0
+    """Draw the candidates of a frozen model ahead, and all of them anew every so many steps; 0: for every batch."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Of targets and other passes without gradient; auto: the faster one on this machine, by trial."""
     noise_clip: float = 0.5
     """Candidates are decoder means at prior noise clipped to this many standard deviations."""
     normalize: bool = False
@@ -82,33 +86,43 @@ def run(name: str, file: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def parse(name: str, saved: dict[str, Any], arguments: list[str]) -> Any:
-    """Defaults < --config < flags. The hyper-parameters of algorithm and model become flags of their own."""
-    recipe = saved.get("recipe", {})
-    model = _behavior_flag(arguments) or recipe.get("behavior") or entry(name).behavior
-    spec = Spec.from_json(recipe["spec"]) if recipe else Spec((1,), 1)
+    """Defaults < --preset < --config < flags. The hyper-parameters of algorithm and model become flags of their own."""
+    recipe, before = saved.get("recipe", {}), saved.get("train_options", {})
+    chosen: Any = flag(arguments, "--preset") or before.get("preset", "published")
+    directory = flag(arguments, "--behavior-from") or before.get("behavior_from", "")
+    card = read_card(directory) if directory else {}
+    model = flag(arguments, "--behavior") or card.get("model") or recipe.get("behavior")
+    model = model or preset(chosen).behavior_of(name)
+    train = TrainOptions(preset=chosen, **preset(chosen).options(name))
+    train = replace(from_json(train, before), behavior_model=model)
     settings = from_json(config_class(name)(), recipe["config"]) if recipe else config_class(name)()
     parts: list[tuple[str, Any, Any]] = [
         ("data", DataOptions, from_json(DataOptions(), saved.get("data_options", {}))),
-        ("train", TrainOptions, from_json(TrainOptions(), saved.get("train_options", {}))),
+        ("train", TrainOptions, train),
         ("run", RunOptions, from_json(RunOptions(), saved.get("run_options", {}))),
         ("algorithm", config_class(name), settings),
     ]
     omit: Any = tyro.conf.OmitArgPrefixes
     flat = [(part, omit[cls], field(default=default)) for part, cls, default in parts]
     if model:
+        source = card or recipe
+        spec = Spec.from_json(source["spec"]) if source else Spec((1,), 1)
         default = behavior_config(model, spec)
-        if recipe and recipe["behavior"] == model:
+        if card:
+            default = from_json(default, card["config"])
+        elif recipe and recipe["behavior"] == model:
             default = from_json(default, recipe["behavior_config"])
         flat.append(("behavior", type(default), field(default=default)))
     options = make_dataclass("Options", flat, frozen=True)
     return tyro.cli(options, args=arguments, prog=f"offline-vi train {name}", description=ALGORITHMS[name].summary)
 
 
-def _behavior_flag(arguments: list[str]) -> str:
+def flag(arguments: list[str], name: str) -> str:
+    """The value of a flag that decides which other flags there are; empty where it is not given."""
     for at, argument in enumerate(arguments):
-        if argument.startswith("--behavior="):
+        if argument.startswith(f"{name}="):
             return argument.partition("=")[2]
-        if argument == "--behavior" and at + 1 < len(arguments):
+        if argument == name and at + 1 < len(arguments):
             return arguments[at + 1]
     return ""
 
@@ -118,17 +132,19 @@ def train(name: str, options: Any) -> dict[str, Any]:
     device = options.run.torch_device()
     data = options.data.load()
     check_task(data)
-    model = options.train.behavior_model or entry(name).behavior
+    chosen = options.train
+    model = chosen.behavior_model
     recipe = Recipe(
         algorithm=name,
         spec=data.spec,
         config=options.algorithm,
         behavior=model,
         behavior_config=resolve(model, data.spec, options.behavior) if model else None,
-        jointly=bool(model) and options.train.behavior_steps == 0,
-        noise_clip=options.train.noise_clip,
-        normalize=options.train.normalize,
+        jointly=bool(model) and chosen.behavior_steps == 0 and not chosen.behavior_from,
+        noise_clip=chosen.noise_clip,
+        normalize=chosen.normalize,
     )
+    behavior = shared(chosen, recipe) if chosen.behavior_from else None
     config = {
         "schema": SCHEMA,
         "verb": "train",
@@ -142,13 +158,16 @@ def train(name: str, options: Any) -> dict[str, Any]:
         "run_options": without(asdict(options.run), "resume", "overwrite", "output"),
     }
     run, resumes = open_run(options.run, f"{name}-{data.source.name}-seed{options.run.seed}".replace("/", "-"), config)
-    with run, recorded(run, {"algorithm": name, "data": config["data"], "seed": options.run.seed}) as record:
+    precision = settled(chosen.precision, run, device, resumes)
+    facts = {"algorithm": name, "data": config["data"], "seed": options.run.seed, "precision": precision}
+    with run, recorded(run, facts) as record:
+        behavior = behavior or fitted(run, recipe, data, options, device)
         with torch.random.fork_rng():
             torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
-            algorithm = build(recipe, fitted(run, recipe, data, options, device))
+            algorithm = build(recipe, behavior, bank(data, options, device))
         if isinstance(algorithm, Normalized):
             algorithm.normalizer.fit(data.obs)
-        result = fit_and_score(run, algorithm, data, options, device, resumes)
+        result = fit_and_score(run, algorithm, data, options, device, resumes, precision)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean") if key in result}
     if options.run.json:
         json.dump(result, sys.stdout, indent=1)
@@ -156,6 +175,43 @@ def train(name: str, options: Any) -> dict[str, Any]:
     elif not options.run.quiet:
         report(run.path, result)
     return result
+
+
+def shared(chosen: TrainOptions, recipe: Recipe) -> BehaviorModel:
+    """The fitted model of --behavior-from.
+
+    Raises SpaceMismatchError where it belongs to other data, ConfigError where flags contradict it, and whatever
+    `load_behavior` raises.
+    """
+    model = load_behavior(chosen.behavior_from)
+    if not recipe.behavior:
+        raise CapabilityError(f"{recipe.algorithm} uses no behaviour model", "leave --behavior-from out")
+    if model.spec != recipe.spec:
+        raise SpaceMismatchError(
+            f"the behaviour model in {chosen.behavior_from} is of observations {model.spec.obs_shape} and "
+            f"{model.spec.action_dim} actions, the data of {recipe.spec.obs_shape} and {recipe.spec.action_dim}",
+            "fit one to these data: `offline-vi fit-behavior`",
+        )
+    if chosen.normalize:
+        raise ConfigError("a fitted model sees raw observations", "leave --normalize out")
+    return model
+
+
+def settled(precision: str, run: RunDirectory, device: torch.device, resumes: bool) -> str:
+    """The precision of this run: what was asked for, or what a trial finds; a resumed run keeps its own."""
+    if precision != "auto":
+        return precision
+    return str(run.read_json("run.json")["precision"]) if resumes else fastest_precision(device)
+
+
+def bank(data: Transitions, options: Any, device: torch.device) -> Bank | None:
+    """How a bank is made, where one is asked for. The observations of a `Normalized` algorithm are normalised."""
+    if options.train.bank_period == 0:
+        return None
+    rows = normalized(data) if options.train.normalize else data
+    return lambda proposals: CandidateBank(
+        proposals, rows, period=options.train.bank_period, seed=options.run.seed, device=device
+    )
 
 
 def resolve(model: str, spec: Spec, chosen: Any) -> Any:
@@ -204,7 +260,13 @@ def normalized(data: Transitions) -> Transitions:
 
 
 def fit_and_score(
-    run: RunDirectory, algorithm: Algorithm, data: Transitions, options: Any, device: torch.device, resumes: bool
+    run: RunDirectory,
+    algorithm: Algorithm,
+    data: Transitions,
+    options: Any,
+    device: torch.device,
+    resumes: bool,
+    precision: str,
 ) -> dict[str, Any]:
     """Train with evaluations on the way; result.json holds the final policy's score, the best one apart."""
 
@@ -222,6 +284,7 @@ def fit_and_score(
         options.train.steps,
         seed=options.run.seed,
         device=device,
+        precision=precision,
         log_every=options.run.log_every,
         eval_every=options.train.eval_every,
         on_eval=score,

@@ -12,8 +12,9 @@ import torch
 from offline_vi.algorithm import Algorithm, Normalized
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.bc import BC
-from offline_vi.algorithms.build import Recipe, behavior_config, build, build_behavior, config_class
+from offline_vi.algorithms.build import Recipe, build, config_class
 from offline_vi.data import Transitions
+from offline_vi.share import behavior_config, build_behavior
 from offline_vi.training import fit, fit_behavior
 from offline_vi.types import Batch, Spec
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from offline_vi.algorithms.build import behavior_config, build_behavior
 from offline_vi.behavior import (
     BEHAVIOR_MODELS,
     CVAE,
@@ -34,6 +33,7 @@ from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.errors import MissingDependencyError
 from offline_vi.scripts.common import DataOptions, RunOptions
 from offline_vi.scripts.fit_behavior_job import FitOptions
+from offline_vi.share import behavior_config, build_behavior
 from offline_vi.types import Spec
 
 NEEDS = {"flow": "zuko"}  # optional packages

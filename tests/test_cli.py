@@ -107,6 +107,53 @@ def test_fit_behavior_reports_the_density(data: str, tmp_path: Path, capsys: pyt
     assert (code, "behaviour model" in error) == (2, True)
 
 
+def test_one_fitted_model_serves_several_algorithms(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--dataset", data, "--env", "Pendulum-v1"]
+    fitted = str(tmp_path / "fitted")
+    flags = ["--steps", "40", "--log-every", "10", "--hidden", "8", "-q"]
+    assert run(["fit-behavior", "cvae", *common, *flags, "--output", fitted], capsys)[0] == 0
+    card = json.loads((tmp_path / "fitted" / "model" / "card.json").read_text())
+    assert card["data"]["sha256"]
+    assert {"elbo", "iwae_64"} <= card["held_out"].keys()
+    weights = (tmp_path / "fitted" / "model" / "model.safetensors").read_bytes()
+    shared = [*common, *TINY, "--hidden", "8", "--batch-size", "16", "--behavior-from", fitted]
+    for name in ("bcq", "plas", "spot", "emaq"):
+        output = tmp_path / name
+        bank = ["--bank-period", "100", "--precision", "bfloat16"] if name in ("bcq", "emaq") else []
+        assert run(["train", name, *shared, *bank, "--output", str(output)], capsys)[0] == 0
+        config = json.loads((output / "config.json").read_text())
+        assert config["recipe"]["behavior_config"]["hidden"] == [8]
+        assert config["recipe"]["jointly"] is False
+        assert run(["evaluate", str(output), "--episodes", "1", "-q"], capsys)[0] == 0
+    assert (tmp_path / "fitted" / "model" / "model.safetensors").read_bytes() == weights
+
+    again = ["train", "--config", str(tmp_path / "bcq" / "config.json"), "--output", str(tmp_path / "again")]
+    assert run(again, capsys)[0] == 0
+    assert (tmp_path / "again" / "metrics.csv").read_bytes() == (tmp_path / "bcq" / "metrics.csv").read_bytes()
+
+    code, out, error = run(["train", "bc", *shared, "--output", str(tmp_path / "bc")], capsys)
+    check_one_line(code, 78, out, error, "no behaviour model")
+    other = pendulum(tmp_path / "other.hdf5", spoil("observations", lambda column: column[:, :2]))
+    code, out, error = run(["train", "bcq", "--dataset", other, *shared[2:], "--output", str(tmp_path / "x")], capsys)
+    check_one_line(code, 65, out, error, "(2,)")
+
+
+def test_the_fast_preset_fits_first_and_draws_ahead(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", "fast", *TINY_BCQ, "--behavior-steps", "20"]
+    assert run(["train", "bcq", *flags, "--output", str(tmp_path / "fast")], capsys)[0] == 0
+    config = json.loads((tmp_path / "fast" / "config.json").read_text())
+    assert config["recipe"]["jointly"] is False
+    assert config["recipe"]["behavior"] == "cvae"
+    assert config["train_options"]["bank_period"] > 0
+    assert json.loads((tmp_path / "fast" / "run.json").read_text())["precision"] in ("float32", "bfloat16")
+    flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", "fast", *TINY, "--hidden", "8"]
+    assert run(["train", "iql", *flags, "--output", str(tmp_path / "iql")], capsys)[0] == 0
+
+
 def test_a_data_set_without_an_environment_trains_and_says_that_nothing_was_scored(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +238,8 @@ BAD_CALLS: dict[str, tuple[list[str], int, str]] = {
     "resume what is not there": (["train", "bc", "--dataset", "DATA", "--output", "TMP/none", "--resume"], 66, "none"),
     "unknown environment": (["train", "bc", "--dataset", "DATA", "--env", "Pendlum-v1"], 2, "Pend"),
     "mismatching environment": (["train", "bc", "--dataset", "DATA", "--env", "MountainCarContinuous-v0"], 65, "(3,)"),
+    "unknown preset": (["train", "bcq", "--dataset", "DATA", "--preset", "fats"], 2, "fast"),
+    "no model to share": (["train", "bcq", "--dataset", "DATA", "--behavior-from", "TMP/none"], 66, "none"),
     "no such device": (
         ["train", "bc", "--dataset", "DATA", "--env", "Pendulum-v1", "--device", "cuda:9"],
         78,

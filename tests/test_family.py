@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.bear import BEAR, BEARConfig
-from offline_vi.algorithms.build import Recipe, behavior_config, build, config_class, require
+from offline_vi.algorithms.build import Recipe, build, config_class, require
 from offline_vi.algorithms.cql import CQL, CQLConfig
 from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
@@ -26,6 +26,7 @@ from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
 from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel
 from offline_vi.errors import CapabilityError
 from offline_vi.nets import EnsembleLinear
+from offline_vi.share import behavior_config
 from offline_vi.types import Batch, Metrics, Spec
 
 SPEC = Spec((4,), 2)

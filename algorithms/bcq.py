@@ -118,6 +118,9 @@ class BCQ(Algorithm):
         moved = (action.detach() - sample).abs().mean()
         return loss, {"actor/loss": loss.detach(), "actor/perturbation": moved}
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """The perturbed candidate with the highest Q_1 of the online critic, (B, O) -> (B, A): eq. 14."""

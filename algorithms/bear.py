@@ -150,6 +150,9 @@ class BEAR(Algorithm):
         loss = -multiplier * (mmd - self.config.threshold)
         return loss, {"actor/multiplier": multiplier.detach()}
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """Of policy samples, the one with the highest Q_1, (B, O) -> (B, A)."""

@@ -17,7 +17,7 @@ from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentMode
 from offline_vi.checkpoint import load_checkpoint, read_json
 from offline_vi.data import Normalizer
 from offline_vi.errors import CapabilityError, ConfigError, unknown
-from offline_vi.share import behavior_config, build_behavior, from_json
+from offline_vi.share import behavior_config, build_behavior, from_json, load_behavior
 from offline_vi.types import Spec
 
 
@@ -163,13 +163,36 @@ def load(run_directory: str | Path) -> Algorithm | BehaviorModel:
     record = read_json(Path(run_directory) / "config.json")
     if "recipe" not in record:
         raise ConfigError(f"{run_directory}: config.json has no recipe", "is it a run of this library?")
-    checkpoint = load_checkpoint(run_directory)
+    if record["recipe"].get("algorithm") == "":
+        with torch.random.fork_rng():
+            return _load_behavior(record["recipe"], load_checkpoint(run_directory).model)
+    return _load_algorithm(record["recipe"], run_directory)[0]
+
+
+def load_with_density(run_directory: str | Path) -> tuple[Algorithm, DensityModel | None]:
+    """The trained algorithm of a run and the density that its support was measured with; None where there is none.
+
+    Raises MissingInputError, CheckpointCorruptError or ConfigError.
+    """
+    record = read_json(Path(run_directory) / "config.json")
+    algorithm, behavior = _load_algorithm(record["recipe"], run_directory)
+    directory = record.get("train_options", {}).get("support_from")
+    if directory:
+        behavior = load_behavior(directory)
+    elif record["recipe"].get("normalize"):
+        behavior = None
+    return algorithm, behavior if isinstance(behavior, DensityModel) else None
+
+
+def _load_algorithm(record: Mapping[str, Any], run_directory: str | Path) -> tuple[Algorithm, BehaviorModel | None]:
+    checkpoint, recipe = load_checkpoint(run_directory), Recipe.from_json(record)
     with torch.random.fork_rng():
-        if record["recipe"].get("algorithm") == "":
-            return _load_behavior(record["recipe"], checkpoint.model)
-        algorithm = build(Recipe.from_json(record["recipe"]))
+        behavior = None
+        if recipe.behavior:
+            behavior = build_behavior(recipe.behavior, recipe.spec, recipe.behavior_config)
+        algorithm = build(recipe, behavior)
     algorithm.restore({**checkpoint.model})
-    return algorithm.eval()
+    return algorithm.eval(), behavior
 
 
 def _load_behavior(record: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> BehaviorModel:

@@ -129,6 +129,9 @@ class CQL(Algorithm):
         loss = bellman + self.config.alpha * gap
         return loss, metrics | gap_metrics | {"critic/loss": loss.detach()}
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """The policy's mean, tanh(m(s))."""

@@ -77,6 +77,9 @@ class DDPG(Algorithm):
         loss = -self.critic.q1(batch.obs, self.actor(batch.obs)).mean(-1)
         return loss, {"actor/loss": loss.detach()}
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         action: Tensor = self.actor(obs)

@@ -80,6 +80,9 @@ class EMaQ(Algorithm):
         """sum_j mean_B (Q_j(s, a) - y)^2."""
         return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """The sample with the highest minimum over the critics, (B, O) -> (B, A)."""

@@ -121,6 +121,9 @@ class IQL(Algorithm):
         """sum_j mean_B (Q_j(s, a) - y)^2: eq. 6."""
         return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """The policy's mean."""

@@ -114,6 +114,9 @@ class PLAS(Algorithm):
         loss = -self.critic.q1(batch.obs, action).mean(-1)
         return loss, {"actor/loss": loss.detach(), "actor/latent": z.detach().abs().mean()}
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """The decoded action of the latent policy, (B, O) -> (B, A)."""

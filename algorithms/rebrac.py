@@ -98,6 +98,9 @@ class ReBRAC(Algorithm):
         loss = (self.config.beta_actor * distance - q).mean(-1)
         return loss, {"actor/loss": loss.detach(), "actor/distance": distance.detach().mean()}
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         action: Tensor = self.actor(obs)

@@ -98,6 +98,9 @@ class SPOT(Algorithm):
         loss = (-q - self.weight * log_prob).mean(-1)
         return loss, {"actor/loss": loss.detach(), "actor/behavior_log_prob": log_prob.detach().mean()}
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         action: Tensor = self.actor(obs)

@@ -29,6 +29,21 @@ class StatefulPolicy(Policy, Protocol):
         """Forget the rows where ``first`` (B,) is True: their episodes begin."""
 
 
+@runtime_checkable
+class Valued(Protocol):
+    """An algorithm with a critic."""
+
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Q_1(s, a) of the online critic: (B, O), (..., B, A) -> (..., B)."""
+
+
+def q_value(policy: Policy, obs: Tensor, action: Tensor) -> Tensor:
+    """The policy's own estimate of Q(s, a), (B, O), (..., B, A) -> (..., B); NaN where it has no critic."""
+    if isinstance(policy, Valued):
+        return policy.q_value(obs, action)
+    return torch.full(action.shape[:-1], torch.nan, device=action.device)
+
+
 def adam(parameters: Iterable[Tensor], lr: float, *, eps: float = 1e-8) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015), one pass over each parameter."""
     return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
@@ -146,6 +161,9 @@ class Jointly(Algorithm):
         descend(self.behavior_opt, loss)
         return metrics | self.algorithm.update(batch)
 
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return q_value(self.algorithm, obs, action)
+
     def act(self, obs: Tensor) -> Tensor:
         return self.algorithm.act(obs)
 
@@ -163,6 +181,9 @@ class Normalized(Algorithm):
     def update(self, batch: Batch) -> Metrics:
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
         return self.algorithm.update(batch._replace(obs=obs, next_obs=next_obs))
+
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return q_value(self.algorithm, self.normalizer(obs), action)
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:

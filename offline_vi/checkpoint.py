@@ -7,7 +7,7 @@ those bytes and parses those bytes. Nothing here knows an algorithm, and nothing
     RUN/
       run.lock                   held (flock) for the life of a `RunDirectory`
       config.json run.json ...   `RunDirectory.write_json`
-      metrics.csv episodes.csv   `RunDirectory.log_metrics`, `RunDirectory.log_episode`
+      metrics.csv episodes.csv support.csv     `RunDirectory.log_metrics`, `log_episode`, `log_support`
       checkpoints/
         LATEST                   name of the checkpoint published last: for people and scripts, not read here
         step_00010000/           model.safetensors  trainer.safetensors  state.json  MANIFEST.json
@@ -56,6 +56,8 @@ from offline_vi.errors import (
 FORMAT = 1  # of a checkpoint directory
 MANIFEST, MODEL, TRAINER, STATE = "MANIFEST.json", "model.safetensors", "trainer.safetensors", "state.json"
 LOCK, CHECKPOINTS = "run.lock", "checkpoints"
+LOGS = ("metrics.csv", "episodes.csv", "support.csv")
+NOTHING: dict[str, Any] = {"columns": [], "rows": 0}  # the mark of an empty log
 MAX_JSON = 1_000_000  # bytes of a JSON file that people may edit
 MAX_HEADER = 4_000_000  # bytes of a safetensors header: some 30,000 tensors; its parser needs many times that
 
@@ -461,7 +463,7 @@ class RunDirectory:
         for leftover in (*path.glob(".tmp-*"), *self._checkpoints.glob(".tmp-*")):
             _remove(leftover)  # whoever wrote it is dead: the lock is ours
         self._checkpoints.mkdir(exist_ok=True)
-        self._logs = {"metrics.csv": CsvLog(path / "metrics.csv"), "episodes.csv": CsvLog(path / "episodes.csv")}
+        self._logs = {name: CsvLog(path / name) for name in LOGS}
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False) -> RunDirectory:
@@ -498,7 +500,7 @@ class RunDirectory:
                 run = cls(path, lock)
                 if not run.has_checkpoint():  # nothing to continue from: whoever goes on starts over
                     for log in run._logs.values():
-                        log.rewind({"columns": [], "rows": 0})
+                        log.rewind(NOTHING)
                 return run
             except BaseException:
                 os.close(lock)
@@ -581,7 +583,7 @@ class RunDirectory:
             self._discard(aside)
             os.rename(path, aside)
         for name, log in self._logs.items():
-            log.rewind(marks[name])
+            log.rewind(marks.get(name, NOTHING))  # a log that the checkpoint does not know began after it
         return checkpoint
 
     def log_metrics(self, row: Mapping[str, float | int]) -> None:
@@ -592,6 +594,10 @@ class RunDirectory:
         """Append a row to episodes.csv (`Evaluation.episode_rows`)."""
         self._logs["episodes.csv"].append(row)
 
+    def log_support(self, row: Mapping[str, float | int]) -> None:
+        """Append a row to support.csv (`support.support_report`, `support.overestimation_report`)."""
+        self._logs["support.csv"].append(row)
+
     def read_metrics(self) -> list[dict[str, float | int | str]]:
         """The rows of metrics.csv."""
         return self._logs["metrics.csv"].read()
@@ -599,6 +605,10 @@ class RunDirectory:
     def read_episodes(self) -> list[dict[str, float | int | str]]:
         """The rows of episodes.csv."""
         return self._logs["episodes.csv"].read()
+
+    def read_support(self) -> list[dict[str, float | int | str]]:
+        """The rows of support.csv."""
+        return self._logs["support.csv"].read()
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         """`write_json` of a file of the run."""

@@ -50,6 +50,9 @@ class Evaluation:
     normalized: NDArray[np.float64]  # (n,), D4RL score x 100; NaN without reference scores
     env_id: str
     versions: dict[str, str] = field(default_factory=dict)
+    discounted: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (n,), sum of gamma^t r_t
+    first_obs: NDArray[Any] = field(default_factory=lambda: np.zeros(0))  # (n, O), s_0
+    first_action: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n, A), a_0 in [-1, 1]
 
     @property
     def n_failed(self) -> int:
@@ -108,10 +111,11 @@ def evaluate(
     seed: int = 0,
     *,
     num_envs: int = WIDTH,
+    discount: float = 0.99,
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Evaluation:
-    """Run ``episodes`` episodes; episode e is reset with ``seed + e``.
+    """Run ``episodes`` episodes; episode e is reset with ``seed + e``; ``discount`` is that of `Evaluation.discounted`.
 
     ``num_envs`` environments run beside each other (at most W); the numbers do not depend on it. An environment that
     raises is built anew and its episode repeated once; then it counts as failed.
@@ -123,7 +127,7 @@ def evaluate(
         raise UsageError(f"{episodes} episodes in {num_envs} environments", "at least one of each")
     envs = [make_env(task) for _ in range(min(num_envs, WIDTH, episodes))]
     records: dict[int, _Episode] = {}
-    runner = _Runner(policy, task, seed, torch.device(device))
+    runner = _Runner(policy, task, seed, discount, torch.device(device))
     # torch.manual_seed reaches every CUDA device, so every one in use is forked, whichever the policy is on
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     bar = tqdm(total=episodes, unit="episode", disable=not progress, dynamic_ncols=True)
@@ -157,13 +161,16 @@ class _Episode:
         self.row = number % WIDTH
         self.total, self.length, self.terminated, self.running = 0.0, 0, False, True
         self.error: Exception | None = None
+        self.discounted = 0.0
+        self.first_obs: NDArray[Any] | None = None
+        self.first_action: FloatArray | None = None
 
 
 class _Runner:
     """Episodes of one wave in lock-step."""
 
-    def __init__(self, policy: Policy, task: Task, seed: int, device: torch.device) -> None:
-        self.policy, self.task, self.seed, self.device = policy, task, seed, device
+    def __init__(self, policy: Policy, task: Task, seed: int, discount: float, device: torch.device) -> None:
+        self.policy, self.task, self.seed, self.discount, self.device = policy, task, seed, discount, device
         self.clipped = self.entries = 0
 
     def run(self, episodes: Sequence[_Episode]) -> None:
@@ -206,7 +213,10 @@ class _Runner:
         next_obs, reward, terminated, truncated, _ = result
         if not np.isfinite(reward):
             raise EnvError(f"{self.task.env_id} returned the reward {reward} {where}", "the environment is broken")
+        if episode.length == 0:
+            episode.first_obs, episode.first_action = obs[episode.row].copy(), inside
         episode.total += float(reward)
+        episode.discounted += self.discount**episode.length * float(reward)
         episode.length += 1
         obs[episode.row] = self._observation(next_obs, episode, obs.shape[1:])
         if terminated or truncated:
@@ -278,7 +288,20 @@ def _summary(task: Task, seed: int, episodes: list[_Episode]) -> Evaluation:
         task.normalized(returns),
         task.env_id,
         {name: _version(name) for name in ("mujoco", "gymnasium", "numpy", "torch", "offline_vi")},
+        np.array([episode.discounted for episode in episodes]),
+        *_starts(episodes),
     )
+
+
+def _starts(episodes: Sequence[_Episode]) -> tuple[NDArray[Any], FloatArray]:
+    """First observations and actions, (n, O) and (n, A); zeros for an episode that failed before its first step."""
+    pairs = [(e.first_obs, e.first_action) for e in episodes if e.first_obs is not None and e.first_action is not None]
+    if not pairs:
+        return np.zeros((len(episodes), 0)), np.zeros((len(episodes), 0), np.float32)
+    blank_obs, blank_action = (np.zeros_like(part) for part in pairs[0])
+    obs = [blank_obs if e.first_obs is None else e.first_obs for e in episodes]
+    action = [blank_action if e.first_action is None else e.first_action for e in episodes]
+    return np.stack(obs), np.stack(action)
 
 
 def _version(package: str) -> str:

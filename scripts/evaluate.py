@@ -6,11 +6,15 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from offline_vi.errors import UsageError
+
+if TYPE_CHECKING:
+    from offline_vi.algorithm import Algorithm
+    from offline_vi.support import GuardedPolicy
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class EvaluateOptions:
     """Episodes."""
     seed: int = 1000
     """Seed of the first episode; episode e has seed + e."""
+    guard: float = 0.0
+    """Do not follow the policy to actions whose log-density is below this quantile of the data's (0.001, 0.01, 0.05,
+    0.5), but take the behaviour model's best candidate; 0: no guard."""
     threads: int = 1
     """CPU threads of torch."""
     json: bool = False
@@ -59,8 +66,11 @@ def score(options: EvaluateOptions) -> None:
     if task is None or not task.env_id:
         raise UsageError("no environment is known for this run", "name one: --env ID")
     check_spaces(Spec.from_json(config["recipe"]["spec"]), task)
-    evaluation = evaluate(policy, task, options.episodes, options.seed, progress=not options.quiet)
+    guarded = guard(policy, options) if options.guard else None
+    evaluation = evaluate(guarded or policy, task, options.episodes, options.seed, progress=not options.quiet)
     record: dict[str, Any] = evaluation.to_json()
+    if guarded is not None:
+        record["guard"] = {"level": options.guard, "threshold": guarded.threshold, "share": guarded.share}
     if options.json:
         json.dump(record, sys.stdout, indent=1)
         print()
@@ -69,9 +79,30 @@ def score(options: EvaluateOptions) -> None:
     print(f"  return            {evaluation.mean_return:10.2f} +- {evaluation.returns.std():.2f}")
     print(f"  normalised score  {evaluation.mean:10.2f} +- {evaluation.normalized.std():.2f}")
     print(f"  failed episodes   {evaluation.n_failed:7d}")
+    if guarded is not None:
+        print(f"  replaced actions  {100 * guarded.share:10.2f} % (log-density below {guarded.threshold:.2f} nats)")
     print(f"  mujoco {evaluation.versions.get('mujoco', 'absent')}, gymnasium {evaluation.versions.get('gymnasium')}")
     if task.note:
         print(f"  note: {task.note}")
+
+
+def guard(policy: Algorithm, options: EvaluateOptions) -> GuardedPolicy:
+    """The policy under guard of the density that its run measured the support with.
+
+    Raises ConfigError where the run knows no density or not that quantile.
+    """
+    from offline_vi.algorithm import q_value
+    from offline_vi.algorithms.build import load_with_density
+    from offline_vi.checkpoint import read_json
+    from offline_vi.errors import ConfigError
+    from offline_vi.support import GuardedPolicy, Support
+
+    record = read_json(Path(options.run) / "result.json").get("support")
+    algorithm, density = load_with_density(options.run)
+    if density is None or record is None:
+        raise ConfigError(f"{options.run} has no density of the data's actions", "train with --support-from DIR")
+    threshold = Support.from_json(record).threshold(options.guard)
+    return GuardedPolicy(algorithm, density, threshold, value=lambda obs, action: q_value(algorithm, obs, action))
 
 
 if __name__ == "__main__":

@@ -35,10 +35,12 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
     """RUN/learning_curve.png: the evaluations with their spread over episodes, and the losses; None without rows."""
     metrics = read_csv(run / "metrics.csv") if (run / "metrics.csv").exists() else {}
     episodes = read_csv(run / "episodes.csv") if (run / "episodes.csv").exists() else {}
+    support = read_csv(run / "support.csv") if (run / "support.csv").exists() else {}
     if not metrics:
         return None
     names = [name for name in metrics if name != "step"]
-    panels = len(names) + bool(episodes)
+    beliefs = "q/start" in support and not np.isnan(support["q/start"]).all()
+    panels = len(names) + bool(episodes) + beliefs + ("support/outside" in support)
     columns = min(panels, 3)
     figure, axes = plt.subplots(
         -(-panels // columns), columns, figsize=(4.2 * columns, 2.9 * -(-panels // columns)), squeeze=False
@@ -46,6 +48,10 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
     places = iter(axes.flat)
     if episodes:
         score_panel(next(places), episodes, data)
+    if beliefs:
+        belief_panel(next(places), support)
+    if "support/outside" in support:
+        outside_panel(next(places), support)
     for name in names:
         place = next(places)
         place.plot(metrics["step"], metrics[name], color=ACCENT, linewidth=1.2)
@@ -64,6 +70,21 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
+
+
+def belief_panel(place: Axes, support: dict[str, np.ndarray]) -> None:
+    place.plot(support["step"], support["q/start"], color=ACCENT, marker="o", markersize=3, label="Q believed")
+    place.plot(support["step"], support["q/return"], color=INK, marker="o", markersize=3, label="discounted return")
+    place.legend(fontsize=7, frameon=False)
+    place.set_title("value of the start", fontsize=10, color=INK)
+
+
+def outside_panel(place: Axes, support: dict[str, np.ndarray]) -> None:
+    place.plot(support["step"], 100.0 * support["support/outside"], color=ACCENT, marker="o", markersize=3)
+    place.axhline(1.0, color=MUTED, linestyle="--", linewidth=1, label="data")
+    place.legend(fontsize=7, frameon=False)
+    place.set_ylim(bottom=0.0)
+    place.set_title("% of actions outside the support", fontsize=10, color=INK)
 
 
 def score_panel(place: Axes, episodes: dict[str, np.ndarray], data: Transitions | None) -> None:

@@ -15,7 +15,7 @@ from offline_vi.algorithm import Algorithm, Normalized
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Bank, Recipe, build, config_class, entry
 from offline_vi.bank import CandidateBank
-from offline_vi.behavior import BehaviorModel
+from offline_vi.behavior import BehaviorModel, DensityModel
 from offline_vi.checkpoint import RunDirectory, read_json
 from offline_vi.data import Normalizer, Transitions
 from offline_vi.errors import CapabilityError, ConfigError, SpaceMismatchError
@@ -34,6 +34,7 @@ from offline_vi.scripts.common import (
 from offline_vi.scripts.plots import learning_curve
 from offline_vi.scripts.presets import preset
 from offline_vi.share import behavior_config, build_behavior, from_json, load_behavior, read_card
+from offline_vi.support import measure_support, overestimation_report, some_rows, support_report
 from offline_vi.training import fit, fit_behavior, seeds, torch_seed
 from offline_vi.types import Spec
 
@@ -58,6 +59,9 @@ class TrainOptions:
     """Fit the behaviour model for so many steps first and freeze it; 0: train it jointly, a step each."""
     behavior_from: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     """Use the fitted behaviour model in this directory (of `offline-vi fit-behavior`), frozen."""
+    support_from: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    """Measure where the policy leaves the data by the density of the fitted model in this directory; default: by that
+    of the algorithm's own behaviour model, where it has one."""
     bank_period: int = 0
     """Draw the candidates of a frozen model ahead, and all of them anew every so many steps; 0: for every batch."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
@@ -145,6 +149,7 @@ def train(name: str, options: Any) -> dict[str, Any]:
         normalize=chosen.normalize,
     )
     behavior = shared(chosen, recipe) if chosen.behavior_from else None
+    density = density_in(chosen.support_from, data.spec) if chosen.support_from else None
     config = {
         "schema": SCHEMA,
         "verb": "train",
@@ -164,10 +169,13 @@ def train(name: str, options: Any) -> dict[str, Any]:
         behavior = behavior or fitted(run, recipe, data, options, device)
         with torch.random.fork_rng():
             torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
+            if recipe.behavior:
+                behavior = behavior or build_behavior(model, data.spec, recipe.behavior_config)
             algorithm = build(recipe, behavior, bank(data, options, device))
         if isinstance(algorithm, Normalized):
             algorithm.normalizer.fit(data.obs)
-        result = fit_and_score(run, algorithm, data, options, device, resumes, precision)
+        density = density or density_of(behavior, recipe)
+        result = fit_and_score(run, algorithm, density, data, options, device, resumes, precision)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean") if key in result}
     if options.run.json:
         json.dump(result, sys.stdout, indent=1)
@@ -195,6 +203,22 @@ def shared(chosen: TrainOptions, recipe: Recipe) -> BehaviorModel:
     if chosen.normalize:
         raise ConfigError("a fitted model sees raw observations", "leave --normalize out")
     return model
+
+
+def density_in(directory: str, spec: Spec) -> DensityModel:
+    """The fitted model in a directory, as a density of these data. Raises SpaceMismatchError, CapabilityError, and
+    whatever `load_behavior` raises."""
+    model = load_behavior(directory)
+    if model.spec != spec:
+        raise SpaceMismatchError(f"the behaviour model in {directory} belongs to data of other shapes", "fit another")
+    if not isinstance(model, DensityModel):
+        raise CapabilityError(f"the behaviour model in {directory} has no density", "choose a DensityModel")
+    return model
+
+
+def density_of(behavior: BehaviorModel | None, recipe: Recipe) -> DensityModel | None:
+    """The algorithm's own behaviour model, where it has a density of raw observations."""
+    return behavior if isinstance(behavior, DensityModel) and not recipe.normalize else None
 
 
 def settled(precision: str, run: RunDirectory, device: torch.device, resumes: bool) -> str:
@@ -262,6 +286,7 @@ def normalized(data: Transitions) -> Transitions:
 def fit_and_score(
     run: RunDirectory,
     algorithm: Algorithm,
+    density: DensityModel | None,
     data: Transitions,
     options: Any,
     device: torch.device,
@@ -269,14 +294,30 @@ def fit_and_score(
     precision: str,
 ) -> dict[str, Any]:
     """Train with evaluations on the way; result.json holds the final policy's score, the best one apart."""
+    obs, action = (rows.to(device) for rows in some_rows(data))
+    discount = getattr(options.algorithm, "discount", 0.99)
 
     def score(step: int, policy: Algorithm) -> dict[str, float]:
-        if data.task is None or not data.task.env_id:
-            return {}
-        evaluation = evaluate(policy, data.task, options.train.eval_episodes, options.train.eval_seed, device=device)
-        for row in evaluation.episode_rows(step):
-            run.log_episode(row)
-        return {"return": evaluation.mean_return, "score": evaluation.mean}
+        shown, row = {}, {"step": float(step)}
+        if data.task is not None and data.task.env_id:
+            evaluation = evaluate(
+                policy,
+                data.task,
+                options.train.eval_episodes,
+                options.train.eval_seed,
+                discount=discount,
+                device=device,
+            )
+            for episode in evaluation.episode_rows(step):
+                run.log_episode(episode)
+            shown = {"return": evaluation.mean_return, "score": evaluation.mean}
+            row |= overestimation_report(policy, evaluation, device)
+        if density is not None:
+            measured = support_report(policy, density.to(device), obs, action)
+            shown |= {"% outside": 100.0 * measured["support/outside"]}
+            row |= measured
+        run.log_support({**row, "step": step})
+        return shown
 
     fit(
         algorithm,
@@ -294,6 +335,9 @@ def fit_and_score(
         progress=not options.run.quiet,
     )
     result = summary(run, options.train.steps)
+    if density is not None:
+        result["support"] = measure_support(density, obs, action).to_json()
+    result["diagnostics"] = run.read_support()[-1]
     run.write_json("result.json", result)
     learning_curve(run.path, data)
     return result

@@ -140,6 +140,33 @@ def test_one_fitted_model_serves_several_algorithms(
     check_one_line(code, 65, out, error, "(2,)")
 
 
+def test_support_is_measured_on_the_way_and_guarded_afterwards(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--dataset", data, "--env", "Pendulum-v1"]
+    flags = ["--steps", "20", "--log-every", "10", "--hidden", "8", "-q", "--output", str(tmp_path / "model")]
+    assert run(["fit-behavior", "gaussian", *common, *flags], capsys)[0] == 0
+    train = ["train", "td3", *common, *TINY, "--hidden", "8", "--batch-size", "16"]
+    output = ["--support-from", str(tmp_path / "model"), "--output", str(tmp_path / "td3")]
+    assert run([*train, *output], capsys)[0] == 0
+    lines = (tmp_path / "td3" / "support.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert set(lines[0].split(",")) >= {"step", "support/outside", "support/log_prob", "q/start", "q/return"}
+    result = json.loads((tmp_path / "td3" / "result.json").read_text())
+    assert set(result["support"]) == {"0.001", "0.01", "0.05", "0.5"}
+    guarded = ["evaluate", str(tmp_path / "td3"), "--episodes", "1", "--json", "-q", "--guard", "0.5"]
+    code, out, _ = run(guarded, capsys)
+    assert code == 0
+    guard = json.loads(out)["guard"]
+    assert guard["threshold"] == result["support"]["0.5"]
+    assert 0.0 <= guard["share"] <= 1.0
+    code, out, error = run([*guarded[:-1], "0.4"], capsys)
+    check_one_line(code, 78, out, error, "0.05")
+    assert run([*train, "--output", str(tmp_path / "blind")], capsys)[0] == 0
+    code, out, error = run(["evaluate", str(tmp_path / "blind"), "--guard", "0.01"], capsys)
+    check_one_line(code, 78, out, error, "--support-from")
+
+
 def test_the_fast_preset_fits_first_and_draws_ahead(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,9 +23,10 @@ from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
 from offline_vi.algorithms.plas import PLAS, PLASConfig
 from offline_vi.algorithms.spot import SPOT, SPOTConfig
-from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, Decoded
+from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, Decoded, DensityModel
 from offline_vi.data import Transitions
 from offline_vi.equations import gaussian_kernel, mmd_squared
+from offline_vi.support import some_rows, support_report
 from offline_vi.training import fit, fit_behavior
 from offline_vi.types import Batch, FloatArray, Metrics, Spec
 
@@ -324,16 +325,53 @@ def make(name: str) -> Algorithm:
     return BEAR(POINT, Decoded(model, inf), BEARConfig(warmup=500, log_multiplier=5.0, **COMMON))
 
 
+class TrueBehavior(DensityModel):
+    """The law of `behave`: a Normal whose mean steers to the goal (its clip to the box is never felt)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = POINT
+
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        raise NotImplementedError
+
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        raise NotImplementedError
+
+    def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
+        mean = 0.3 * (torch.from_numpy(GOAL).to(obs) - obs).clamp(-1.0, 1.0)
+        return (-0.5 * ((action - mean) / 0.1).square() - float(np.log(0.1 * np.sqrt(2.0 * np.pi)))).sum(-1)
+
+
+@cache
+def algorithm_trained(name: str) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        algorithm = make(name)
+        fit(algorithm, point_mass(), 3_000, progress=False)
+    return algorithm
+
+
 def trained(name: str, horizon: int = 100) -> Score:
-    algorithm = make(name)
-    fit(algorithm, point_mass(), 3_000, progress=False)
-    return rollout(algorithm, horizon)
+    return rollout(algorithm_trained(name), horizon)
+
+
+def share_outside(name: str, density: DensityModel) -> float:
+    obs, action = some_rows(point_mass())
+    return support_report(algorithm_trained(name), density, obs, action)["support/outside"]
 
 
 def test_ddpg_believes_in_actions_that_the_data_do_not_contain() -> None:
     score = trained("ddpg", horizon=500)
     assert score.returns < 40.0
     assert score.q_max > BOUND or score.q > 3.0 * score.value
+    for density in (TrueBehavior(), point_mass_model()):  # the library's own density sees it as the truth does
+        assert share_outside("ddpg", density) >= 0.5
+
+
+def test_bcq_stays_in_the_support() -> None:
+    for density in (TrueBehavior(), point_mass_model()):
+        assert share_outside("bcq", density) <= 0.05
 
 
 SLOW = pytest.mark.slow

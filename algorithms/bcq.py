@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.bank import CandidateBank, Fresh, Proposals
-from offline_vi.behavior.base import BehaviorModel
+from offline_vi.behavior.base import BehaviorModel, capable
 from offline_vi.equations import bellman_target, clipped_double_q, soft_value
 from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, join, mlp, polyak_
@@ -74,7 +74,7 @@ class BCQ(Algorithm):
         super().__init__()
         self.config = config = config or BCQConfig()
         self.batch_size = config.batch_size
-        self.behavior = behavior
+        self.behavior = capable(behavior, BehaviorModel, "BCQ")
         self.proposals: Proposals = bank or Fresh(behavior)
         self.actor = Perturbation(spec, config.hidden, config.phi)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.bank import CandidateBank, Fresh, Proposals
-from offline_vi.behavior.base import BehaviorModel
+from offline_vi.behavior.base import BehaviorModel, capable
 from offline_vi.distributions import TanhNormal
 from offline_vi.equations import (
     Kernel,
@@ -82,7 +82,7 @@ class BEAR(Algorithm):
         super().__init__()
         self.config = config = config or BEARConfig()
         self.batch_size = config.batch_size
-        self.behavior = behavior
+        self.behavior = capable(behavior, BehaviorModel, "BEAR")
         self.proposals: Proposals = bank or Fresh(behavior)
         self.kernel: Kernel = KERNELS[config.kernel](config.kernel_sigma)
         self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden)

@@ -13,7 +13,8 @@ import torch
 from offline_vi.algorithm import Algorithm, Jointly, Normalized
 from offline_vi.algorithms import ALGORITHMS, Entry
 from offline_vi.bank import CandidateBank
-from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel, UnsquashedModel
+from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel
+from offline_vi.behavior.base import capable
 from offline_vi.checkpoint import load_checkpoint, read_json
 from offline_vi.data import Normalizer
 from offline_vi.errors import CapabilityError, ConfigError, unknown
@@ -131,14 +132,6 @@ def ranks_candidates(algorithm: str) -> bool:
     return "bank" in get_type_hints(algorithm_class(algorithm).__init__)
 
 
-CAPABILITIES: dict[type, str] = {
-    BehaviorModel: "can be sampled",
-    LatentModel: "decodes latents",
-    DensityModel: "has a log-density",
-    UnsquashedModel: "samples before the tanh",
-}
-
-
 def require(algorithm: str, model: BehaviorModel) -> None:
     """Check a behaviour model against the type of the algorithm's ``behavior`` argument.
 
@@ -147,12 +140,7 @@ def require(algorithm: str, model: BehaviorModel) -> None:
     hints = get_type_hints(algorithm_class(algorithm).__init__)
     if "behavior" not in hints:
         raise CapabilityError(f"{algorithm} uses no behaviour model", "leave --behavior out")
-    if not isinstance(model, hints["behavior"]):
-        needed = CAPABILITIES[hints["behavior"]]
-        raise CapabilityError(
-            f"{algorithm} needs a behaviour model that {needed}, {type(model).__name__} is none",
-            f"{entry(algorithm).behavior} is one",
-        )
+    capable(model, hints["behavior"], algorithm)
 
 
 def load(run_directory: str | Path) -> Algorithm | BehaviorModel:

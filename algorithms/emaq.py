@@ -23,7 +23,7 @@ from torch import Tensor
 
 from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.bank import CandidateBank, Fresh, Proposals
-from offline_vi.behavior.base import BehaviorModel
+from offline_vi.behavior.base import BehaviorModel, capable
 from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
 from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, polyak_
@@ -57,7 +57,7 @@ class EMaQ(Algorithm):
         super().__init__()
         self.config = config = config or EMaQConfig()
         self.batch_size = config.batch_size
-        self.behavior = behavior
+        self.behavior = capable(behavior, BehaviorModel, "EMaQ")
         self.proposals: Proposals = bank or Fresh(behavior)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
@@ -72,7 +72,7 @@ class EMaQ(Algorithm):
     @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma max_i min_j Q'_j(s', a_i), a_1..a_N ~ mu(.|s'), (B,): a sample of the operator of eq. 4."""
-        action = self.proposals.at_next_obs(batch, self.config.num_candidates)  # (N, B, A)
+        action = self.proposals.at_next_obs(batch, self.config.num_candidates).clamp(-1.0, 1.0)  # (N, B, A)
         value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, N, B) -> (N, B)
         return bellman_target(batch, soft_value(value, temperature=0.0), self.config.discount)
 
@@ -86,6 +86,6 @@ class EMaQ(Algorithm):
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """The sample with the highest minimum over the critics, (B, O) -> (B, A)."""
-        action = self.behavior.sample(obs, self.config.num_acting_candidates)  # (N, B, A)
+        action = self.behavior.sample(obs, self.config.num_acting_candidates).clamp(-1.0, 1.0)  # (N, B, A)
         best = clipped_double_q(self.critic(obs, action), 1.0).argmax(0)  # (B,)
         return action[best, torch.arange(obs.shape[0], device=obs.device)]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.behavior.base import LatentModel
+from offline_vi.behavior.base import LatentModel, capable
 from offline_vi.equations import bellman_target, clipped_double_q, td_loss
 from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, DeterministicPolicy, Unchanged, join, mlp, polyak_
@@ -78,7 +78,7 @@ class PLAS(Algorithm):
         super().__init__()
         self.config = config = config or PLASConfig()
         self.batch_size = config.batch_size
-        self.behavior = behavior
+        self.behavior = capable(behavior, LatentModel, "PLAS")
         self.actor = LatentPolicy(spec, behavior.latent_dim, config)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.behavior.base import BehaviorModel
+from offline_vi.behavior.base import BehaviorModel, capable
 from offline_vi.equations import bellman_target, clipped_double_q, normalized_q, smoothed, td_loss
 from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, DeterministicPolicy, polyak_, steps_taken
@@ -57,7 +57,7 @@ class ReBRAC(Algorithm):
         super().__init__()
         self.config = config = config or ReBRACConfig()
         self.batch_size = config.batch_size
-        self.behavior = behavior
+        self.behavior = capable(behavior, BehaviorModel, "ReBRAC")
         self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, layer_norm=config.layer_norm)

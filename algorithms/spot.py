@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.behavior.base import DensityModel
+from offline_vi.behavior.base import DensityModel, capable
 from offline_vi.equations import bellman_target, clipped_double_q, normalized_q, smoothed, td_loss
 from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, DeterministicPolicy, polyak_, steps_taken
@@ -57,7 +57,7 @@ class SPOT(Algorithm):
         super().__init__()
         self.config = config = config or SPOTConfig()
         self.batch_size = config.batch_size
-        self.behavior = behavior
+        self.behavior = capable(behavior, DensityModel, "SPOT")
         self.weight = config.lmbda / (4.0 * spec.action_dim) if config.published_scale else config.lmbda
         self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, config.dropout)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)

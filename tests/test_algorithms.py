@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -12,8 +12,11 @@ import torch
 from offline_vi.algorithm import Algorithm, Normalized
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.bc import BC
-from offline_vi.algorithms.build import Recipe, build, config_class
+from offline_vi.algorithms.bcq import BCQ
+from offline_vi.algorithms.build import Recipe, algorithm_class, build, config_class
+from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel
 from offline_vi.data import Transitions
+from offline_vi.errors import CapabilityError
 from offline_vi.share import behavior_config, build_behavior
 from offline_vi.training import fit, fit_behavior
 from offline_vi.types import Batch, Spec
@@ -98,6 +101,50 @@ class TestContract:
 
         made = recipe(name, jointly=jointly)
         assert Recipe.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+# ------------------------------------------------------------------ every model in every algorithm that its type admits
+
+TAKERS = [name for name, entry in ALGORITHMS.items() if entry.behavior]
+SMALL: dict[str, dict[str, Any]] = {"flow-matching": {"ode_steps": 3}, "flow": {"transforms": 1}}
+
+
+def little(model: str) -> Any:
+    return replace(behavior_config(model, SPEC), hidden=(16, 16), **SMALL.get(model, {}))
+
+
+def admits(algorithm: str, model: BehaviorModel) -> bool:
+    return isinstance(model, get_type_hints(algorithm_class(algorithm).__init__)["behavior"])
+
+
+@pytest.mark.parametrize("model", BEHAVIOR_MODELS)
+@pytest.mark.parametrize("name", TAKERS)
+def test_plug_matrix(name: str, model: str) -> None:
+    """200 steps on the frozen model and acting, or a clear error at construction: of the recipe and of the class."""
+    config = replace(config_class(name)(), hidden=(16, 16), batch_size=16)
+    behavior = build_behavior(model, SPEC, little(model))
+    made = Recipe(name, SPEC, config, model, little(model))
+    cls: Any = algorithm_class(name)
+    if not admits(name, behavior):
+        assert model == "mixture"  # the one that is no map of noise
+        with pytest.raises(CapabilityError, match="MixtureBehavior is none"):
+            build(made, behavior)
+        with pytest.raises(CapabilityError, match=f"{cls.__name__} needs a behaviour model that decodes latents"):
+            cls(SPEC, behavior)
+        return
+    algorithm: Any = build(made, behavior)
+    for _ in range(200):
+        metrics = algorithm.update(batch(16))
+    assert all(value.isfinite() for value in metrics.values())
+    action = algorithm.act(torch.randn(5, 4))
+    assert action.shape == (5, 2)
+    assert action.abs().max() <= 1.0
+    assert algorithm.q_value(torch.randn(5, 4), action).isfinite().all()
+
+
+def test_what_is_no_model_at_all_is_refused_too() -> None:
+    with pytest.raises(CapabilityError, match="BCQ needs a behaviour model that can be sampled, Spec is none"):
+        BCQ(SPEC, SPEC)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

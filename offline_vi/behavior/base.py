@@ -7,11 +7,15 @@ A model never clips its latents: BCQ's 0.5 belongs to `Decoded`, so that one fit
 from __future__ import annotations
 
 import abc
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from offline_vi.errors import CapabilityError
 from offline_vi.types import Metrics, Spec
+
+M = TypeVar("M")
 
 
 class BehaviorModel(nn.Module, abc.ABC):
@@ -72,3 +76,24 @@ class Decoded(BehaviorModel):
         shape = (num_samples, *obs.shape[:-1], self.model.latent_dim)
         noise = torch.randn(shape, device=obs.device, dtype=obs.dtype).clamp(-self.noise_clip, self.noise_clip)
         return self.model.decode(obs, noise)
+
+
+CAPABILITIES: dict[type, str] = {
+    BehaviorModel: "can be sampled",
+    LatentModel: "decodes latents",
+    DensityModel: "has a log-density",
+    UnsquashedModel: "samples before the tanh",
+}
+
+
+def capable(model: M, needed: Any, asker: str) -> M:
+    """``model``, if it is of the type that ``asker`` needs, one of `CAPABILITIES`.
+
+    Raises CapabilityError, so that a mismatch is told where an algorithm is made and not in the middle of its training.
+    """
+    if not isinstance(model, needed):
+        raise CapabilityError(
+            f"{asker} needs a behaviour model that {CAPABILITIES[needed]}, {type(model).__name__} is none",
+            f"a {needed.__name__} is one",
+        )
+    return model

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.bank import CandidateBank, Fresh, Proposals
+from offline_vi.bank import CandidateBank, CandidatePolicy, Fresh, Proposals, reclipped
 from offline_vi.behavior.base import BehaviorModel, capable
 from offline_vi.equations import bellman_target, clipped_double_q, soft_value
 from offline_vi.machine import without_gradient
@@ -39,6 +39,7 @@ class BCQConfig:
 
     discount: float = 0.99  # gamma
     tau: float = 0.005  # tau: rate of the target networks
+    ensemble: int = 2  # J: number of critics
     lmbda: float = 0.75  # lambda: weight of the minimum over the critics
     phi: float = 0.05  # Phi: largest perturbation, in units of the action box [-1, 1]
     num_candidates: int = 10  # n in the target: candidates per next state
@@ -55,6 +56,12 @@ class Perturbation(nn.Module):
         super().__init__()
         self.net = mlp([spec.obs_dim + spec.action_dim, *hidden, spec.action_dim])
         self.phi = phi
+
+    def with_phi(self, phi: float) -> Perturbation:
+        """The same network with another largest perturbation."""
+        other = copy.copy(self)
+        other.phi = phi
+        return other
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """(B, O), (..., B, A) -> (..., B, A)."""
@@ -78,7 +85,7 @@ class BCQ(Algorithm):
         self.proposals: Proposals = bank or Fresh(behavior)
         self.actor = Perturbation(spec, config.hidden, config.phi)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
@@ -121,10 +128,19 @@ class BCQ(Algorithm):
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)
 
-    @torch.no_grad()
+    def ranking(
+        self,
+        *,
+        num_candidates: int | None = None,
+        temperature: float = 0.0,
+        phi: float | None = None,
+        noise_clip: float | None = None,
+    ) -> CandidatePolicy:
+        """The perturbed candidate with the highest Q_1 of the online critic: eq. 14; see `Ranking`."""
+        actor = self.actor if phi is None else self.actor.with_phi(phi)
+        count = num_candidates or self.config.num_acting_candidates
+        return CandidatePolicy(reclipped(self.behavior, noise_clip), actor, self.critic.q1, count, temperature)
+
     def act(self, obs: Tensor) -> Tensor:
-        """The perturbed candidate with the highest Q_1 of the online critic, (B, O) -> (B, A): eq. 14."""
-        action = self.actor(obs, self.behavior.sample(obs, self.config.num_acting_candidates))  # (N, B, A)
-        best = self.critic.q1(obs, action).argmax(0)  # (B,)
-        chosen: Tensor = action[best, torch.arange(obs.shape[0], device=obs.device)]
-        return chosen
+        """(B, O) -> (B, A)."""
+        return self.ranking().act(obs)

@@ -13,7 +13,7 @@ import torch
 from offline_vi.algorithm import Algorithm, Jointly, Normalized
 from offline_vi.algorithms import ALGORITHMS, Entry
 from offline_vi.bank import CandidateBank
-from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel
+from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel, Likely
 from offline_vi.behavior.base import capable
 from offline_vi.checkpoint import load_checkpoint, read_json
 from offline_vi.data import Normalizer
@@ -52,7 +52,9 @@ class Recipe:
     behavior: str = ""  # name of the behaviour model; empty where the algorithm uses none
     behavior_config: Any = None
     jointly: bool = False  # train the behaviour model beside the algorithm, a step each
-    noise_clip: float = 0.5  # candidates: decoder means at prior noise clipped to this
+    proposals: str = ""  # PROPOSALS; empty: what the table says
+    noise_clip: float = 0.5  # "decoded" candidates: decoder means at prior noise clipped to this
+    keep: float = 0.25  # "likely" candidates: the likeliest of so many samples
     normalize: bool = False  # whether the algorithm sees normalised observations
 
     def to_json(self) -> dict[str, Any]:
@@ -63,7 +65,9 @@ class Recipe:
             "behavior": self.behavior,
             "behavior_config": asdict(self.behavior_config) if self.behavior else None,
             "jointly": self.jointly,
+            "proposals": self.proposals,
             "noise_clip": self.noise_clip,
+            "keep": self.keep,
             "normalize": self.normalize,
         }
 
@@ -80,7 +84,9 @@ class Recipe:
                 behavior,
                 from_json(behavior_config(behavior, spec), record["behavior_config"]) if behavior else None,
                 record["jointly"],
+                record.get("proposals", ""),
                 record["noise_clip"],
+                record.get("keep", 0.25),
                 record["normalize"],
             )
         except (KeyError, TypeError) as error:
@@ -120,11 +126,24 @@ def _build(recipe: Recipe, behavior: BehaviorModel | None, bank: Bank | None) ->
 
 
 def propose(model: BehaviorModel, recipe: Recipe) -> BehaviorModel:
-    """What the algorithm is given for its behaviour model: the model, or its decoder means at clipped noise where the
-    table says "decoded" and the model can decode; the samples of one that cannot are proposals as they are."""
-    if entry(recipe.algorithm).proposals == "decoded" and isinstance(model, LatentModel):
+    """What the algorithm is given for its behaviour model: the model, its decoder means at clipped noise ("decoded"),
+    or the likelier ones of its samples ("likely"). Where the table says "decoded" and the model cannot decode, the
+    samples are proposals as they are.
+
+    Raises CapabilityError where a recipe asks for what the model cannot do.
+    """
+    if recipe.proposals == "decoded":
+        decoder: Any = capable(model, LatentModel, "decoding")
+        return Decoded(decoder, recipe.noise_clip)
+    if recipe.proposals == "likely":
+        density: Any = capable(model, DensityModel, "choosing the likelier samples")
+        return Likely(density, recipe.keep)
+    if not recipe.proposals and entry(recipe.algorithm).proposals == "decoded" and isinstance(model, LatentModel):
         return Decoded(model, recipe.noise_clip)
     return model
+
+
+PROPOSALS = ("samples", "decoded", "likely")
 
 
 def ranks_candidates(algorithm: str) -> bool:

@@ -18,13 +18,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.bank import CandidateBank, Fresh, Proposals
+from offline_vi.bank import CandidateBank, CandidatePolicy, Fresh, Proposals, reclipped
 from offline_vi.behavior.base import BehaviorModel, capable
 from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.errors import ConfigError
 from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, polyak_
 from offline_vi.types import Batch, Metrics, Spec
@@ -72,7 +72,7 @@ class EMaQ(Algorithm):
     @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma max_i min_j Q'_j(s', a_i), a_1..a_N ~ mu(.|s'), (B,): a sample of the operator of eq. 4."""
-        action = self.proposals.at_next_obs(batch, self.config.num_candidates).clamp(-1.0, 1.0)  # (N, B, A)
+        action = in_the_box(batch.next_obs, self.proposals.at_next_obs(batch, self.config.num_candidates))  # (N, B, A)
         value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, N, B) -> (N, B)
         return bellman_target(batch, soft_value(value, temperature=0.0), self.config.discount)
 
@@ -83,9 +83,29 @@ class EMaQ(Algorithm):
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)
 
-    @torch.no_grad()
+    def ranking(
+        self,
+        *,
+        num_candidates: int | None = None,
+        temperature: float = 0.0,
+        phi: float | None = None,
+        noise_clip: float | None = None,
+    ) -> CandidatePolicy:
+        """The sample with the highest minimum over the critics; see `Ranking`."""
+        if phi is not None:
+            raise ConfigError("EMaQ perturbs nothing", "leave phi out")
+        count = num_candidates or self.config.num_acting_candidates
+        return CandidatePolicy(reclipped(self.behavior, noise_clip), in_the_box, self.minimum, count, temperature)
+
+    def minimum(self, obs: Tensor, action: Tensor) -> Tensor:
+        """min_j Q_j(s, a): (B, O), (..., B, A) -> (..., B)."""
+        return clipped_double_q(self.critic(obs, action), 1.0)
+
     def act(self, obs: Tensor) -> Tensor:
-        """The sample with the highest minimum over the critics, (B, O) -> (B, A)."""
-        action = self.behavior.sample(obs, self.config.num_acting_candidates).clamp(-1.0, 1.0)  # (N, B, A)
-        best = clipped_double_q(self.critic(obs, action), 1.0).argmax(0)  # (B,)
-        return action[best, torch.arange(obs.shape[0], device=obs.device)]
+        """(B, O) -> (B, A)."""
+        return self.ranking().act(obs)
+
+
+def in_the_box(obs: Tensor, action: Tensor) -> Tensor:
+    """Samples of a Gaussian likelihood may lie outside [-1, 1]."""
+    return action.clamp(-1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Where an algorithm's candidate actions come from: drawn on the spot, or ahead of time from a frozen model.
+"""Where an algorithm's candidate actions come from, drawn on the spot or ahead of time, and how one is chosen.
 
 With a frozen behaviour model the candidates of a data set's states can be drawn once and read many times: drawing them
 is most of a step of BCQ. `CandidateBank` draws them anew in turns, so that over a training run a state meets as many
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import abc
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offline_vi.behavior.base import BehaviorModel
+from offline_vi.behavior.base import BehaviorModel, Decoded
 from offline_vi.data import Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.types import Batch
@@ -152,3 +153,59 @@ class CandidateBank(Proposals, Scheduled):
             torch.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
             sample = self.behavior.sample(obs, num_samples)
         self._tables[key][rows] = sample.transpose(0, 1).to(self._tables[key])
+
+
+Perturb = Callable[[Tensor, Tensor], Tensor]
+"""(B, O), (N, B, A) -> (N, B, A)."""
+Value = Callable[[Tensor, Tensor], Tensor]
+"""(B, O), (N, B, A) -> (N, B)."""
+
+
+class CandidatePolicy:
+    """Draw N candidates, move them, choose one: with probability softmax(Q / T).
+
+    T = 0 is the best of N (BCQ's eq. 14), T = inf any of them: with the number of candidates and the perturbation this
+    spans everything between cloning the behaviour (N = 1) and acting greedily, for one trained critic.
+    """
+
+    def __init__(
+        self, behavior: BehaviorModel, perturb: Perturb, value: Value, num_candidates: int, temperature: float = 0.0
+    ) -> None:
+        self.behavior, self.perturb, self.value = behavior, perturb, value
+        self.num_candidates, self.temperature = num_candidates, temperature
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A)."""
+        action = self.perturb(obs, self.behavior.sample(obs, self.num_candidates))  # (N, B, A)
+        value = self.value(obs, action)  # (N, B)
+        if self.temperature == 0.0:
+            chosen = value.argmax(0)  # (B,)
+        else:
+            weight = torch.softmax((value - value.amax(0)) / self.temperature, 0)
+            chosen = torch.multinomial(weight.mT, 1).squeeze(-1)
+        return action[chosen, torch.arange(len(obs), device=obs.device)]
+
+
+@runtime_checkable
+class Ranking(Protocol):
+    """An algorithm that acts by ranking candidates, and can do so in other ways than it was configured for."""
+
+    def ranking(
+        self,
+        *,
+        num_candidates: int | None = None,
+        temperature: float = 0.0,
+        phi: float | None = None,
+        noise_clip: float | None = None,
+    ) -> CandidatePolicy:
+        """What it was configured for where nothing is given. Raises ConfigError for what it does not have."""
+
+
+def reclipped(behavior: BehaviorModel, noise_clip: float | None) -> BehaviorModel:
+    """The same proposals with latent noise clipped elsewhere. Raises ConfigError where they are not decoded noise."""
+    if noise_clip is None:
+        return behavior
+    if not isinstance(behavior, Decoded):
+        raise ConfigError("the candidates are full samples: there is no noise to clip", "leave the noise clip out")
+    return behavior.with_noise_clip(noise_clip)

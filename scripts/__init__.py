@@ -12,6 +12,7 @@ VERBS = {
     "train": "train an algorithm on a data set, score its policy",
     "fit-behavior": "fit a behaviour model alone and report its density",
     "evaluate": "score the policy of a run",
+    "sweep-inference": "score one trained policy over candidates, Phi, clip and temperature",
     "data": "list, describe, check, download and collect data sets",
     "demo": "the main job on the embedded data set, in minutes",
     "info": "versions, device, paths",

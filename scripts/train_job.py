@@ -66,8 +66,13 @@ class TrainOptions:
     """Draw the candidates of a frozen model ahead, and all of them anew every so many steps; 0: for every batch."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of targets and other passes without gradient; auto: the faster one on this machine, by trial."""
+    proposals: Literal["", "samples", "decoded", "likely"] = ""
+    """What an algorithm is given of its model: full samples, decoder means at clipped noise, or the likelier ones of
+    its samples; default: as the algorithm was published."""
     noise_clip: float = 0.5
-    """Candidates are decoder means at prior noise clipped to this many standard deviations."""
+    """decoded: prior noise is clipped to this many standard deviations."""
+    keep: float = 0.25
+    """likely: share of the samples that is kept, by their log-density."""
     normalize: bool = False
     """Normalise observations; the statistics are stored with the policy."""
 
@@ -145,7 +150,9 @@ def train(name: str, options: Any) -> dict[str, Any]:
         behavior=model,
         behavior_config=resolve(model, data.spec, options.behavior) if model else None,
         jointly=bool(model) and chosen.behavior_steps == 0 and not chosen.behavior_from,
+        proposals=chosen.proposals,
         noise_clip=chosen.noise_clip,
+        keep=chosen.keep,
         normalize=chosen.normalize,
     )
     behavior = shared(chosen, recipe) if chosen.behavior_from else None

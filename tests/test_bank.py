@@ -15,8 +15,8 @@ from torch import Tensor
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
-from offline_vi.bank import CandidateBank, Fresh
-from offline_vi.behavior import BehaviorModel, GaussianBehavior, GaussianBehaviorConfig
+from offline_vi.bank import CandidateBank, CandidatePolicy, Fresh
+from offline_vi.behavior import BehaviorModel, Decoded, GaussianBehavior, GaussianBehaviorConfig, Likely
 from offline_vi.checkpoint import RunDirectory
 from offline_vi.data import Sampler, Transitions
 from offline_vi.errors import ConfigError
@@ -183,3 +183,82 @@ def test_an_interrupted_run_on_a_bank_ends_with_the_same_bytes(name: str, tmp_pa
     straight, cut = train("straight", None), train("cut", 90)
     assert straight.keys() == cut.keys()
     assert all(torch.equal(straight[key], cut[key]) for key in straight)
+
+
+# ------------------------------------------------------------------ how one candidate is chosen
+
+
+def chooser(num_candidates: int, temperature: float = 0.0) -> CandidatePolicy:
+    return CandidatePolicy(frozen(), lambda s, a: a, lambda s, a: 10.0 * a[..., 0], num_candidates, temperature)
+
+
+def test_choice_goes_from_the_best_candidate_to_any() -> None:
+    """Q = 10 a_0. T = 0 is the maximum; T in between is a softmax over the very candidates."""
+    obs = torch.randn(1, 3).expand(20_000, 3)
+    candidates = torch.tensor([[0.1, 0.0], [0.2, 0.0], [-0.3, 0.0]])
+
+    class Three(Echo):
+        def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+            return candidates[:num_samples].unsqueeze(1).expand(-1, len(obs), -1)
+
+    for temperature in (0.0, 0.7, 2.0, float("inf")):
+        policy = CandidatePolicy(Three(), lambda s, a: a, lambda s, a: 10.0 * a[..., 0], 3, temperature)
+        found = policy.act(obs)[:, 0]
+        shares = torch.stack([(found == value).float().mean() for value in candidates[:, 0]])
+        expected = torch.softmax(10.0 * candidates[:, 0].double() / max(temperature, 1e-9), 0).float()
+        torch.testing.assert_close(shares, expected, atol=4 * 0.5 / 20_000**0.5, rtol=0)
+
+
+def test_one_candidate_is_the_behaviour() -> None:
+    obs, policy = torch.randn(50, 3), chooser(1, float("inf"))
+    torch.manual_seed(3)
+    chosen = policy.act(obs)
+    torch.manual_seed(3)
+    assert torch.equal(chosen, policy.behavior.sample(obs, 1)[0])
+
+
+@pytest.mark.parametrize("name", ["bcq", "emaq"])
+def test_ranking_without_changes_is_acting(name: str) -> None:
+    algorithm = BANKED[name](CandidateBank(frozen(), transitions()))
+    obs = torch.randn(7, 3)
+    actions = []
+    for policy in (algorithm, algorithm.ranking(), algorithm.ranking(num_candidates=100, temperature=0.0)):
+        torch.manual_seed(0)
+        actions.append(policy.act(obs))
+    assert torch.equal(actions[0], actions[1])
+    assert torch.equal(actions[0], actions[2])
+    with pytest.raises(ConfigError, match="full samples"):
+        algorithm.ranking(noise_clip=0.5)
+
+
+def test_phi_and_clip_of_bcq_change_for_the_ranking_only() -> None:
+    model = frozen()
+    algorithm = BCQ(SPEC, Decoded(model, 0.5), BCQConfig(hidden=(8,)))
+    obs = torch.randn(40, 3)
+    for parameter in algorithm.actor.parameters():
+        torch.nn.init.constant_(parameter, 5.0)  # tanh = 1: every action moves by Phi
+    still = algorithm.ranking(num_candidates=1, phi=0.0, noise_clip=0.0).act(obs)
+    torch.testing.assert_close(still, model.decode(obs, torch.zeros(40, 2)))
+    moved = algorithm.ranking(num_candidates=1, phi=0.2, noise_clip=0.0).act(obs)
+    assert (moved - still).abs().max() == pytest.approx(0.2, abs=1e-6)
+    assert algorithm.actor.phi == 0.05
+    assert isinstance(algorithm.behavior, Decoded) and algorithm.behavior.noise_clip == 0.5
+
+
+def test_likely_samples_are_the_likeliest_of_those_drawn() -> None:
+    model, obs = frozen(), torch.randn(300, 3)
+    likely = Likely(model, keep=0.25).sample(obs, 5)
+    assert likely.shape == (5, 300, 2)
+    plain = model.sample(obs, 20)
+    density = [torch.stack([model.log_prob(obs, action) for action in actions]) for actions in (likely, plain)]
+    assert density[0].mean() > density[1].mean() + 0.5
+    torch.manual_seed(1)
+    drawn = model.sample(obs, 20)
+    torch.manual_seed(1)
+    kept = Likely(model, keep=0.25).sample(obs, 5)
+    floor = torch.stack([model.log_prob(obs, action) for action in drawn]).topk(5, 0).values[-1]
+    assert (torch.stack([model.log_prob(obs, action) for action in kept]) >= floor - 1e-5).all()
+    torch.manual_seed(1)
+    assert torch.equal(Likely(model, keep=1.0).sample(obs, 20).sort(0).values, drawn.sort(0).values)
+    with pytest.raises(ConfigError, match="keep"):
+        Likely(model, keep=0.0)

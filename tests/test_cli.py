@@ -167,6 +167,38 @@ def test_support_is_measured_on_the_way_and_guarded_afterwards(
     check_one_line(code, 78, out, error, "--support-from")
 
 
+def test_a_sweep_over_ways_to_act_ends_at_cloning_and_at_the_greedy_policy(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    train = ["--dataset", data, "--env", "Pendulum-v1", *TINY_BCQ, "--behavior-steps", "20", "--output", str(output)]
+    assert run(["train", "bcq", *train], capsys)[0] == 0
+    axes = ["--candidates", "1", "3", "--phi", "0", "--noise-clip", "inf", "--temperature", "0", "inf", "-q"]
+    code, out, _ = run(["sweep-inference", str(output), "--episodes", "2", "--json", *axes], capsys)
+    assert code == 0
+    rows = {row["axis"]: row for row in json.loads(out)["rows"]}
+    assert rows["cloning"]["scores"] == rows["direct cloning"]["scores"]
+    assert rows["greedy"]["scores"] == rows["direct greedy"]["scores"]
+    assert {"candidates", "phi", "noise_clip", "temperature"} <= rows.keys()
+    assert (output / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+    assert json.loads((output / "sweep.json").read_text())["rows"] == json.loads(out)["rows"]
+    assert run(["train", "bc", *train[:4], *TINY, "--hidden", "8", "--output", str(tmp_path / "bc")], capsys)[0] == 0
+    code, out, error = run(["sweep-inference", str(tmp_path / "bc")], capsys)
+    check_one_line(code, 2, out, error, "BC does not rank candidates")
+
+
+def test_proposals_can_be_chosen(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--dataset", data, "--env", "Pendulum-v1", *TINY_BCQ, "--behavior-steps", "20"]
+    for proposals in ("samples", "decoded", "likely"):
+        output = tmp_path / proposals
+        flags = ["--behavior", "cvae", "--proposals", proposals, "--output", str(output)]
+        assert run(["train", "bcq", *common, *flags], capsys)[0] == 0
+        assert run(["evaluate", str(output), "--episodes", "1", "-q"], capsys)[0] == 0
+    mixture = ["--behavior", "mixture", "--proposals", "decoded", "--output", str(tmp_path / "mixture")]
+    code, out, error = run(["train", "bcq", *common, *mixture], capsys)
+    check_one_line(code, 78, out, error, "decodes latents")
+
+
 def test_the_fast_preset_fits_first_and_draws_ahead(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from offline_vi.behavior.base import BehaviorModel, Decoded, DensityModel, LatentModel, UnsquashedModel
+    from offline_vi.behavior.base import BehaviorModel, Decoded, DensityModel, LatentModel, Likely, UnsquashedModel
     from offline_vi.behavior.cvae import CVAE, CVAEConfig
     from offline_vi.behavior.flow import FlowBehavior, FlowBehaviorConfig
     from offline_vi.behavior.flow_matching import FlowMatchingBehavior, FlowMatchingBehaviorConfig
@@ -44,6 +44,7 @@ _HOME = {
     "Decoded": "base",
     "DensityModel": "base",
     "LatentModel": "base",
+    "Likely": "base",
     "UnsquashedModel": "base",
     "CVAE": "cvae",
     "CVAEConfig": "cvae",
@@ -71,6 +72,7 @@ __all__ = [
     "GaussianBehavior",
     "GaussianBehaviorConfig",
     "LatentModel",
+    "Likely",
     "MixtureBehavior",
     "MixtureBehaviorConfig",
     "UnsquashedModel",

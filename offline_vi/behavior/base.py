@@ -7,12 +7,13 @@ A model never clips its latents: BCQ's 0.5 belongs to `Decoded`, so that one fit
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from offline_vi.errors import CapabilityError
+from offline_vi.errors import CapabilityError, ConfigError
 from offline_vi.types import Metrics, Spec
 
 M = TypeVar("M")
@@ -72,10 +73,39 @@ class Decoded(BehaviorModel):
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
         return self.model.loss(obs, action)
 
+    def with_noise_clip(self, noise_clip: float) -> Decoded:
+        """The same model under another clip."""
+        return Decoded(self.model, noise_clip)
+
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         shape = (num_samples, *obs.shape[:-1], self.model.latent_dim)
         noise = torch.randn(shape, device=obs.device, dtype=obs.dtype).clamp(-self.noise_clip, self.noise_clip)
         return self.model.decode(obs, noise)
+
+
+class Likely(BehaviorModel):
+    """The likelier samples of a density: of ``num_samples / keep`` drawn for a state, the ``num_samples`` with the
+    highest log pi_beta.
+
+    Full samples carry the tails of the behaviour's noise into a maximum over Q; these do not, and unlike decoder means
+    they keep every mode. ``keep=1`` is the model itself.
+    """
+
+    def __init__(self, model: DensityModel, keep: float = 0.25, num_samples: int = 8) -> None:
+        super().__init__()
+        if not 0.0 < keep <= 1.0:
+            raise ConfigError(f"keep = {keep} is no share of the samples", "in (0, 1]")
+        self.model, self.keep, self.num_samples, self.spec = model, keep, num_samples, model.spec
+
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        return self.model.loss(obs, action)
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        drawn = self.model.sample(obs, math.ceil(num_samples / self.keep))  # (M, B, A)
+        likely = torch.stack([self.model.log_prob(obs, action, self.num_samples) for action in drawn])  # (M, B)
+        best = likely.topk(num_samples, dim=0).indices  # (N, B)
+        return drawn.gather(0, best.unsqueeze(-1).expand(-1, -1, drawn.shape[-1]))
 
 
 CAPABILITIES: dict[type, str] = {

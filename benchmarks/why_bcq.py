@@ -181,16 +181,11 @@ def main() -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    lines = [
-        "| setting | score | over evaluations | Q of the start | discounted return | % outside |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for row in rows:
-        numbers = {key: float(value) for key, value in row.items() if key not in ("group", "setting", "model")}
-        lines.append(
-            f"| {row['group']}: {row['setting']} | {numbers['score']:.0f} | {numbers['low']:.0f} to {numbers['high']:.0f} | "
-            f"{numbers['q_start']:.0f} | {numbers['q_return']:.0f} | {100 * numbers['outside']:.1f} |"
-        )
+        score, low, high, believed, happened, outside = (float(value) for value in list(row.values())[3:])
+        told = (f"{row['group']}: {row['setting']}", f"{score:.0f}", f"{low:.0f} to {high:.0f}")
+        lines.append(f"| {' | '.join(told)} | {believed:.0f} | {happened:.0f} | {100 * outside:.1f} |")
     (options.output / "study.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     picture(rows, options.output / "study.png")

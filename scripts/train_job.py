@@ -33,6 +33,7 @@ from offline_vi.scripts.common import (
 )
 from offline_vi.scripts.plots import learning_curve
 from offline_vi.scripts.presets import preset
+from offline_vi.scripts.tuned import tuned
 from offline_vi.share import behavior_config, build_behavior, from_json, load_behavior, read_card
 from offline_vi.support import measure_support, overestimation_report, some_rows, support_report
 from offline_vi.training import fit, fit_behavior, seeds, torch_seed
@@ -47,6 +48,8 @@ class TrainOptions:
     """Gradient steps."""
     preset: Literal["published", "fast"] = "published"
     """published: the paper's procedure; fast: a fitted, frozen model, candidates drawn ahead, bfloat16 targets."""
+    tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""
+    """Start from the settings that the algorithm's paper tuned for this D4RL task or domain (scripts/configs/)."""
     eval_every: int = 5_000
     """Steps between two evaluations."""
     eval_episodes: int = 10
@@ -104,7 +107,9 @@ def parse(name: str, saved: dict[str, Any], arguments: list[str]) -> Any:
     model = model or preset(chosen).behavior_of(name)
     train = TrainOptions(preset=chosen, **preset(chosen).options(name))
     train = replace(from_json(train, before), behavior_model=model)
-    settings = from_json(config_class(name)(), recipe["config"]) if recipe else config_class(name)()
+    task = flag(arguments, "--tuned-for")
+    published = from_json(config_class(name)(), tuned(name, task) if task else {})
+    settings = from_json(published, recipe["config"]) if recipe else published
     parts: list[tuple[str, Any, Any]] = [
         ("data", DataOptions, from_json(DataOptions(), saved.get("data_options", {}))),
         ("train", TrainOptions, train),

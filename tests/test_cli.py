@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from offline_vi.scripts import VERBS, main
+from offline_vi.scripts.train_job import parse
+from offline_vi.scripts.tuned import tables, tuned
 
 TINY = ["--steps", "30", "--eval-every", "15", "--eval-episodes", "2", "--log-every", "10", "--save-every", "10", "-q"]
 TINY_BCQ = [*TINY, "--hidden", "8", "--behavior.hidden", "8", "--batch-size", "16"]
@@ -199,6 +201,19 @@ def test_proposals_can_be_chosen(data: str, tmp_path: Path, capsys: pytest.Captu
     check_one_line(code, 78, out, error, "decodes latents")
 
 
+def test_tuned_settings_are_hyper_parameters_of_their_algorithm() -> None:
+    assert {"spot", "rebrac", "iql", "plas", "bear"} <= tables().keys()
+    for name in tables():
+        for task in json.loads(tables()[name].read_text())["tasks"]:
+            made = parse(name, {}, ["--dataset", "x", "--tuned-for", f"{task}-v2"])
+            for key, value in tuned(name, task).items():
+                assert getattr(made.algorithm, key) == value
+    assert tuned("iql", "antmaze-large-play-v0") == {"expectile": 0.9, "beta": 10.0}  # of the domain
+    assert tuned("spot", "hopper-medium-expert-v2") == {"lmbda": 0.2}
+    flags = ["--dataset", "x", "--tuned-for", "hopper-medium", "--lmbda", "7"]
+    assert parse("spot", {}, flags).algorithm.lmbda == 7.0  # a flag wins
+
+
 def test_the_fast_preset_fits_first_and_draws_ahead(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,6 +312,8 @@ BAD_CALLS: dict[str, tuple[list[str], int, str]] = {
     "resume what is not there": (["train", "bc", "--dataset", "DATA", "--output", "TMP/none", "--resume"], 66, "none"),
     "unknown environment": (["train", "bc", "--dataset", "DATA", "--env", "Pendlum-v1"], 2, "Pend"),
     "mismatching environment": (["train", "bc", "--dataset", "DATA", "--env", "MountainCarContinuous-v0"], 65, "(3,)"),
+    "not tuned for it": (["train", "spot", "--dataset", "DATA", "--tuned-for", "hoper-medium"], 2, "hopper-medium"),
+    "not tuned at all": (["train", "bcq", "--dataset", "DATA", "--tuned-for", "hopper-medium"], 2, "bcq"),
     "unknown preset": (["train", "bcq", "--dataset", "DATA", "--preset", "fats"], 2, "fast"),
     "no model to share": (["train", "bcq", "--dataset", "DATA", "--behavior-from", "TMP/none"], 66, "none"),
     "no such device": (

@@ -10,12 +10,11 @@ the unit: episodes and evaluations of one run are not independent).
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from scipy import stats
+from cells import interval, table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -26,18 +25,9 @@ COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce")
 def curve(run: Path) -> dict[int, float]:
     """step -> mean normalised score of its evaluation."""
     scores: dict[int, list[float]] = {}
-    with (run / "episodes.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            scores.setdefault(int(row["step"]), []).append(float(row["normalized"]))
+    for row in table(run / "episodes.csv"):
+        scores.setdefault(int(row["step"]), []).append(float(row["normalized"]))
     return {step: float(np.mean(values)) for step, values in sorted(scores.items())}
-
-
-def interval(values: list[float]) -> str:
-    """Mean with the 95 % Student interval over runs."""
-    if len(values) < 2:
-        return f"{values[0]:.1f} (1 run)"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.1f} +- {half:.1f} ({len(values)} runs)"
 
 
 def main() -> None:

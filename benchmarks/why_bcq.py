@@ -11,17 +11,13 @@ study.md and study.png: the mean over the second half of the evaluations, so tha
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import os
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from cells import is_done, result, run_cells, table, write_table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -78,38 +74,27 @@ def name(cell: Cell) -> str:
     return "_".join([cell.model, *(flag.removeprefix("--") for flag in cell.flags)])
 
 
-def train(cell: Cell, options: argparse.Namespace) -> None:
-    """Run or resume the cell, unless it is done."""
-    run = options.output / "runs" / f"{name(cell)}-seed{options.seed}"
-    if (run / "result.json").exists():
-        return
-    command = [
-        sys.executable,
-        "-m",
-        "offline_vi",
-        "train",
-        "bcq",
-        "--dataset",
-        *options.data,
-        "--seed",
-        str(options.seed),
-    ]
-    command += ["--behavior-from", str(options.models / cell.model), "--bank-period", "10000", "--precision", "auto"]
-    command += ["--steps", str(options.steps), "--eval-every", str(options.eval_every), "--output", str(run), "-q"]
-    command += [*cell.flags, *(["--resume"] if (run / "config.json").exists() else [])]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    print(f"{name(cell)}: {'done' if done.returncode == 0 else done.stderr.strip()}", flush=True)
+def arguments(cell: Cell, options: argparse.Namespace) -> list[str]:
+    """Of `offline-vi train`."""
+    given = ["bcq", "--dataset", *options.data, "--seed", str(options.seed), *cell.flags]
+    given += ["--behavior-from", str(options.models / cell.model), "--bank-period", "10000", "--precision", "auto"]
+    return [*given, "--steps", str(options.steps), "--eval-every", str(options.eval_every)]
+
+
+def run_of(cell: Cell, options: argparse.Namespace) -> Path:
+    """The cell's run directory."""
+    path: Path = options.output / "runs" / f"{name(cell)}-seed{options.seed}"
+    return path
 
 
 def summary(cell: Cell, options: argparse.Namespace) -> dict[str, float | str] | None:
     """Means over the second half of the evaluations; None where the cell is not done."""
-    run = options.output / "runs" / f"{name(cell)}-seed{options.seed}"
-    if not (run / "result.json").exists():
+    run = run_of(cell, options)
+    if not is_done(run):
         return None
-    curve = {int(step): score for step, score in json.loads((run / "result.json").read_text())["curve"].items()}
+    curve = {int(step): float(score) for step, score in result(run)["curve"].items()}
     late = [step for step in curve if 2 * step > max(curve)]
-    with (run / "support.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) in late]
+    rows = [row for row in table(run / "support.csv") if int(row["step"]) in late]
 
     def mean(column: str) -> float:
         values = [float(row[column]) for row in rows if row.get(column)]
@@ -171,16 +156,11 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     cells = [cell for cell in CELLS if (options.models / cell.model).is_dir()]
     if not options.report_only:
-        unique = list({name(cell): cell for cell in cells}.values())
-        with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda cell: train(cell, options), unique))
+        run_cells({run_of(cell, options): arguments(cell, options) for cell in cells}, options.jobs)
     rows = [row for cell in cells if (row := summary(cell, options)) is not None]
     if not rows:
         sys.exit("no cell is done")
-    with (options.output / "study.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(options.output / "study.csv", rows)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for row in rows:
         score, low, high, believed, happened, outside = (float(value) for value in list(row.values())[3:])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cells import interval, is_done, result, run_cells, table, write_table
@@ -60,13 +61,9 @@ def main() -> None:
     }
     if not options.report_only:
         run_cells({path: arguments(*cell, options) for cell, path in runs.items()}, options.jobs)
-    rows, lines = (
-        [],
-        [
-            f"| algorithm | score after {options.steps:,} steps | per seed | Q of the start | discounted return | % outside |"
-        ],
-    )
-    lines.append("|---" * 6 + "|")
+    head = ("algorithm", f"score after {options.steps:,} steps", "per seed", "Q of the start", "discounted return")
+    rows: list[dict[str, Any]] = []
+    lines = [f"| {' | '.join(head)} | % outside |", "|---" * 6 + "|"]
     for name in options.algorithms:
         done = {seed: runs[name, seed] for seed in options.seeds if is_done(runs[name, seed])}
         if not done:

@@ -29,7 +29,7 @@ from offline_vi.behavior.base import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, random_state, set_random_state
 from offline_vi.data import Sampler, Source, Transitions
 from offline_vi.errors import Interrupted, NonFiniteLossError
-from offline_vi.machine import keep_freed_memory, precision_of_targets
+from offline_vi.machine import fastest_exact_products, keep_freed_memory, precision_of_targets, use_products
 from offline_vi.nets import cosine_
 from offline_vi.types import Batch, Metrics
 
@@ -147,6 +147,8 @@ def fit(
     checkpoint written.
     """
     keep_freed_memory()
+    if torch.device(device).type == "cpu":
+        use_products(fastest_exact_products())
     streams = seeds(seed)
     algorithm.to(device)
     scheduled = [module for module in algorithm.modules() if isinstance(module, Scheduled)]
@@ -207,7 +209,12 @@ def _save(run: RunDirectory, step: int, algorithm: Algorithm, source: Source, in
         {name: tensor for name, tensor in tensors.items() if name in weights},
         {name: tensor for name, tensor in tensors.items() if name not in weights}
         | {f"random.{name}": tensor for name, tensor in noise.items()},
-        {"source": source.state(), "interval": interval.state(), "random": python_noise},
+        {
+            "source": source.state(),
+            "interval": interval.state(),
+            "random": python_noise,
+            "products": torch.get_float32_matmul_precision(),
+        },
     )
 
 
@@ -219,6 +226,7 @@ def _restore(run: RunDirectory, algorithm: Algorithm, source: Source, interval: 
     source.load_state(checkpoint.state["source"])
     interval.load_state(checkpoint.state["interval"])
     set_random_state(noise, checkpoint.state["random"])
+    use_products(checkpoint.state.get("products", "highest"))  # as it began: the two paths round differently
     return checkpoint.step
 
 

@@ -19,10 +19,11 @@ import torch
 import tyro
 
 from offline_vi import datasets
-from offline_vi.checkpoint import RunDirectory
+from offline_vi.checkpoint import RunDirectory, read_json
 from offline_vi.data import Transitions
 from offline_vi.errors import ConfigError, NoCheckpointError, OfflineVIError, OutOfMemoryError, UsageError
 from offline_vi.evaluation import check_spaces
+from offline_vi.machine import use_products
 from offline_vi.scripts.info import versions
 
 SCHEMA = 1  # of config.json
@@ -156,8 +157,15 @@ def recorded(run: RunDirectory, record: dict[str, Any]) -> Iterator[dict[str, An
             (run.path / "crash.txt").write_text(traceback.format_exc())
         raise
     finally:
+        record["products"] = torch.get_float32_matmul_precision()
         record["wall_seconds"] = round(time.time() - started, 1)
         run.write_json("run.json", record)
+
+
+def multiply_as(run: str | Path) -> None:
+    """Take the path of matrix products that the run took: the same policy then earns the same score to the last bit."""
+    record = read_json(Path(run) / "run.json")
+    use_products("medium" if record.get("products") == "medium" else "highest")
 
 
 def git_revision() -> str:

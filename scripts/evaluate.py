@@ -53,10 +53,12 @@ def score(options: EvaluateOptions) -> None:
     from offline_vi.checkpoint import read_json
     from offline_vi.datasets import task_on
     from offline_vi.evaluation import check_spaces, evaluate
+    from offline_vi.scripts.common import multiply_as
     from offline_vi.types import Spec, Task
 
     torch.set_num_threads(options.threads)
     policy = load(options.run)
+    multiply_as(options.run)
     config = read_json(Path(options.run) / "config.json")
     if not isinstance(policy, Algorithm):
         raise UsageError(f"{options.run} holds a behaviour model, not a policy", "evaluate a run of `offline-vi train`")

@@ -118,11 +118,13 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
     from offline_vi.algorithms.build import load
     from offline_vi.checkpoint import read_json, write_json
     from offline_vi.evaluation import check_spaces, evaluate
+    from offline_vi.scripts.common import multiply_as
     from offline_vi.training import Clone
     from offline_vi.types import Spec, Task
 
     torch.set_num_threads(options.threads)
     policy = load(options.run)
+    multiply_as(options.run)
     config = read_json(Path(options.run) / "config.json")
     if not isinstance(policy, Algorithm):
         raise UsageError(f"{options.run} holds a behaviour model, not a policy", "sweep a run of `offline-vi train`")

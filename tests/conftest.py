@@ -18,10 +18,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 @pytest.fixture(autouse=True)
 def _seeded() -> Iterator[None]:
-    """Every test starts from the same random state and leaves none behind."""
+    """Every test starts from the same random state and path of matrix products, and leaves none behind."""
+    before = torch.get_float32_matmul_precision()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+    torch.set_float32_matmul_precision(before)
 
 
 def real_data(name: str) -> Path:

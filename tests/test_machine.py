@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from test_bank import transitions
 
+from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.behavior import CVAE, CVAEConfig, Decoded
+from offline_vi.checkpoint import RunDirectory
 from offline_vi.errors import ConfigError
 from offline_vi.machine import (
+    fastest_exact_products,
     fastest_precision,
     full_precision,
     keep_freed_memory,
     precision_of_targets,
+    use_products,
     without_gradient,
 )
 from offline_vi.nets import Critic
+from offline_vi.training import fit
 from offline_vi.types import Batch, Spec
 
 CPU = torch.device("cpu")
@@ -82,6 +90,47 @@ def test_targets_of_bcq_in_bfloat16_are_close_and_its_gradients_are_float32() ->
             assert {g.dtype for g in torch.autograd.grad(loss, list(algorithm.critic.parameters()))} == {torch.float32}
     difference = (targets[0] - targets[1]).abs()
     assert 0.0 < difference.max() < 0.05
+
+
+def test_the_faster_path_is_exact_and_the_trial_changes_nothing() -> None:
+    use_products("highest")
+    fastest_exact_products.cache_clear()
+    chosen = fastest_exact_products()
+    assert chosen in ("highest", "medium")
+    assert torch.get_float32_matmul_precision() == "highest"
+    a, b = torch.randn(300, 200), torch.randn(200, 100)
+    exact = a.double() @ b.double()
+    use_products(chosen)
+    assert ((a @ b).double() - exact).abs().max() / exact.abs().max() < 1e-5
+
+
+def test_products_of_half_precision_are_not_taken_for_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that is a hundred times faster and rounds to bfloat16."""
+    product = torch.Tensor.__matmul__
+
+    def rough(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        if torch.get_float32_matmul_precision() == "medium" and a.dtype == torch.float32:
+            return product(a.bfloat16(), b.bfloat16()).float()
+        return product(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rough)
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("offline_vi.machine.time.perf_counter", lambda: 1e-9 * next(ticks))
+    fastest_exact_products.cache_clear()
+    assert fastest_exact_products() == "highest"
+    fastest_exact_products.cache_clear()
+
+
+def test_a_resumed_run_multiplies_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offline_vi.training.fastest_exact_products", lambda: "medium")
+    data = transitions()
+    with RunDirectory.create(tmp_path / "run") as run:
+        fit(BC(data.spec, BCConfig(hidden=(8,), batch_size=8)), data, 4, run=run, progress=False)
+    assert torch.get_float32_matmul_precision() == "medium"
+    monkeypatch.setattr("offline_vi.training.fastest_exact_products", lambda: "highest")
+    with RunDirectory.resume(tmp_path / "run") as run:
+        fit(BC(data.spec, BCConfig(hidden=(8,), batch_size=8)), data, 8, run=run, resume=True, progress=False)
+    assert torch.get_float32_matmul_precision() == "medium"
 
 
 def test_the_machine_answers() -> None:

@@ -1,0 +1,298 @@
+"""Speed beside other libraries: one machine, one interleaved run, one thread each.
+
+    python scripts/compare_speed.py [--rounds 7] [--without d3rlpy] [--json FILE]
+
+Every contender lives in a process and an environment of its own (d3rlpy's is made by this script, once, in --envs) and
+trains on the same synthetic data of MuJoCo hopper's sizes, with equal networks, batches and candidates. A round lets
+each of them take its steps in turn; the ratio of a round compares neighbours in time, so that a machine that slows down
+slows all of them. "reference" is the reference code of BCQ as the golden test restates it (tests/oracle_bcq.py, NumPy),
+in float32; it needs a checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+OBS, ACTION, ROWS = 11, 3, 100_000
+SECONDS = 1.5  # of a turn
+CONTENDERS: dict[str, tuple[str, str]] = {  # name -> (environment, what it is compared with)
+    "bcq reference": ("ours", ""),
+    "bcq d3rlpy": ("d3rlpy", "bcq reference"),
+    "bcq published float32": ("ours", "bcq reference"),
+    "bcq published bfloat16": ("ours", "bcq reference"),
+    "bcq fast": ("ours", "bcq reference"),
+    "td3-bc d3rlpy": ("d3rlpy", ""),
+    "td3-bc float32": ("ours", "td3-bc d3rlpy"),
+    "td3-bc bfloat16": ("ours", "td3-bc d3rlpy"),
+    "iql d3rlpy": ("d3rlpy", ""),
+    "iql float32": ("ours", "iql d3rlpy"),
+    "iql bfloat16": ("ours", "iql d3rlpy"),
+}
+
+
+def data() -> dict[str, Any]:
+    """Columns in D4RL's layout."""
+    rng = np.random.default_rng(0)
+    return {
+        "observations": rng.normal(size=(ROWS, OBS)).astype(np.float32),
+        "actions": rng.uniform(-1.0, 1.0, size=(ROWS, ACTION)).astype(np.float32),
+        "rewards": rng.normal(size=ROWS).astype(np.float32),
+        "terminals": np.arange(ROWS) % 500 == 499,
+    }
+
+
+# ------------------------------------------------------------------ workers: name -> a function that takes one step
+
+Step = Callable[[], object]
+
+
+def reference_step() -> Step:
+    """A step of the NumPy restatement, float32."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    import oracle_bcq as oracle  # type: ignore[import-not-found, unused-ignore]
+
+    rng = np.random.default_rng(0)
+
+    def layers(*sizes: int) -> Any:
+        return [
+            (rng.uniform(-1, 1, (i, o)).astype(np.float32) / i**0.5, np.zeros(o, np.float32))
+            for i, o in pairwise(sizes)
+        ]
+
+    def actor() -> Any:
+        return layers(OBS + ACTION, 400, 300, ACTION)
+
+    def critics() -> Any:
+        return [layers(OBS + ACTION, 400, 300, 1) for _ in range(2)]
+
+    latent = 2 * ACTION
+    bcq = oracle.ReferenceBCQ(
+        layers(OBS + ACTION, 750, 750, 2 * latent),
+        layers(OBS + latent, 750, 750, ACTION),
+        actor(),
+        actor(),
+        critics(),
+        critics(),
+    )
+    columns, size = data(), 100
+
+    def noise(*shape: int) -> Any:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    def step() -> None:
+        index = rng.integers(ROWS - 1, size=size)
+        batch = {
+            "state": columns["observations"][index],
+            "action": columns["actions"][index],
+            "reward": columns["rewards"][index],
+            "next_state": columns["observations"][index + 1],
+            "not_done": 1.0 - columns["terminals"][index].astype(np.float32),
+        }
+        bcq.train(
+            batch, {"encoder": noise(size, latent), "target": noise(10, size, latent), "actor": noise(size, latent)}
+        )
+
+    return step
+
+
+def d3rlpy_step(algorithm: str) -> Step:
+    """A step of d3rlpy with the same sizes, its sampling included."""
+    import d3rlpy  # type: ignore[import-not-found, unused-ignore]
+
+    vector = d3rlpy.models.encoders.VectorEncoderFactory
+    if algorithm == "bcq":
+        config = d3rlpy.algos.BCQConfig(
+            actor_encoder_factory=vector([400, 300]),
+            critic_encoder_factory=vector([400, 300]),
+            imitator_encoder_factory=vector([750, 750]),
+            batch_size=100,
+            n_action_samples=10,
+            action_flexibility=0.05,
+        )
+    else:
+        config = {"td3-bc": d3rlpy.algos.TD3PlusBCConfig, "iql": d3rlpy.algos.IQLConfig}[algorithm](batch_size=256)
+    d3rlpy.logging.LOG  # noqa: B018 - quiet: nothing is logged without fit
+    dataset = d3rlpy.dataset.MDPDataset(**data())
+    learner = config.create(device="cpu")
+    learner.build_with_dataset(dataset)
+    size = config.batch_size
+
+    def step() -> None:
+        learner.update(dataset.sample_transition_batch(size))
+
+    return step
+
+
+def our_step(name: str, precision: str) -> Step:
+    """A step of ours, sampling included, as `fit` takes it."""
+    import torch
+
+    from offline_vi.algorithms.build import Recipe, build, config_class
+    from offline_vi.bank import CandidateBank
+    from offline_vi.data import Sampler, Transitions
+    from offline_vi.machine import (
+        fastest_exact_products,
+        fastest_precision,
+        keep_freed_memory,
+        precision_of_targets,
+        use_products,
+    )
+    from offline_vi.share import behavior_config, build_behavior
+
+    keep_freed_memory()
+    use_products(fastest_exact_products())
+    transitions = Transitions.from_d4rl({**data(), "timeouts": np.zeros(ROWS, bool)})
+    spec, cpu = transitions.spec, torch.device("cpu")
+    algorithm_name = name.split()[0]
+    config, banks = config_class(algorithm_name)(), []
+    model = {"bcq published": "cvae-published", "bcq fast": "cvae"}.get(name, "")
+    settings = behavior_config(model, spec) if model else None
+    recipe = Recipe(algorithm_name, spec, config, model, settings, jointly=name == "bcq published")
+
+    def bank(proposals: Any) -> CandidateBank:
+        banks.append(CandidateBank(proposals, transitions))
+        return banks[-1]
+
+    behavior = build_behavior(model, spec, settings) if model else None
+    algorithm = build(recipe, behavior, bank if name == "bcq fast" else None)
+    sampler = Sampler(transitions, config.batch_size)
+    chosen = fastest_precision(cpu) if precision == "auto" else precision
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        for one in banks:
+            one.advance(count)
+        with precision_of_targets(chosen, cpu):
+            algorithm.update(sampler.sample())
+
+    return step
+
+
+def worker(name: str) -> None:
+    """Answer every line on stdin by the milliseconds of a step over one turn."""
+    algorithm, *kind = name.split()
+    if kind == ["reference"]:
+        step = reference_step()
+    elif kind == ["d3rlpy"]:
+        step = d3rlpy_step(algorithm)
+    elif kind == ["fast"]:
+        step = our_step(name, "auto")
+    else:
+        step = our_step(" ".join([algorithm, *kind[:-1]]), kind[-1])
+    for _ in range(5):
+        step()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        started, count = time.perf_counter(), 0
+        while time.perf_counter() - started < SECONDS:
+            step()
+            count += 1
+        print(1e3 * (time.perf_counter() - started) / count, flush=True)
+
+
+# ------------------------------------------------------------------ the comparison
+
+
+def environment(folder: Path) -> Path:
+    """Python of an environment with d3rlpy, made where it is missing."""
+    python = folder / "d3rlpy" / "bin" / "python"
+    if not python.exists():
+        print(f"making {folder / 'd3rlpy'}: minutes", file=sys.stderr, flush=True)
+        venv.create(folder / "d3rlpy", with_pip=True)
+        for packages in (["torch==2.13.0"], ["d3rlpy>=2.8"]):
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    return python
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds a step of every contender in every round, and the ratios."""
+    chosen = [name for name in CONTENDERS if not any(word in name for word in options.without)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    one_thread.pop("OPENBLAS_CORETYPE", None)  # NumPy's library is to choose its own kernels
+    pythons = {"ours": Path(sys.executable)}
+    if any(CONTENDERS[name][0] == "d3rlpy" for name in chosen):
+        pythons["d3rlpy"] = environment(options.envs)
+    workers = {}
+    for name in chosen:
+        command = [str(pythons[CONTENDERS[name][0]]), str(Path(__file__).resolve()), "--worker", name]
+        workers[name] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=one_thread
+        )
+        while (line := _read(workers[name])) != "ready":  # a library may greet first
+            if not line:
+                sys.exit(f"{name} cannot be started: try `{' '.join(command)}`")
+    times: dict[str, list[float]] = {name: [] for name in chosen}
+    for _ in range(options.rounds):
+        for name, process in workers.items():
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            times[name].append(float(_read(process)))
+    for process in workers.values():
+        process.terminate()
+    ratios = {
+        name: [other / own for other, own in zip(times[CONTENDERS[name][1]], times[name], strict=True)]
+        for name in chosen
+        if CONTENDERS[name][1] in times
+    }
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "threads": 1,
+        "rounds": options.rounds,
+        "milliseconds": times,
+        "ratios": ratios,
+    }
+
+
+def _read(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def told(record: dict[str, Any]) -> str:
+    """The table."""
+    lines = ["| contender | ms a step | times as fast as | ratio, range over rounds |", "|---|---|---|---|"]
+    for name, values in record["milliseconds"].items():
+        ratio = record["ratios"].get(name)
+        spread = f"{statistics.median(ratio):.2f}, {min(ratio):.2f} to {max(ratio):.2f}" if ratio else ""
+        lines.append(f"| {name} | {statistics.median(values):.2f} | {CONTENDERS[name][1]} | {spread} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="turns of every contender (default: %(default)s)")
+    parser.add_argument("--without", nargs="*", default=[], metavar="WORD", help="leave contenders out, e.g. d3rlpy")
+    parser.add_argument("--envs", type=Path, default=Path("build/compare_speed"), help="where environments are made")
+    parser.add_argument("--json", type=Path, help="write the measurements")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(options.worker)
+        return
+    record = compare(options)
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{record['processor']}, 1 thread, Python {record['python']}, {record['rounds']} rounds of {SECONDS} s\n")
+    print(told(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -275,7 +275,7 @@ def _strict_rows(columns: _Columns) -> _Rows:
     if columns.next_obs is not None:
         episode_end = columns.terminal | columns.timeout
         episode_end[-1:] = True
-        return _Rows(np.arange(len(columns.reward)), columns.next_obs, episode_end)
+        return _Rows(np.arange(len(columns.reward)), columns.next_obs.copy(), episode_end)  # the caller's array
     cut = columns.timeout & ~columns.terminal
     kept = np.flatnonzero(~cut[:-1])
     terminal = columns.terminal[kept]
@@ -345,7 +345,7 @@ def _numeric_column(dataset: Mapping[str, NDArray[Any]], key: str, ndim: int, na
 def _real_column(dataset: Mapping[str, NDArray[Any]], key: str, ndim: int, name: str) -> FloatArray:
     values = _numeric_column(dataset, key, ndim, name)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite and is reported as such
-        column = values.astype(np.float32)
+        column = values.astype(np.float32, copy=False)
     if values.dtype.kind in "iu" or values.dtype.itemsize > 4:
         with np.errstate(invalid="ignore"):
             moved = np.abs(column.astype(np.float64) - values.astype(np.float64))

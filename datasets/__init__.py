@@ -40,7 +40,8 @@ def load(
 
     Names are D4RL's ("hopper-medium-v2"), Minari's ("mujoco/hopper/medium-v0"), ours
     ("offline-vi/pendulum/mixed-v0", collected on first use) or a path to an .hdf5 file in D4RL's layout. Files of
-    D4RL's names are looked for in $OFFLINE_VI_DATA, then $D4RL_DATASET_DIR (default ~/.d4rl/datasets).
+    D4RL's names, and bare file names that are not in the working directory, are looked for in $OFFLINE_VI_DATA, then
+    $D4RL_DATASET_DIR (default ~/.d4rl/datasets).
 
     ``rows``, ``action_range`` and ``on_nonfinite`` are those of `Transitions.from_d4rl`; Minari's sets hold every
     next observation, so that ``rows`` makes no difference to them. ``env`` names the Gymnasium environment to score
@@ -122,7 +123,10 @@ def hdf5_file(source: str, download: bool = False) -> tuple[Path, str, str | Non
     from offline_vi.datasets import d4rl
 
     if Path(source).suffix in (".hdf5", ".h5"):
-        return Path(source).expanduser(), d4rl_name(Path(source).stem), None
+        path = Path(source).expanduser()
+        if path.name == source and not path.exists():  # a bare file name: in the folders of data sets too
+            path = d4rl.find_file(path.stem) or path
+        return path, d4rl_name(Path(source).stem), None
     path = d4rl.find_file(source)
     if path is None and download:
         path = d4rl.download(source)

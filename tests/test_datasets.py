@@ -163,6 +163,18 @@ def test_published_hashes_are_checked(nowhere: Path) -> None:
         datasets.load("hopper-medium-v2")
 
 
+def test_a_bare_file_name_is_looked_for_in_the_folders_too(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFLINE_VI_DATA", str(nowhere / "ours"))
+    monkeypatch.chdir(nowhere)
+    path = write(nowhere / "ours" / "hopper-mine.hdf5")
+    assert datasets.hdf5_file("hopper-mine.hdf5")[0] == path
+    assert datasets.hdf5_file("elsewhere/hopper-mine.hdf5")[0] == Path("elsewhere/hopper-mine.hdf5")
+    here = write(nowhere / "hopper-mine.hdf5")
+    assert datasets.hdf5_file("hopper-mine.hdf5")[0].resolve() == here.resolve()
+    with pytest.raises(MissingInputError, match=r"nothing\.hdf5"):
+        datasets.load("nothing.hdf5")
+
+
 def test_our_folder_comes_first(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(nowhere / "d4rl" / "hopper-mine.hdf5")
     path = write(nowhere / "ours" / "hopper-mine.hdf5")

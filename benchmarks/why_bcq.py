@@ -151,10 +151,12 @@ def main() -> None:
     parser.add_argument("--eval-every", type=int, default=2_000, help="steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="cells at once (default: %(default)s)")
+    groups = list(dict.fromkeys(cell.group for cell in CELLS))
+    parser.add_argument("--groups", nargs="+", default=groups, choices=groups, help="which settings to vary")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    cells = [cell for cell in CELLS if (options.models / cell.model).is_dir()]
+    cells = [cell for cell in CELLS if cell.group in options.groups and (options.models / cell.model).is_dir()]
     if not options.report_only:
         run_cells({run_of(cell, options): arguments(cell, options) for cell in cells}, options.jobs)
     rows = [row for cell in cells if (row := summary(cell, options)) is not None]

@@ -6,7 +6,7 @@ Initialisation is that of `torch.nn.Linear`, which the reference codes use: U(-1
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -17,7 +17,12 @@ from offline_vi.distributions import TanhNormal
 from offline_vi.machine import full_precision
 
 
-def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
+def relu() -> nn.ReLU:
+    """A rectifier that overwrites what it is given: a linear layer's output, which no gradient needs."""
+    return nn.ReLU(inplace=True)
+
+
+def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = relu, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers of the given sizes with ``activation`` (and dropout, if any) between them and none at the end."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes[:-1]):
@@ -77,7 +82,7 @@ class EnsembleMLP(nn.Module):
         count = len(range(self.ensemble)[members])
         h: Tensor = x.reshape(1, -1, x.shape[-1]).expand(count, -1, -1)
         for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
-            h = norm(torch.relu(layer(h, members)), members)
+            h = norm(torch.relu_(layer(h, members)), members)
         with full_precision(x.device):  # values span hundreds: 8 bits of mantissa would round them to whole numbers
             h = self.layers[-1](h.to(x.dtype), members)
         return h.reshape(count, *x.shape[:-1], h.shape[-1])

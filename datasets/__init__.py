@@ -123,10 +123,9 @@ def hdf5_file(source: str, download: bool = False) -> tuple[Path, str, str | Non
     from offline_vi.datasets import d4rl
 
     if Path(source).suffix in (".hdf5", ".h5"):
-        path = Path(source).expanduser()
-        if path.name == source and not path.exists():  # a bare file name: in the folders of data sets too
-            path = d4rl.find_file(path.stem) or path
-        return path, d4rl_name(Path(source).stem), None
+        given = Path(source).expanduser()
+        elsewhere = d4rl.find_file(given.stem) if given.name == source and not given.exists() else None
+        return elsewhere or given, d4rl_name(given.stem), None
     path = d4rl.find_file(source)
     if path is None and download:
         path = d4rl.download(source)

@@ -35,6 +35,7 @@ class Cell(NamedTuple):
 
 
 DECODED = ("--proposals", "decoded")
+LIKELY = ("--proposals", "likely", "--keep", "0.1", "--num-acting-candidates", "10")  # a hundred are drawn for ten
 CAUTIOUS = ("--proposals", "samples", "--lmbda", "1", "--ensemble", "4")
 HEAD = ("setting", "score", "over evaluations", "Q of the start", "discounted return", "% outside")
 CELLS = [
@@ -48,24 +49,17 @@ CELLS = [
     Cell("noise", "clip 0.5", "cvae", DECODED),
     Cell("noise", "no clip", "cvae", (*DECODED, "--noise-clip", "inf")),
     Cell("noise", "samples", "cvae", ("--proposals", "samples")),
-    Cell("noise", "likeliest quarter", "cvae", ("--proposals", "likely")),
-    Cell("noise", "likeliest tenth", "cvae", ("--proposals", "likely", "--keep", "0.1")),
-    Cell("noise", "mixture, likeliest tenth", "mixture", ("--proposals", "likely", "--keep", "0.1")),
+    Cell("noise", "likeliest tenth", "cvae", LIKELY),
+    Cell("noise", "mixture, likeliest tenth", "mixture", LIKELY),
     Cell("candidates", "1 in the target", "cvae", (*DECODED, "--num-candidates", "1")),
     Cell("candidates", "10 and 100", "cvae", DECODED),
     Cell("candidates", "1 at acting", "cvae", (*DECODED, "--num-acting-candidates", "1")),
     Cell("Phi", "0", "cvae", (*DECODED, "--phi", "0")),
     Cell("Phi", "0.05", "cvae", DECODED),
     Cell("Phi", "0.2", "cvae", (*DECODED, "--phi", "0.2")),
-    Cell("ensemble", "lambda 0.5", "cvae", (*DECODED, "--lmbda", "0.5")),
     Cell("ensemble", "lambda 0.75", "cvae", DECODED),
     Cell("ensemble", "lambda 1", "cvae", (*DECODED, "--lmbda", "1")),
-    Cell(
-        "ensemble",
-        "4 critics, lambda 1, samples",
-        "cvae",
-        ("--proposals", "samples", "--lmbda", "1", "--ensemble", "4"),
-    ),
+    Cell("ensemble", "4 critics, lambda 1, samples", "cvae", CAUTIOUS),
 ]
 
 

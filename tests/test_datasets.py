@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -238,6 +239,12 @@ def server() -> Iterator[tuple[type[Server], str]]:
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
         thread.start()
+        try:
+            socket.create_connection(("127.0.0.1", listening.server_port), timeout=5).close()
+        except OSError as error:
+            listening.shutdown()
+            thread.join()
+            pytest.skip(f"this machine cannot talk to itself: {error}")
         yield handler, f"http://127.0.0.1:{listening.server_port}/file.hdf5"
         listening.shutdown()
         thread.join()

@@ -301,7 +301,7 @@ def rollout(algorithm: Any, horizon: int) -> Score:
 def point_mass_model() -> CVAE:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = CVAE(POINT, CVAEConfig(hidden=(64, 64), latent_dim=2, likelihood="gaussian", prior="standard"))
+        model = CVAE(POINT, replace(CVAEConfig.gaussian(POINT), hidden=(64, 64), latent_dim=2))
         fit_behavior(model, point_mass(), 1_500, batch_size=100, progress=False)
     return model.requires_grad_(False)
 

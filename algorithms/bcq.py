@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.bank import CandidateBank, CandidatePolicy, Fresh, Proposals, reclipped
+from offline_vi.bank import AS_CONFIGURED, CandidateBank, CandidatePolicy, Fresh, Proposals, Way, reclipped
 from offline_vi.behavior.base import BehaviorModel, capable
 from offline_vi.equations import bellman_target, clipped_double_q, soft_value
 from offline_vi.machine import without_gradient
@@ -128,18 +128,11 @@ class BCQ(Algorithm):
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)
 
-    def ranking(
-        self,
-        *,
-        num_candidates: int | None = None,
-        temperature: float = 0.0,
-        phi: float | None = None,
-        noise_clip: float | None = None,
-    ) -> CandidatePolicy:
+    def ranking(self, way: Way = AS_CONFIGURED) -> CandidatePolicy:
         """The perturbed candidate with the highest Q_1 of the online critic: eq. 14; see `Ranking`."""
-        actor = self.actor if phi is None else self.actor.with_phi(phi)
-        count = num_candidates or self.config.num_acting_candidates
-        return CandidatePolicy(reclipped(self.behavior, noise_clip), actor, self.critic.q1, count, temperature)
+        actor = self.actor if way.phi is None else self.actor.with_phi(way.phi)
+        count = way.num_candidates or self.config.num_acting_candidates
+        return CandidatePolicy(reclipped(self.behavior, way.noise_clip), actor, self.critic.q1, count, way.temperature)
 
     def act(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A)."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.bank import CandidateBank, CandidatePolicy, Fresh, Proposals, reclipped
+from offline_vi.bank import AS_CONFIGURED, CandidateBank, CandidatePolicy, Fresh, Proposals, Way, reclipped
 from offline_vi.behavior.base import BehaviorModel, capable
 from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
 from offline_vi.errors import ConfigError
@@ -83,19 +83,14 @@ class EMaQ(Algorithm):
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)
 
-    def ranking(
-        self,
-        *,
-        num_candidates: int | None = None,
-        temperature: float = 0.0,
-        phi: float | None = None,
-        noise_clip: float | None = None,
-    ) -> CandidatePolicy:
+    def ranking(self, way: Way = AS_CONFIGURED) -> CandidatePolicy:
         """The sample with the highest minimum over the critics; see `Ranking`."""
-        if phi is not None:
+        if way.phi is not None:
             raise ConfigError("EMaQ perturbs nothing", "leave phi out")
-        count = num_candidates or self.config.num_acting_candidates
-        return CandidatePolicy(reclipped(self.behavior, noise_clip), in_the_box, self.minimum, count, temperature)
+        count = way.num_candidates or self.config.num_acting_candidates
+        return CandidatePolicy(
+            reclipped(self.behavior, way.noise_clip), in_the_box, self.minimum, count, way.temperature
+        )
 
     def minimum(self, obs: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a): (B, O), (..., B, A) -> (..., B)."""

@@ -11,7 +11,7 @@ import abc
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, final, runtime_checkable
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -187,19 +187,24 @@ class CandidatePolicy:
         return action[chosen, torch.arange(len(obs), device=obs.device)]
 
 
+class Way(NamedTuple):
+    """A way to act by ranking; None: as the algorithm was configured."""
+
+    num_candidates: int | None = None  # N
+    temperature: float = 0.0  # of the choice, in units of Q
+    phi: float | None = None  # largest perturbation, in units of the action box [-1, 1]
+    noise_clip: float | None = None  # of the latent noise, in standard deviations
+
+
+AS_CONFIGURED = Way()
+
+
 @runtime_checkable
 class Ranking(Protocol):
     """An algorithm that acts by ranking candidates, and can do so in other ways than it was configured for."""
 
-    def ranking(
-        self,
-        *,
-        num_candidates: int | None = None,
-        temperature: float = 0.0,
-        phi: float | None = None,
-        noise_clip: float | None = None,
-    ) -> CandidatePolicy:
-        """What it was configured for where nothing is given. Raises ConfigError for what it does not have."""
+    def ranking(self, way: Way = AS_CONFIGURED) -> CandidatePolicy:
+        """Raises ConfigError for what the algorithm does not have."""
 
 
 def reclipped(behavior: BehaviorModel, noise_clip: float | None) -> BehaviorModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from offline_vi.errors import UsageError
 
 if TYPE_CHECKING:
     from offline_vi.algorithm import Algorithm, Policy
-    from offline_vi.bank import Ranking
+    from offline_vi.bank import Ranking, Way
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,6 @@ class SweepOptions:
     """No progress on stderr."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One way to act; None: as trained."""
-
-    axis: str
-    num_candidates: int | None = None
-    phi: float | None = None
-    noise_clip: float | None = None
-    temperature: float = 0.0
-
-
 AXES = {
     "candidates": "N, candidates per state",
     "phi": "Phi, largest perturbation",
@@ -69,32 +58,32 @@ def main(arguments: list[str] | None = None) -> None:
     sweep(tyro.cli(SweepOptions, args=arguments, prog="offline-vi sweep-inference"))
 
 
-def settings(options: SweepOptions) -> list[Setting]:
-    """All axes; the first and the last row are the two ends."""
+def settings(options: SweepOptions) -> list[tuple[str, Way]]:
+    """(axis, way to act) for all axes; the first and the last are the two ends."""
+    from offline_vi.bank import Way
+
     return [
-        Setting("cloning", num_candidates=1, phi=0.0),
-        *(Setting("candidates", num_candidates=count) for count in options.candidates),
-        *(Setting("phi", phi=value) for value in options.phi),
-        *(Setting("noise_clip", noise_clip=value) for value in options.noise_clip),
-        *(Setting("temperature", temperature=value) for value in options.temperature),
-        Setting("greedy"),
+        ("cloning", Way(num_candidates=1, phi=0.0)),
+        *(("candidates", Way(num_candidates=count)) for count in options.candidates),
+        *(("phi", Way(phi=value)) for value in options.phi),
+        *(("noise_clip", Way(noise_clip=value)) for value in options.noise_clip),
+        *(("temperature", Way(temperature=value)) for value in options.temperature),
+        ("greedy", Way()),
     ]
 
 
-def ways(policy: Ranking, options: SweepOptions) -> list[tuple[Setting, Policy]]:
+def ways(policy: Ranking, options: SweepOptions) -> list[tuple[str, Way, Policy]]:
     """Every setting that this algorithm knows, as a policy; one that perturbs nothing has no Phi, one on full samples
     no noise to clip."""
     from offline_vi.errors import ConfigError
 
-    found: list[tuple[Setting, Policy]] = []
-    for setting in settings(options):
-        how = asdict(setting)
-        axis = how.pop("axis")
+    found: list[tuple[str, Way, Policy]] = []
+    for axis, way in settings(options):
         try:
-            found.append((setting, policy.ranking(**how)))
+            found.append((axis, way, policy.ranking(way)))
         except ConfigError:
             if axis == "cloning":
-                found.append((setting, policy.ranking(num_candidates=1)))
+                found.append((axis, way, policy.ranking(way._replace(phi=None))))
     return found
 
 
@@ -116,6 +105,7 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
 
     from offline_vi.algorithm import Algorithm
     from offline_vi.algorithms.build import load
+    from offline_vi.bank import Way
     from offline_vi.checkpoint import read_json, write_json
     from offline_vi.evaluation import check_spaces, evaluate
     from offline_vi.scripts.common import multiply_as
@@ -134,15 +124,15 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
     check_spaces(Spec.from_json(config["recipe"]["spec"]), task)
     direct = {"cloning": Clone(policy_behavior(ranking)), "greedy": policy}
     rows: list[dict[str, Any]] = []
-    for setting, way in tqdm(
-        [*ways(ranking, options), *((Setting(f"direct {name}"), one) for name, one in direct.items())],
+    for axis, way, acting in tqdm(
+        [*ways(ranking, options), *((f"direct {name}", Way(), one) for name, one in direct.items())],
         unit="setting",
         disable=options.quiet,
     ):
-        evaluation = evaluate(way, task, options.episodes, options.seed)
+        evaluation = evaluate(acting, task, options.episodes, options.seed)
         scores = evaluation.normalized if task.ref_min is not None else evaluation.returns
         numbers = {"score": float(scores.mean()), "std": float(scores.std()), "scores": scores.tolist()}
-        rows.append({**asdict(setting), **numbers})
+        rows.append({"axis": axis, **way._asdict(), **numbers})
     record = {"run": options.run, "episodes": options.episodes, "seed": options.seed, "rows": rows}
     folder = Path(options.output or options.run)
     folder.mkdir(parents=True, exist_ok=True)

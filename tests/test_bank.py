@@ -15,7 +15,7 @@ from torch import Tensor
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
-from offline_vi.bank import CandidateBank, CandidatePolicy, Fresh
+from offline_vi.bank import CandidateBank, CandidatePolicy, Fresh, Way
 from offline_vi.behavior import BehaviorModel, Decoded, GaussianBehavior, GaussianBehaviorConfig, Likely
 from offline_vi.checkpoint import RunDirectory
 from offline_vi.data import Sampler, Transitions
@@ -222,13 +222,13 @@ def test_ranking_without_changes_is_acting(name: str) -> None:
     algorithm = BANKED[name](CandidateBank(frozen(), transitions()))
     obs = torch.randn(7, 3)
     actions = []
-    for policy in (algorithm, algorithm.ranking(), algorithm.ranking(num_candidates=100, temperature=0.0)):
+    for policy in (algorithm, algorithm.ranking(), algorithm.ranking(Way(num_candidates=100, temperature=0.0))):
         torch.manual_seed(0)
         actions.append(policy.act(obs))
     assert torch.equal(actions[0], actions[1])
     assert torch.equal(actions[0], actions[2])
     with pytest.raises(ConfigError, match="full samples"):
-        algorithm.ranking(noise_clip=0.5)
+        algorithm.ranking(Way(noise_clip=0.5))
 
 
 def test_phi_and_clip_of_bcq_change_for_the_ranking_only() -> None:
@@ -237,9 +237,9 @@ def test_phi_and_clip_of_bcq_change_for_the_ranking_only() -> None:
     obs = torch.randn(40, 3)
     for parameter in algorithm.actor.parameters():
         torch.nn.init.constant_(parameter, 5.0)  # tanh = 1: every action moves by Phi
-    still = algorithm.ranking(num_candidates=1, phi=0.0, noise_clip=0.0).act(obs)
+    still = algorithm.ranking(Way(num_candidates=1, phi=0.0, noise_clip=0.0)).act(obs)
     torch.testing.assert_close(still, model.decode(obs, torch.zeros(40, 2)))
-    moved = algorithm.ranking(num_candidates=1, phi=0.2, noise_clip=0.0).act(obs)
+    moved = algorithm.ranking(Way(num_candidates=1, phi=0.2, noise_clip=0.0)).act(obs)
     assert (moved - still).abs().max() == pytest.approx(0.2, abs=1e-6)
     assert algorithm.actor.phi == 0.05
     assert isinstance(algorithm.behavior, Decoded) and algorithm.behavior.noise_clip == 0.5

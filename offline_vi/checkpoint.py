@@ -163,18 +163,23 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
         _replace(Path(path), data)
 
 
-def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+def load_tensors(path: str | Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. The bytes that are parsed are those that were hashed.
 
-    Raises MissingInputError, UnsafeCheckpointError for a pickle (nothing of it is run), CheckpointCorruptError.
+    Raises MissingInputError, UnsafeCheckpointError for a pickle (nothing of it is run), CheckpointCorruptError, also
+    where the file has not the hash ``sha256``.
     """
     path = Path(path)
     if not path.exists():
         raise MissingInputError(f"{path} is not there")
     try:
-        return _parse_tensors(_read(path), path.name)
+        data = _read(path)
+        tensors = _parse_tensors(data, path.name)
     except ValueError as error:
         raise CheckpointCorruptError(f"{path}: {error}") from None
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise CheckpointCorruptError(f"{path} has not the SHA-256 {sha256}", "it was damaged or changed: copy it again")
+    return tensors
 
 
 def _tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:

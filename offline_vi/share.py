@@ -21,7 +21,7 @@ import torch
 
 from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel
 from offline_vi.checkpoint import load_tensors, read_json, save_tensors, write_json
-from offline_vi.errors import CheckpointCorruptError, ConfigError, MissingInputError, unknown
+from offline_vi.errors import CheckpointCorruptError, ConfigError, MissingInputError, OutputDirError, unknown
 from offline_vi.types import Spec
 
 FORMAT = 1  # of a card
@@ -70,7 +70,10 @@ def save_behavior(model: BehaviorModel, name: str, config: Any, directory: str |
     Raises OutputDirError and CheckpointWriteError.
     """
     path = Path(directory)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputDirError(f"{path} cannot be created ({error.strerror})", "choose another directory") from error
     save_tensors(path / WEIGHTS, model.state_dict())
     card = {
         "format": FORMAT,
@@ -110,9 +113,7 @@ def load_behavior(directory: str | Path) -> BehaviorModel:
         raise ConfigError(
             f"{home / CARD} lacks or misuses {error}", "is it a behaviour model of this library?"
         ) from None
-    tensors = load_tensors(home / WEIGHTS)
-    if _sha256(home / WEIGHTS) != expected:
-        raise CheckpointCorruptError(f"{home / WEIGHTS} does not match the SHA-256 on its card", "copy it again")
+    tensors = load_tensors(home / WEIGHTS, sha256=str(expected))
     with torch.random.fork_rng():
         model = build_behavior(name, spec, config)
     try:

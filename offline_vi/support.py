@@ -134,10 +134,11 @@ class GuardedPolicy:
         """(B, O) -> (B, A)."""
         action = self.policy.act(obs)
         outside = self.behavior.log_prob(obs, action, self.num_samples) < self.threshold  # (B,)
-        replaced = torch.where(outside.unsqueeze(-1), self.best_candidate(obs), action)
         self.states += len(obs)
         self.fallbacks += int(outside.sum())
-        return replaced
+        if not outside.any():
+            return action
+        return torch.where(outside.unsqueeze(-1), self.best_candidate(obs), action)
 
     def best_candidate(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A)."""

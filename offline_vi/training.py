@@ -288,9 +288,8 @@ class _BehaviorFit(Algorithm):
         descend(self.model_opt, loss)
         return metrics
 
-    @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
-        return self.model.sample(obs)[0]
+        return Clone(self.model).act(obs)
 
 
 def fit_behavior(

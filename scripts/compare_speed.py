@@ -125,7 +125,6 @@ def d3rlpy_step(algorithm: str) -> Step:
         )
     else:
         config = {"td3-bc": d3rlpy.algos.TD3PlusBCConfig, "iql": d3rlpy.algos.IQLConfig}[algorithm](batch_size=256)
-    d3rlpy.logging.LOG  # noqa: B018 - quiet: nothing is logged without fit
     dataset = d3rlpy.dataset.MDPDataset(**data())
     learner = config.create(device="cpu")
     learner.build_with_dataset(dataset)

@@ -307,7 +307,7 @@ def fit_and_score(
 ) -> dict[str, Any]:
     """Train with evaluations on the way; result.json holds the final policy's score, the best one apart."""
     obs, action = (rows.to(device) for rows in some_rows(data))
-    discount = getattr(options.algorithm, "discount", 0.99)
+    discount = asdict(options.algorithm).get("discount", 0.99)  # cloning has none
 
     def score(step: int, policy: Algorithm) -> dict[str, float]:
         shown, row = {}, {"step": float(step)}

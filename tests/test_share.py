@@ -16,6 +16,7 @@ from offline_vi.errors import (
     ConfigError,
     MissingInputError,
     OfflineVIError,
+    OutputDirError,
     UnsafeCheckpointError,
     UsageError,
 )
@@ -57,6 +58,13 @@ def test_saving_again_replaces(saved: Path) -> None:
     config = behavior_config("gaussian", SPEC)
     save_behavior(build_behavior("gaussian", SPEC, config), "gaussian", config, saved)
     assert type(load_behavior(saved)).__name__ == "GaussianBehavior"
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = behavior_config("gaussian", SPEC)
+    with pytest.raises(OutputDirError):
+        save_behavior(build_behavior("gaussian", SPEC, config), "gaussian", config, tmp_path / "file" / "model")
 
 
 def edit(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:

@@ -55,6 +55,7 @@ _MODULES = (
     "nets",
     "posterior",
     "share",
+    "statistics",
     "training",
     "types",
 )
@@ -103,6 +104,7 @@ __all__ = [
     "posterior",
     "save_behavior",
     "share",
+    "statistics",
     "training",
     "types",
 ]
@@ -126,6 +128,7 @@ if TYPE_CHECKING:
         nets,
         posterior,
         share,
+        statistics,
         training,
         types,
     )

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from cells import is_done, result, run_cells, table, write_table
+
+from offline_vi.scripts.cells import is_done, result, run_cells, table, write_table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -25,7 +25,7 @@ from offline_vi.errors import (
     SpaceMismatchError,
     UsageError,
 )
-from offline_vi.types import Batch, BoolArray, FloatArray, Spec, Task
+from offline_vi.types import Batch, BoolArray, FloatArray, Spec, Stack, Task
 
 IntArray = NDArray[np.int64]
 RowMode = Literal["d4rl", "strict"]
@@ -490,13 +490,14 @@ class Normalizer(nn.Module):
     The standard deviation has a floor of 1e-3 (as in CORL), so that constant features stay finite.
     """
 
-    mean: Tensor  # (O,)
-    std: Tensor  # (O,)
+    mean: Tensor  # (O,), or (S, 1, O) for the batches of S seeds
+    std: Tensor  # the same
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, stack: Stack = ()) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
+        shape = (*stack, 1, dim) if stack else (dim,)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
 
     def fit(self, values: FloatArray) -> Normalizer:
         """Take mean and standard deviation over the rows of ``values`` (R, O); returns self.
@@ -539,16 +540,7 @@ class Sampler:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.device = torch.device(device)
         self.rows = len(transitions)
-        self._columns = tuple(
-            torch.from_numpy(np.ascontiguousarray(column)).to(self.device)
-            for column in (
-                transitions.obs,
-                transitions.action,
-                transitions.reward,
-                transitions.next_obs,
-                transitions.terminated.astype(np.float32),
-            )
-        )
+        self._columns = columns_on(transitions, self.device)
 
     def sample(self) -> Batch:
         """The next batch."""
@@ -562,3 +554,49 @@ class Sampler:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.rng.bit_generator.state = state["rng"]
+
+
+class StackedSampler:
+    """Batches (S, B, ...) for S seeds side by side, each from a random stream of its own: seed s meets the rows that a
+    `Sampler` with its stream would show it."""
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        batch_size: int,
+        seeds: Sequence[int | np.random.SeedSequence],
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.batch_size = batch_size
+        self.rngs = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+        self.device = torch.device(device)
+        self.rows = len(transitions)
+        self._columns = columns_on(transitions, self.device)
+
+    def sample(self) -> Batch:
+        """The next batch."""
+        drawn = np.stack([rng.integers(self.rows, size=self.batch_size) for rng in self.rngs])
+        index = torch.from_numpy(drawn).to(self.device)
+        rows = (column.index_select(0, index.flatten()) for column in self._columns)
+        obs, action, reward, next_obs, terminated = (column.unflatten(0, index.shape) for column in rows)
+        return Batch(obs, action, reward, next_obs, terminated, index)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state of the random streams."""
+        return {"rngs": [rng.bit_generator.state for rng in self.rngs]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for rng, saved in zip(self.rngs, state["rngs"], strict=True):
+            rng.bit_generator.state = saved
+
+
+def columns_on(transitions: Transitions, device: torch.device) -> tuple[Tensor, ...]:
+    """obs, action, reward, next_obs and terminated (as 1.0) of all rows, on the device."""
+    columns = (
+        transitions.obs,
+        transitions.action,
+        transitions.reward,
+        transitions.next_obs,
+        transitions.terminated.astype(np.float32),
+    )
+    return tuple(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns)

@@ -435,15 +435,20 @@ class LearnedScale(nn.Module):
     features_per_dim = 0
 
     def __init__(
-        self, init_log_scale: float = -3.0, dim: int = 1, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX
+        self,
+        init_log_scale: float = -3.0,
+        dim: int = 1,
+        low: float = LOG_SCALE_MIN,
+        high: float = LOG_SCALE_MAX,
+        stack: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.bounded = Bounded(init_log_scale, low, high)
-        self.raw = nn.Parameter(torch.zeros(dim))
+        self.raw = nn.Parameter(torch.zeros((*stack, 1, dim) if stack else (dim,)))
 
     @property
     def log_scale(self) -> Tensor:
-        """(1,) or (D,)."""
+        """(1,) or (D,); with S seeds (S, 1, 1) or (S, 1, D)."""
         return self.bounded(self.raw)
 
     def forward(self, loc: Tensor, raw: Tensor) -> DiagonalNormal:

@@ -47,7 +47,7 @@ def bellman_target(batch: Batch, value: Tensor, discount: float) -> Tensor:
 def td_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
     """sum_e mean_B (Q_e(s, a) - y)^2 of q (E, ..., B) and a target (..., B): each critic regresses the same target."""
     loss = (q - target).square().mean(-1).sum(0)
-    return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean(), "critic/target": target.mean()}
+    return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean((0, -1)), "critic/target": target.mean(-1)}
 
 
 # ------------------------------------------------------------------ policies

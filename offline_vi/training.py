@@ -7,12 +7,11 @@ same bytes as one that was not.
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -27,7 +26,7 @@ from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.bank import Scheduled
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, random_state, set_random_state
-from offline_vi.data import Sampler, Source, Transitions
+from offline_vi.data import Sampler, Source, StackedSampler, Transitions
 from offline_vi.errors import Interrupted, NonFiniteLossError
 from offline_vi.machine import fastest_exact_products, keep_freed_memory, precision_of_targets, use_products
 from offline_vi.nets import cosine_
@@ -64,18 +63,24 @@ class IntervalMean:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def finite(self) -> bool:
-        """Whether everything added so far is finite: one synchronisation."""
-        return not self.sums or math.isfinite(torch.stack(list(self.sums.values())).sum().item())
+        """Whether everything added so far is finite, of one seed at least where several train side by side: one
+        synchronisation."""
+        if not self.sums:
+            return True
+        return bool(torch.stack(torch.broadcast_tensors(*self.sums.values())).isfinite().all(0).any())
 
     def read(self) -> dict[str, float]:
-        """The means; starts the next interval."""
-        means = {name: value.item() / self.counts[name] for name, value in self.sums.items()}
+        """The means, one per seed (``name.0``, ``name.1``, ...) where there are several; starts the next interval."""
+        means: dict[str, float] = {}
+        for name, value in self.sums.items():
+            labels = [f"{name}.{seed}" for seed in range(len(value))] if value.ndim else [name]
+            means |= dict(zip(labels, (value.reshape(-1) / self.counts[name]).tolist(), strict=True))
         self.sums, self.counts = {}, {}
         return means
 
     def state(self) -> dict[str, Any]:
         """JSON-ready: floats survive JSON exactly."""
-        return {"counts": self.counts, "sums": {name: value.item() for name, value in self.sums.items()}}
+        return {"counts": self.counts, "sums": {name: value.tolist() for name, value in self.sums.items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.counts = dict(state["counts"])
@@ -134,7 +139,7 @@ def fit(
 
     Parameters
     ----------
-    data: transitions to draw uniform batches from, or any source of batches
+    data: transitions to draw uniform batches from, or any source of batches (a `StackedSampler` for several seeds)
     batch_size: transitions a step; the algorithm's own where None
     seed: of batches and training noise (initialisation is the caller's)
     precision: of passes without gradient (targets): "float32", or "bfloat16" where the processor is faster in it
@@ -143,8 +148,8 @@ def fit(
     run: where metrics and checkpoints go; without it nothing is written and signals are not handled
     resume: continue from the run's newest checkpoint: bit-identical to never having stopped
 
-    Raises NonFiniteLossError within 100 steps of the first NaN; Interrupted after SIGINT or SIGTERM, with the
-    checkpoint written.
+    Raises NonFiniteLossError within 100 steps of the first NaN (of several seeds side by side: when the last one is
+    lost); Interrupted after SIGINT or SIGTERM, with the checkpoint written.
     """
     keep_freed_memory()
     if torch.device(device).type == "cpu":
@@ -200,7 +205,7 @@ def fit(
 def _save(run: RunDirectory, step: int, algorithm: Algorithm, source: Source, interval: IntervalMean) -> None:
     tensors = algorithm.snapshot()
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all() and not isinstance(source, StackedSampler):
             raise NonFiniteLossError(f"{name} is not finite at step {step:,}", "lower the learning rate")
     weights = algorithm.state_dict().keys()
     noise, python_noise = random_state()
@@ -231,7 +236,16 @@ def _restore(run: RunDirectory, algorithm: Algorithm, source: Source, interval: 
 
 
 def _worst(interval: IntervalMean) -> str:
-    return ", ".join(name for name, value in interval.sums.items() if not math.isfinite(value.item()))
+    return ", ".join(name for name, value in interval.sums.items() if not value.isfinite().all())
+
+
+def over_seeds(row: Mapping[str, float]) -> dict[str, float]:
+    """The row with ``name.0``, ``name.1``, ... of seeds side by side as one mean under ``name``."""
+    values: dict[str, list[float]] = {}
+    for name, value in row.items():
+        base, _, seed = name.rpartition(".")
+        values.setdefault(base if seed.isdigit() else name, []).append(value)
+    return {name: sum(each) / len(each) for name, each in values.items()}
 
 
 class _Progress:
@@ -249,7 +263,7 @@ class _Progress:
             self.bar.update()
 
     def show(self, step: int, row: dict[str, float]) -> None:
-        text = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+        text = "  ".join(f"{name} {value:.4g}" for name, value in over_seeds(row).items() if name != "step")
         rate = (step - self.start) / max(time.monotonic() - self.started, 1e-9)
         line = f"step {step:>9,}/{self.steps:,}  {rate:6.1f} steps/s  {text}"
         self.write(line)

@@ -158,7 +158,8 @@ def test_an_unknown_suite_is_told_with_the_nearest(capsys: pytest.CaptureFixture
 def test_a_suite_runs_once_whatever_happens(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One model for both; a cell that fails does not stop the other, and is tried again; done cells are left alone."""
     output = tmp_path / "out"
-    suite = write(tmp_path, data, swap("[machine]", "[algorithm.bcq]\nlr = 1e20\n[machine]"))
+    explodes = swap("[machine]", "[algorithm.bcq]\nlr = 1e20\n[machine]")
+    suite = write(tmp_path, data, explodes)
     code, _, error = run(["benchmark", suite, "--output", str(output)], capsys)
     assert code == 70
     assert "error: 1 runs are not done: toy_bcq_fast_seed0: a loss is not finite" in error
@@ -173,7 +174,7 @@ def test_a_suite_runs_once_whatever_happens(data: str, tmp_path: Path, capsys: p
     code, _, error = run(["benchmark", write(tmp_path, data), "--output", str(output)], capsys)
     assert code == 78
     assert "toy_bcq_fast_seed0 with other options" in error
-    assert run(["benchmark", suite, "--output", str(output)], capsys)[0] == 70
+    assert run(["benchmark", write(tmp_path, data, explodes), "--output", str(output)], capsys)[0] == 70
     assert (output / "runs" / "toy_bc_fast_seed0" / "result.json").stat().st_mtime_ns == written
     journal = [(row["run"], row["exit_code"]) for row in table(output / "journal.csv")]
     assert sorted(journal) == [

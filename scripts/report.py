@@ -131,7 +131,7 @@ def plots(study: Study) -> dict[str, Any]:
             x, y, low, high = (column.tolist() for column in performance_profile(one, thresholds))
             lines.append(svg.Line(x, y, low, high, method.colour))
         drawn["profiles"] = svg.curves(
-            lines, "normalised score", "share of runs above it", size=(640, 320), y_range=(0.0, 1.0)
+            lines, "normalised score", "share of runs above it", size=(520, 300), y_range=(0.0, 1.0)
         )
     for dataset in study.suite.datasets:
         lines = []

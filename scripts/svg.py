@@ -49,7 +49,7 @@ def short(value: float) -> str:
     """50000 -> 50k."""
     if abs(value) >= 1e6:
         return f"{value / 1e6:g}M"
-    return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:g}"
+    return f"{value / 1e3:g}k" if abs(value) >= 1e3 else f"{value:g}"
 
 
 def curves(
@@ -107,7 +107,7 @@ def curves(
     return _svg(width, height, body, f"{y_label} over {x_label}")
 
 
-def intervals(bars: Sequence[Bar], x_label: str, *, width: int = 640, row: int = 26) -> str:
+def intervals(bars: Sequence[Bar], x_label: str, *, width: int = 520, row: int = 24) -> str:
     """A dot with its interval for each row."""
     left, right, bottom = 12 + 7 * max(len(bar.label) for bar in bars), 56, 36
     height = row * len(bars) + bottom + 6

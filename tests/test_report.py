@@ -57,12 +57,7 @@ def fake_study(folder: Path, seeds: int = 3, failed: tuple[str, ...] = ()) -> di
             "curve": curve,
             "env_id": "Hopper-v5",
             "mujoco": "4.0.0",
-            "diagnostics": {
-                "support/outside": 0.03,
-                "support/log_prob": 1.5,
-                "support/data_log_prob": 2.5,
-                "q/start": 200.0,
-            },
+            "diagnostics": {"support/outside": 0.03, "support/log_prob": 1.5, "q/start": 200.0},
         }
         (path / "result.json").write_text(json.dumps(result))
         (path / "run.json").write_text(json.dumps({"status": "done", "wall_seconds": 100.0}))

@@ -18,6 +18,10 @@ runs.
     [machine]                                        # default: tried once, when the suite is started
     precision = "float32"
     products = "highest"
+    [search.bcq]                                     # of `offline-vi tune`
+    phi = { low = 0.0, high = 0.2 }
+    lr = { low = 1e-4, high = 1e-3, log = true }
+    num-candidates = [5, 10, 20]
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ RESERVED = (
     "dataset",
     "seed",
     "seeds",
+    "seeds-at-once",
     "preset",
     "output",
     "resume",
@@ -85,6 +90,7 @@ class Suite:
     algorithm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     behavior: Mapping[str, Any] = field(default_factory=dict)  # empty: nothing is shared
     machine: Mapping[str, str] = field(default_factory=dict)
+    search: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of `offline-vi tune`
 
     def cells(self) -> list[Cell]:
         """Seed by seed, so that a study that is cut has whole rows."""
@@ -160,10 +166,12 @@ def suite_from(record: Mapping[str, Any], name: str) -> Suite:
         algorithm={key: _options(value, f"[algorithm.{key}]") for key, value in _table(record, "algorithm").items()},
         behavior=_options(record.get("behavior", {}), "[behavior]"),
         machine=_machine(record.get("machine", {})),
+        search={key: _search(value, key) for key, value in _table(record, "search").items()},
     )
     for names, table, kind in (
         (suite.algorithms, ALGORITHMS, "algorithm"),
         (tuple(suite.algorithm), suite.algorithms, "algorithm of this suite"),
+        (tuple(suite.search), suite.algorithms, "algorithm of this suite"),
         (suite.presets, PRESETS, "preset"),
         ((suite.behavior["model"],) if "model" in suite.behavior else (), BEHAVIOR_MODELS, "behaviour model"),
     ):
@@ -236,6 +244,25 @@ def _machine(value: Any) -> dict[str, str]:
         if chosen not in choices[name]:
             raise ConfigError(f"{name} = {chosen!r}", f"one of {', '.join(choices[name])}")
     return options
+
+
+def _search(value: Any, algorithm: str) -> dict[str, Any]:
+    """name -> {low, high, log} or a list of choices."""
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(f"[search.{algorithm}] names nothing", "e.g. lr = { low = 1e-4, high = 1e-3, log = true }")
+    ranges = {name.replace("_", "-"): entry for name, entry in value.items()}
+    for name, entry in ranges.items():
+        listed = isinstance(entry, list) and len(entry) > 1
+        numbers = (int, float)
+        ranged = isinstance(entry, Mapping) and set(entry) <= {"low", "high", "log"} and {"low", "high"} <= set(entry)
+        if ranged and not all(type(entry[end]) in numbers for end in ("low", "high")):
+            ranged = False
+        if not listed and not (ranged and entry["low"] < entry["high"] and (entry["low"] > 0 or not entry.get("log"))):
+            raise ConfigError(
+                f"search.{algorithm}.{name} = {entry!r} is no range",
+                "{ low = 1e-4, high = 1e-3, log = true }, or a list of choices",
+            )
+    return ranges
 
 
 # ------------------------------------------------------------------ commands

@@ -34,7 +34,7 @@ from offline_vi.scripts.suite import (
 )
 
 SCHEMA = 1  # of suite.json
-VARIABLES = ("OFFLINE_VI_DATA", "D4RL_DATASET_DIR", "MINARI_DATASETS_PATH", "MUJOCO_GL", "PYTHONPATH", "HOME")
+VARIABLES = ("OFFLINE_VI_DATA", "D4RL_DATASET_DIR", "MINARI_DATASETS_PATH", "MUJOCO_GL", "PYTHONPATH")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def run_suite(suite: Suite, options: BenchmarkOptions) -> None:
     check_options(suite)
     suite = with_data(suite, options)
     commands = {cell.name: command(suite, cell, folder) for cell in suite.cells()}
-    check_unchanged(folder, commands)
+    check_unchanged(folder, commands, decided(suite, folder))
     if options.check:
         print("\n".join(" ".join(words) for words in commands.values()))
         print(f"{len(commands)} cells; everything that can be checked ahead is right", file=sys.stderr)
@@ -161,12 +161,14 @@ def decided(suite: Suite, folder: Path) -> dict[str, str]:
     return {"precision": fastest_precision(device), "products": fastest_exact_products(), **suite.machine}
 
 
-def check_unchanged(folder: Path, commands: Mapping[str, Sequence[str]]) -> None:
+def check_unchanged(folder: Path, commands: Mapping[str, Sequence[str]], machine: Mapping[str, str]) -> None:
     """A study may grow, but a cell stays what it is. Raises ConfigError."""
     from offline_vi.checkpoint import read_json
 
     if not (folder / "suite.json").exists():
         return
+    if read_json(folder / "machine.json") != machine:
+        raise ConfigError(f"{folder} was begun with another [machine]", "choose another --output")
     before = read_json(folder / "suite.json")["commands"]
     for name, words in commands.items():
         if name in before and before[name] != list(words) and (folder / "runs" / name).exists():

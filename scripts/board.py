@@ -49,7 +49,8 @@ class Board:
         words = [f"{len(self.done)} of {len(self.jobs)} runs done", f"{len(self.running())} running"]
         words += [f"{len(self.failed)} failed", f"{hours(elapsed)} so far"]
         made = self.work_done() - self.before
-        left = sum(self.steps(job) for job in self.jobs if job.path not in self.failed) - self.work_done()
+        open_ = [job for job in self.jobs if job.path not in self.done and job.path not in self.failed]
+        left = sum(self.steps(job) - last_step(job.path) for job in open_)
         if made > 0 and finished < len(self.jobs):
             words.append(f"about {hours(elapsed * left / made)} left")
         return ", ".join(words)

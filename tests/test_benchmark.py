@@ -18,6 +18,7 @@ from test_cli import pendulum, run
 
 from offline_vi.errors import OfflineVIError, OutputDirError
 from offline_vi.scripts.benchmark import BenchmarkOptions, run_suite, writable
+from offline_vi.scripts.board import Board
 from offline_vi.scripts.cells import Job, run_job, table
 from offline_vi.scripts.suite import check_options, read_suite, shipped
 
@@ -252,6 +253,37 @@ def test_a_cell_whose_run_is_held_by_another_process_is_waited_for(data: str, tm
     outcome = run_job(job, tmp_path / "journal.csv")
     assert outcome.done
     assert other.wait(timeout=60) == 0
+
+
+def test_cells_without_their_behaviour_model_are_told_and_not_run(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite, output = write(tmp_path, data, swap("[behavior]", "[behavior]\nlr = 1e20")), tmp_path / "out"
+    code, _, error = run(["benchmark", suite, "--output", str(output)], capsys)
+    assert code == 70
+    assert "toy_cvae_seed0: a loss is not finite" in error
+    assert error.count("failed: its behaviour model toy_cvae_seed0 is not done") == 2
+    assert not list((output / "runs").iterdir())
+    other = write(tmp_path, data, swap('"float32"', '"bfloat16"'))
+    code, _, error = run(["benchmark", other, "--output", str(output)], capsys)
+    assert (code, "another [machine]" in error) == (78, True)
+
+
+def test_the_board_counts_what_the_files_say(tmp_path: Path) -> None:
+    jobs = [Job(tmp_path / name, ("train", "bc", "--steps", "100")) for name in ("a", "b", "c", "d")]
+    for name, state, step in (("a", "done", 100), ("b", "running", 50), ("c", "failed", 10)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"status": state}))
+        (tmp_path / name / "metrics.csv").write_text(f"step,loss\n{step},1.0\n")
+    board = Board(jobs, {jobs[0].path}, {jobs[2].path: "it broke"}, quiet=True)
+    assert board.work_done() == 160.0
+    assert [job.path.name for job in board.running()] == ["b"]
+    assert board.summary().startswith("1 of 4 runs done, 1 running, 1 failed")
+    board.started -= 10.0  # a hundred steps in ten seconds, fifty are left
+    (tmp_path / "b" / "metrics.csv").write_text("step,loss\n100,1.0\n")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "metrics.csv").write_text("step,loss\n50,1.0\n")
+    assert "about 0:05 left" in board.summary()
 
 
 def test_one_job_is_the_least(data: str, tmp_path: Path) -> None:

@@ -137,3 +137,11 @@ def test_the_machine_answers() -> None:
     assert fastest_precision(CPU, rows=64, width=64, repeats=2) in ("float32", "bfloat16")
     assert isinstance(keep_freed_memory(), bool)
     assert keep_freed_memory() == keep_freed_memory()
+
+
+@pytest.mark.parametrize("name", ["highest", "medium"])
+def test_a_variable_names_the_products_instead_of_a_trial(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFLINE_VI_PRODUCTS", name)
+    fastest_exact_products.cache_clear()
+    assert fastest_exact_products() == name
+    fastest_exact_products.cache_clear()

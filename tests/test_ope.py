@@ -169,6 +169,7 @@ def test_fitted_q_leaves_the_policy_and_the_random_state_as_they_were() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_fitted_q_ranks_checkpoints_as_their_true_scores_do() -> None:
     """Eight checkpoints from worthless to good on the pendulum: Spearman's rank correlation of at least 0.6."""
     data = datasets.load("offline-vi/pendulum/mixed-v0")

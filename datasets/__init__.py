@@ -8,21 +8,29 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_vi.datasets.tasks import MINARI_NAMES, RECIPE_NAMES, d4rl_hashes, d4rl_name, d4rl_references, task_of
+from offline_vi.datasets.tasks import (
+    MINARI_NAMES,
+    PIXEL_NAMES,
+    RECIPE_NAMES,
+    d4rl_hashes,
+    d4rl_name,
+    d4rl_references,
+    task_of,
+)
 from offline_vi.errors import SpaceMismatchError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from offline_vi.data import ActionRange, OnNonfinite, Provenance, RowMode, Transitions
+    from offline_vi.data import ActionRange, Frames, OnNonfinite, Provenance, RowMode, Transitions
     from offline_vi.types import Task
 
-__all__ = ["load", "names", "read"]
+__all__ = ["load", "load_images", "names", "read"]
 
 
 def names() -> list[str]:
     """Every data set that has a name: ours, D4RL's, Minari's."""
-    return [*RECIPE_NAMES, *d4rl_references(), *MINARI_NAMES]
+    return [*RECIPE_NAMES, *PIXEL_NAMES, *d4rl_references(), *MINARI_NAMES]
 
 
 def load(
@@ -75,6 +83,13 @@ def load(
             )
         )
     return concatenate(parts)
+
+
+def load_images(name_or_path: str | Path, **options: Any) -> Frames:
+    """A data set of images, memory-mapped: see `offline_vi.datasets.images.load_images`."""
+    from offline_vi.datasets import images
+
+    return images.load_images(name_or_path, **options)
 
 
 def read(

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,9 +29,16 @@ from offline_vi.bank import Scheduled
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, random_state, set_random_state
 from offline_vi.data import Sampler, Source, StackedSampler, Transitions
-from offline_vi.errors import CapabilityError, Interrupted, NonFiniteLossError
+from offline_vi.errors import CapabilityError, Interrupted, MachineWarning, NonFiniteLossError
 from offline_vi.experience import Collector, Experience, Explorer
-from offline_vi.machine import fastest_exact_products, keep_freed_memory, precision_of_targets, use_products
+from offline_vi.machine import (
+    compiled,
+    compiler,
+    fastest_exact_products,
+    keep_freed_memory,
+    precision_of_targets,
+    use_products,
+)
 from offline_vi.nets import cosine_
 from offline_vi.types import Batch, Metrics, Spec, Task
 
@@ -129,6 +137,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "cpu",
     precision: str = "float32",
+    compile_losses: bool = False,
     log_every: int = 1_000,
     eval_every: int | None = None,
     on_eval: OnEval | None = None,
@@ -146,6 +155,8 @@ def fit(
     seed: of batches and training noise (initialisation is the caller's)
     precision: of passes without gradient (targets): "float32", or "bfloat16" where the processor is faster in it
         (`machine.fastest_precision`)
+    compile_losses: pass every loss of the algorithm through `torch.compile`; a MachineWarning, and nothing else,
+        where a CPU has no compiler
     log_every, eval_every, save_every: steps; evaluation calls ``on_eval``, saving needs ``run``
     run: where metrics and checkpoints go; without it nothing is written and signals are not handled
     resume: continue from the run's newest checkpoint: bit-identical to never having stopped
@@ -158,6 +169,8 @@ def fit(
         use_products(fastest_exact_products())
     streams = seeds(seed)
     algorithm.to(device)
+    if compile_losses:
+        _compile_losses(algorithm, torch.device(device))
     scheduled = [module for module in algorithm.modules() if isinstance(module, Scheduled)]
     source: Source = (
         Sampler(data, batch_size or algorithm.batch_size, streams["batches"], device)
@@ -205,6 +218,17 @@ def fit(
         bar.close()
     algorithm.eval()
     return history
+
+
+def _compile_losses(algorithm: Algorithm, device: torch.device) -> None:
+    """Every ``*_loss`` method, of wrapped algorithms too: what lies between two `descend`."""
+    if device.type == "cpu" and compiler() is None:
+        warnings.warn("there is no C++ compiler: losses run as they are", MachineWarning, stacklevel=3)
+        return
+    for part in algorithm.modules():
+        if isinstance(part, Algorithm):
+            for name in (name for name in dir(type(part)) if name.endswith("_loss")):
+                setattr(part, name, compiled(getattr(part, name)))
 
 
 def _save(run: RunDirectory, step: int, algorithm: Algorithm, source: Source, interval: IntervalMean) -> None:

@@ -36,7 +36,7 @@ class BC(Algorithm):
         super().__init__()
         self.config = config = config or BCConfig()
         self.batch_size = config.batch_size
-        self.actor = mlp([spec.obs_dim, *config.hidden, spec.action_dim])
+        self.actor = mlp([spec.obs_dim, *config.hidden, spec.action_dim], stack=spec.stack)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.bank import AS_CONFIGURED, CandidateBank, CandidatePolicy, Fresh, Proposals, Way, reclipped
 from offline_vi.behavior.base import BehaviorModel, capable
-from offline_vi.equations import bellman_target, clipped_double_q, soft_value
+from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
 from offline_vi.machine import without_gradient
 from offline_vi.nets import Critic, join, mlp, polyak_
 from offline_vi.types import Batch, Metrics, Spec
@@ -54,7 +54,7 @@ class Perturbation(nn.Module):
 
     def __init__(self, spec: Spec, hidden: tuple[int, ...], phi: float) -> None:
         super().__init__()
-        self.net = mlp([spec.obs_dim + spec.action_dim, *hidden, spec.action_dim])
+        self.net = mlp([spec.obs_dim + spec.action_dim, *hidden, spec.action_dim], stack=spec.stack)
         self.phi = phi
 
     def with_phi(self, phi: float) -> Perturbation:
@@ -85,7 +85,7 @@ class BCQ(Algorithm):
         self.proposals: Proposals = bank or Fresh(behavior)
         self.actor = Perturbation(spec, config.hidden, config.phi)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
@@ -111,10 +111,7 @@ class BCQ(Algorithm):
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """sum_j mean_B (Q_j(s, a) - y)^2."""
-        target = self.target(batch)
-        q = self.critic(batch.obs, batch.action)  # (E, B)
-        loss = (q - target).square().mean(-1).sum(0)
-        return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean(), "critic/target": target.mean()}
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """-mean_B Q_1(s, xi(s, a)), one behaviour sample per state: eq. 12 (deterministic policy gradient)."""
@@ -122,7 +119,7 @@ class BCQ(Algorithm):
             sample = self.proposals.at_obs(batch, 1)[0]  # (B, A)
         action = self.actor(batch.obs, sample)
         loss = -self.critic.q1(batch.obs, action).mean(-1)
-        moved = (action.detach() - sample).abs().mean()
+        moved = (action.detach() - sample).abs().mean((-2, -1))
         return loss, {"actor/loss": loss.detach(), "actor/perturbation": moved}
 
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:

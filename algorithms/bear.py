@@ -85,11 +85,11 @@ class BEAR(Algorithm):
         self.behavior = capable(behavior, BehaviorModel, "BEAR")
         self.proposals: Proposals = bank or Fresh(behavior)
         self.kernel: Kernel = KERNELS[config.kernel](config.kernel_sigma)
-        self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden)
+        self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.log_multiplier = nn.Parameter(torch.tensor(config.log_multiplier))
+        self.log_multiplier = nn.Parameter(torch.full(spec.stack, config.log_multiplier))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
@@ -141,8 +141,8 @@ class BEAR(Algorithm):
         mmd = self.mmd(batch, u)
         q = self.critic(batch.obs, torch.tanh(u)).mean(1).amin(0)  # (E, N, B) -> (B,)
         active = (self.updates >= self.config.warmup).to(q.dtype)
-        loss = (-active * q + self.log_multiplier.detach().exp() * mmd).mean(-1)
-        return loss, {"actor/loss": loss.detach(), "actor/mmd": mmd.detach().mean(), "actor/q": q.detach().mean()}
+        loss = (-active * q + self.log_multiplier.detach().exp().unsqueeze(-1) * mmd).mean(-1)
+        return loss, {"actor/loss": loss.detach(), "actor/mmd": mmd.detach().mean(-1), "actor/q": q.detach().mean(-1)}
 
     def multiplier_loss(self, mmd: Tensor) -> tuple[Tensor, Metrics]:
         """-alpha (MMD - epsilon): ascent in the dual variable alpha = exp(log alpha)."""

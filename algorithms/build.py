@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,6 +19,7 @@ from offline_vi.checkpoint import load_checkpoint, read_json
 from offline_vi.data import Normalizer
 from offline_vi.errors import CapabilityError, ConfigError, unknown
 from offline_vi.share import behavior_config, build_behavior, from_json, load_behavior
+from offline_vi.stack import unstack_
 from offline_vi.types import Spec
 
 
@@ -56,6 +57,10 @@ class Recipe:
     noise_clip: float = 0.5  # "decoded" candidates: decoder means at prior noise clipped to this
     keep: float = 0.25  # "likely" candidates: the likeliest of so many samples
     normalize: bool = False  # whether the algorithm sees normalised observations
+
+    def of_one_seed(self) -> Recipe:
+        """The recipe of one of the seeds that train side by side."""
+        return replace(self, spec=replace(self.spec, stack=()))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -162,8 +167,9 @@ def require(algorithm: str, model: BehaviorModel) -> None:
     capable(model, hints["behavior"], algorithm)
 
 
-def load(run_directory: str | Path) -> Algorithm | BehaviorModel:
-    """The trained algorithm, or the fitted behaviour model, of a run directory.
+def load(run_directory: str | Path, member: int = 0) -> Algorithm | BehaviorModel:
+    """The trained algorithm, or the fitted behaviour model, of a run directory; ``member`` says which of several seeds
+    that were trained side by side, counted from 0.
 
     Raises MissingInputError, CheckpointCorruptError or ConfigError.
     """
@@ -173,16 +179,16 @@ def load(run_directory: str | Path) -> Algorithm | BehaviorModel:
     if record["recipe"].get("algorithm") == "":
         with torch.random.fork_rng():
             return _load_behavior(record["recipe"], load_checkpoint(run_directory).model)
-    return _load_algorithm(record["recipe"], run_directory)[0]
+    return _load_algorithm(record["recipe"], run_directory, member)[0]
 
 
-def load_with_density(run_directory: str | Path) -> tuple[Algorithm, DensityModel | None]:
-    """The trained algorithm of a run and the density that its support was measured with; None where there is none.
+def load_with_density(run_directory: str | Path, member: int = 0) -> tuple[Algorithm, DensityModel | None]:
+    """The trained algorithm of a run (`load`) and the density that its support was measured with, None without one.
 
     Raises MissingInputError, CheckpointCorruptError or ConfigError.
     """
     record = read_json(Path(run_directory) / "config.json")
-    algorithm, behavior = _load_algorithm(record["recipe"], run_directory)
+    algorithm, behavior = _load_algorithm(record["recipe"], run_directory, member)
     directory = record.get("train_options", {}).get("support_from")
     if directory:
         behavior = load_behavior(directory)
@@ -191,14 +197,23 @@ def load_with_density(run_directory: str | Path) -> tuple[Algorithm, DensityMode
     return algorithm, behavior if isinstance(behavior, DensityModel) else None
 
 
-def _load_algorithm(record: Mapping[str, Any], run_directory: str | Path) -> tuple[Algorithm, BehaviorModel | None]:
+def _load_algorithm(
+    record: Mapping[str, Any], run_directory: str | Path, member: int
+) -> tuple[Algorithm, BehaviorModel | None]:
     checkpoint, recipe = load_checkpoint(run_directory), Recipe.from_json(record)
+    seeds = recipe.spec.stack[0] if recipe.spec.stack else 1
+    if not 0 <= member < seeds:
+        raise ConfigError(f"{run_directory} has no seed number {member}", f"there are {seeds}, counted from 0")
     with torch.random.fork_rng():
-        behavior = None
-        if recipe.behavior:
-            behavior = build_behavior(recipe.behavior, recipe.spec, recipe.behavior_config)
-        algorithm = build(recipe, behavior)
-    algorithm.restore({**checkpoint.model})
+        one = recipe.of_one_seed()
+        behavior = build_behavior(one.behavior, one.spec, one.behavior_config) if one.behavior else None
+        algorithm = build(one, behavior)
+        if recipe.spec.stack:
+            stacked = build(recipe, None if recipe.jointly else behavior)
+            stacked.restore({**checkpoint.model})
+            unstack_(algorithm, stacked, member)
+        else:
+            algorithm.restore({**checkpoint.model})
     return algorithm.eval(), behavior
 
 

@@ -57,10 +57,10 @@ class CQL(Algorithm):
         self.batch_size = config.batch_size
         self.target_entropy = -float(spec.action_dim)
         self.log_density = -spec.action_dim * math.log(2.0)  # of the uniform distribution over the box
-        self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.log_temperature = nn.Parameter(torch.zeros(spec.stack))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.actor_opt = adam(self.actor.parameters(), lr=config.actor_lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.critic_lr)
@@ -84,7 +84,7 @@ class CQL(Algorithm):
         with torch.no_grad():
             _, log_prob = self.actor(batch.obs).rsample_and_log_prob()
         loss = -self.log_temperature * (log_prob + self.target_entropy).mean(-1)
-        metrics = {"actor/entropy": -log_prob.mean(), "actor/temperature": self.log_temperature.detach().exp()}
+        metrics = {"actor/entropy": -log_prob.mean(-1), "actor/temperature": self.log_temperature.detach().exp()}
         return loss, metrics
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -94,7 +94,7 @@ class CQL(Algorithm):
         action, log_prob = policy.rsample_and_log_prob()  # (B, A), (B,)
         q = clipped_double_q(self.critic(batch.obs, action), 1.0)
         objective = torch.where(self.updates < self.config.warmup, policy.log_prob(batch.action), q)
-        loss = (self.log_temperature.detach().exp() * log_prob - objective).mean(-1)
+        loss = (self.log_temperature.detach().exp().unsqueeze(-1) * log_prob - objective).mean(-1)
         return loss, {"actor/loss": loss.detach()}
 
     @without_gradient
@@ -120,7 +120,7 @@ class CQL(Algorithm):
         q = self.critic(batch.obs, action).transpose(0, 1)  # (N, E, B)
         everywhere = soft_value(q, -log_density.unsqueeze(1), temperature=1.0)  # (E, B)
         gap = (everywhere - self.critic(batch.obs, batch.action)).mean(-1)  # (E,)
-        return gap.sum(0), {"critic/gap": gap.detach().mean()}
+        return gap.sum(0), {"critic/gap": gap.detach().mean(0)}
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """sum_j mean_B (Q_j(s, a) - y)^2 + alpha times the conservative term."""

@@ -59,7 +59,7 @@ class EMaQ(Algorithm):
         self.batch_size = config.batch_size
         self.behavior = capable(behavior, BehaviorModel, "EMaQ")
         self.proposals: Proposals = bank or Fresh(behavior)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 

@@ -51,8 +51,8 @@ class GaussianPolicy(nn.Module):
 
     def __init__(self, spec: Spec, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.mean = DeterministicPolicy(spec.obs_dim, spec.action_dim, hidden, dropout)
-        self.log_scale = nn.Parameter(torch.zeros(spec.action_dim))
+        self.mean = DeterministicPolicy(spec.obs_dim, spec.action_dim, hidden, dropout, stack=spec.stack)
+        self.log_scale = nn.Parameter(torch.zeros(spec.row(spec.action_dim)))
 
     def forward(self, obs: Tensor) -> DiagonalNormal:
         return DiagonalNormal(self.mean(obs), self.log_scale.clamp(-5.0, 2.0))
@@ -66,8 +66,8 @@ class IQL(Algorithm):
         self.config = config = config or IQLConfig()
         self.batch_size = config.batch_size
         self.actor = GaussianPolicy(spec, config.hidden, config.dropout)
-        self.value = mlp([spec.obs_dim, *config.hidden, 1])
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.value = mlp([spec.obs_dim, *config.hidden, 1], stack=spec.stack)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.value_opt = adam(self.value.parameters(), lr=config.lr)
@@ -101,7 +101,7 @@ class IQL(Algorithm):
         """mean_B |tau - 1(u < 0)| u^2 with u = Q'(s, a) - V(s): eq. 5."""
         value = self.v(batch.obs)
         loss = expectile_loss(self.q(batch) - value, self.config.expectile).mean(-1)
-        return loss, {"value/loss": loss.detach(), "value/v": value.detach().mean()}
+        return loss, {"value/loss": loss.detach(), "value/v": value.detach().mean(-1)}
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """-mean_B exp(beta (Q'(s, a) - V(s))) log pi(a|s), weights cut off: eq. 7 (advantage-weighted regression)."""
@@ -109,8 +109,8 @@ class IQL(Algorithm):
             advantage = self.q(batch) - self.v(batch.obs)
             weight = advantage_weight(advantage, self.config.beta, self.config.max_weight)
         loss = -(weight * self.actor(batch.obs).log_prob(batch.action)).mean(-1)
-        metrics = {"actor/loss": loss.detach(), "actor/advantage": advantage.mean(), "actor/weight": weight.mean()}
-        return loss, metrics
+        means = {"actor/advantage": advantage.mean(-1), "actor/weight": weight.mean(-1)}
+        return loss, {"actor/loss": loss.detach(), **means}
 
     @without_gradient
     def target(self, batch: Batch) -> Tensor:

@@ -49,7 +49,7 @@ class Perturbation(nn.Module):
 
     def __init__(self, spec: Spec, hidden: tuple[int, ...], phi: float) -> None:
         super().__init__()
-        self.net = mlp([spec.obs_dim + spec.action_dim, *hidden, spec.action_dim])
+        self.net = mlp([spec.obs_dim + spec.action_dim, *hidden, spec.action_dim], stack=spec.stack)
         self.phi = phi
 
     def forward(self, action: Tensor, obs: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class LatentPolicy(nn.Module):
 
     def __init__(self, spec: Spec, latent_dim: int, config: PLASConfig) -> None:
         super().__init__()
-        self.policy = DeterministicPolicy(spec.obs_dim, latent_dim, config.hidden)
+        self.policy = DeterministicPolicy(spec.obs_dim, latent_dim, config.hidden, stack=spec.stack)
         self.perturbation = Perturbation(spec, config.hidden, config.phi) if config.phi > 0.0 else Unchanged()
         self.max_latent = config.max_latent
 
@@ -81,7 +81,7 @@ class PLAS(Algorithm):
         self.behavior = capable(behavior, LatentModel, "PLAS")
         self.actor = LatentPolicy(spec, behavior.latent_dim, config)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_opt = adam(self.actor.parameters(), lr=config.actor_lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.critic_lr)
@@ -112,7 +112,7 @@ class PLAS(Algorithm):
         """-mean_B Q_1(s, decoder(s, pi(s))): the gradient runs through the decoder to the latent."""
         action, z = self.actor(batch.obs, self.behavior)
         loss = -self.critic.q1(batch.obs, action).mean(-1)
-        return loss, {"actor/loss": loss.detach(), "actor/latent": z.detach().abs().mean()}
+        return loss, {"actor/loss": loss.detach(), "actor/latent": z.detach().abs().mean((-2, -1))}
 
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)

@@ -58,9 +58,11 @@ class ReBRAC(Algorithm):
         self.config = config = config or ReBRACConfig()
         self.batch_size = config.batch_size
         self.behavior = capable(behavior, BehaviorModel, "ReBRAC")
-        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden)
+        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, layer_norm=config.layer_norm)
+        self.critic = Critic(
+            spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, layer_norm=config.layer_norm, stack=spec.stack
+        )
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
@@ -96,7 +98,7 @@ class ReBRAC(Algorithm):
         q = normalized_q(clipped_double_q(self.critic(batch.obs, action), 1.0))
         distance = (action - batch.action).square().sum(-1)
         loss = (self.config.beta_actor * distance - q).mean(-1)
-        return loss, {"actor/loss": loss.detach(), "actor/distance": distance.detach().mean()}
+        return loss, {"actor/loss": loss.detach(), "actor/distance": distance.detach().mean(-1)}
 
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)

@@ -59,9 +59,9 @@ class SPOT(Algorithm):
         self.batch_size = config.batch_size
         self.behavior = capable(behavior, DensityModel, "SPOT")
         self.weight = config.lmbda / (4.0 * spec.action_dim) if config.published_scale else config.lmbda
-        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, config.dropout)
+        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, config.dropout, stack=spec.stack)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
@@ -96,7 +96,7 @@ class SPOT(Algorithm):
         q = normalized_q(self.critic.q1(batch.obs, action))
         log_prob = self.behavior.log_prob(batch.obs, action, self.config.num_samples)  # (B,) nats
         loss = (-q - self.weight * log_prob).mean(-1)
-        return loss, {"actor/loss": loss.detach(), "actor/behavior_log_prob": log_prob.detach().mean()}
+        return loss, {"actor/loss": loss.detach(), "actor/behavior_log_prob": log_prob.detach().mean(-1)}
 
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)

@@ -46,9 +46,9 @@ class TD3BC(Algorithm):
         super().__init__()
         self.config = config = config or TD3BCConfig()
         self.batch_size = config.batch_size
-        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden)
+        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
@@ -83,7 +83,7 @@ class TD3BC(Algorithm):
         q = normalized_q(self.critic.q1(batch.obs, action))
         distance = (action - batch.action).square().mean(-1)  # over A, as published
         loss = (-self.config.alpha * q + distance).mean(-1)
-        return loss, {"actor/loss": loss.detach(), "actor/distance": distance.detach().mean()}
+        return loss, {"actor/loss": loss.detach(), "actor/distance": distance.detach().mean(-1)}
 
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)

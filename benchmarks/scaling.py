@@ -1,4 +1,4 @@
-"""What a step of BCQ costs as the work grows: batch size, candidates, rows of the data set; and where the time goes.
+"""What a step of BCQ costs as the work grows: batch size, candidates, seeds, rows of the data; and where the time goes.
 
     python benchmarks/scaling.py [--precision bfloat16]
 
@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.bank import CandidateBank
 from offline_vi.behavior import CVAE, Decoded
-from offline_vi.data import Sampler, Transitions
+from offline_vi.data import Sampler, StackedSampler, Transitions
 from offline_vi.machine import (
     PRECISIONS,
     fastest_exact_products,
@@ -45,11 +45,14 @@ def transitions(rows: int) -> Transitions:
 class Steps:
     """BCQ on synthetic data, as `fit` steps it."""
 
-    def __init__(self, data: Transitions, config: BCQConfig, bank: bool) -> None:
+    def __init__(self, data: Transitions, config: BCQConfig, bank: bool, seeds: int = 1) -> None:
         behavior = Decoded(CVAE(SPEC).eval().requires_grad_(False))
         self.bank = CandidateBank(behavior, data) if bank else None
-        self.algorithm = BCQ(SPEC, behavior, config, self.bank)
-        self.sampler, self.count = Sampler(data, config.batch_size), 0
+        spec = SPEC.stacked(seeds) if seeds > 1 else SPEC
+        self.algorithm = BCQ(spec, behavior, config, self.bank)
+        one = Sampler(data, config.batch_size)
+        self.sampler = StackedSampler(data, config.batch_size, range(seeds)) if seeds > 1 else one
+        self.count = 0
 
     def take(self, steps: int) -> None:
         for _ in range(steps):
@@ -86,6 +89,11 @@ def main() -> None:
             config = replace(BCQConfig(), **changes)
             both = [Steps(small, config, bank).milliseconds() for bank in (True, False)]
             print(f"| {label} | {both[0]:.1f} | {both[1]:.1f} |", flush=True)
+        for hidden in (BCQConfig().hidden, (64, 64)):
+            for seeds in (1, 2, 4, 8, 16):
+                config = BCQConfig(hidden=hidden)
+                each = [Steps(small, config, bank, seeds).milliseconds() / seeds for bank in (True, False)]
+                print(f"| {seeds} seeds, {hidden}, a seed | {each[0]:.2f} | {each[1]:.2f} |", flush=True)
         for rows in (100_000, 500_000, 2_000_000):
             print(f"| {rows:,} rows | {Steps(transitions(rows), BCQConfig(), True).milliseconds():.1f} | |", flush=True)
         steps = Steps(small, BCQConfig(), True)

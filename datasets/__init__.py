@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_vi.datasets.tasks import (
+    FAMILIES,
     MINARI_NAMES,
     PIXEL_NAMES,
     RECIPE_NAMES,
@@ -166,6 +167,17 @@ def task_on(env: str, task: Task | None) -> Task:
     if task is None:
         return Task(env, low, high, name=env)
     return replace(task, env_id=env, action_low=low, action_high=high, kwargs={}, max_episode_steps=None, note="")
+
+
+def environment(env: str) -> Task:
+    """The task of a Gymnasium id, with D4RL's reference scores where a D4RL family is scored on it. Raises UsageError,
+    SpaceMismatchError, MissingDependencyError."""
+    for family in FAMILIES:
+        if family.env_id == env:
+            task = task_of(family.prefix)
+            assert task is not None
+            return replace(task, max_episode_steps=None)
+    return task_on(env, None)
 
 
 def unknown_name(source: str) -> UsageError:

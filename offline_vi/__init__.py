@@ -31,6 +31,7 @@ _HOME = {
     "History": "training",
     "fit": "training",
     "fit_behavior": "training",
+    "fit_online": "training",
     "RunDirectory": "checkpoint",
     "load": "algorithms.build",
     "CandidateBank": "bank",
@@ -99,6 +100,7 @@ __all__ = [
     "evaluation",
     "fit",
     "fit_behavior",
+    "fit_online",
     "latent",
     "load",
     "load_behavior",
@@ -146,7 +148,7 @@ if TYPE_CHECKING:
     from offline_vi.errors import OfflineVIError
     from offline_vi.evaluation import Evaluation, evaluate
     from offline_vi.share import load_behavior, save_behavior
-    from offline_vi.training import History, fit, fit_behavior
+    from offline_vi.training import History, fit, fit_behavior, fit_online
     from offline_vi.types import Batch, Metrics, Spec, Task
 
 

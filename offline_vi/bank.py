@@ -124,11 +124,9 @@ class CandidateBank(Proposals, Scheduled):
             self._tables[key] = self._table(field, num_samples)
             self._fill(key)
         table = self._tables[key]
-        if table.device.type == "cpu":
-            chosen = table.index_select(0, batch.index.cpu())
-        else:
-            chosen = table.index_select(0, batch.index)
-        return chosen.to(batch.obs.device, batch.obs.dtype).transpose(0, 1)
+        rows = batch.index.flatten().to(table.device)
+        chosen = table.index_select(0, rows).to(batch.obs.device, batch.obs.dtype)
+        return chosen.transpose(0, 1).reshape(num_samples, *batch.action.shape)  # (N, B, A), or (N, S, B, A)
 
     def _table(self, field: str, num_samples: int) -> Tensor:
         """(rows, N, A) float16, not filled yet."""

@@ -307,13 +307,13 @@ class KLWarmup(nn.Module):
 
 
 def rate(bound: Bound) -> Tensor:
-    """Mean KL(q, p) in nats, 0-d: what the latent is used for (Alemi et al. 2018)."""
-    return bound.kl.detach().mean()
+    """Mean KL(q, p) over the batch, in nats: what the latent is used for (Alemi et al. 2018)."""
+    return bound.kl.detach().mean(-1)
 
 
 def distortion(bound: Bound) -> Tensor:
-    """Mean -E_q log p(x|z) in nats, 0-d."""
-    return -bound.log_likelihood.detach().mean()
+    """Mean -E_q log p(x|z) over the batch, in nats."""
+    return -bound.log_likelihood.detach().mean(-1)
 
 
 def active_units(loc: Tensor, threshold: float = 0.01) -> Tensor:
@@ -325,7 +325,7 @@ def active_units(loc: Tensor, threshold: float = 0.01) -> Tensor:
 def bound_metrics(bound: Bound, prefix: str) -> Metrics:
     """``prefix``/elbo, /rate and /distortion, in nats, means over the batch."""
     return {
-        f"{prefix}/elbo": bound.elbo.detach().mean(),
+        f"{prefix}/elbo": bound.elbo.detach().mean(-1),
         f"{prefix}/rate": rate(bound),
         f"{prefix}/distortion": distortion(bound),
     }

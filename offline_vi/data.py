@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from offline_vi.errors import (
     ActionRangeError,
+    CheckpointCorruptError,
     DatasetFormatError,
     DataWarning,
     EmptyDatasetError,
@@ -25,7 +26,7 @@ from offline_vi.errors import (
     SpaceMismatchError,
     UsageError,
 )
-from offline_vi.types import Batch, BoolArray, FloatArray, Spec, Task
+from offline_vi.types import Batch, BoolArray, FloatArray, Spec, Stack, Task
 
 IntArray = NDArray[np.int64]
 RowMode = Literal["d4rl", "strict"]
@@ -490,13 +491,14 @@ class Normalizer(nn.Module):
     The standard deviation has a floor of 1e-3 (as in CORL), so that constant features stay finite.
     """
 
-    mean: Tensor  # (O,)
-    std: Tensor  # (O,)
+    mean: Tensor  # (O,), or (S, 1, O) for the batches of S seeds
+    std: Tensor  # the same
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, stack: Stack = ()) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
+        shape = (*stack, 1, dim) if stack else (dim,)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
 
     def fit(self, values: FloatArray) -> Normalizer:
         """Take mean and standard deviation over the rows of ``values`` (R, O); returns self.
@@ -539,16 +541,7 @@ class Sampler:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.device = torch.device(device)
         self.rows = len(transitions)
-        self._columns = tuple(
-            torch.from_numpy(np.ascontiguousarray(column)).to(self.device)
-            for column in (
-                transitions.obs,
-                transitions.action,
-                transitions.reward,
-                transitions.next_obs,
-                transitions.terminated.astype(np.float32),
-            )
-        )
+        self._columns = columns_on(transitions, self.device)
 
     def sample(self) -> Batch:
         """The next batch."""
@@ -562,6 +555,148 @@ class Sampler:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.rng.bit_generator.state = state["rng"]
+
+
+class StackedSampler:
+    """Batches (S, B, ...) for S seeds side by side, each from a random stream of its own: seed s meets the rows that a
+    `Sampler` with its stream would show it."""
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        batch_size: int,
+        seeds: Sequence[int | np.random.SeedSequence],
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.batch_size = batch_size
+        self.rngs = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+        self.device = torch.device(device)
+        self.rows = len(transitions)
+        self._columns = columns_on(transitions, self.device)
+
+    def sample(self) -> Batch:
+        """The next batch."""
+        drawn = np.stack([rng.integers(self.rows, size=self.batch_size) for rng in self.rngs])
+        index = torch.from_numpy(drawn).to(self.device)
+        rows = (column.index_select(0, index.flatten()) for column in self._columns)
+        obs, action, reward, next_obs, terminated = (column.unflatten(0, index.shape) for column in rows)
+        return Batch(obs, action, reward, next_obs, terminated, index)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state of the random streams."""
+        return {"rngs": [rng.bit_generator.state for rng in self.rngs]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for rng, saved in zip(self.rngs, state["rngs"], strict=True):
+            rng.bit_generator.state = saved
+
+
+class Replay:
+    """Transitions that an online run collects: uniform batches from them, and themselves as a `Transitions`.
+
+    Rows lie on the device; from ``capacity`` on the oldest are overwritten. Owns its random stream.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        batch_size: int,
+        capacity: int = 1_000_000,
+        seed: int | np.random.SeedSequence = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.spec, self.batch_size, self.capacity = spec, batch_size, capacity
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.device = torch.device(device)
+        self.count = 0  # rows ever added
+        self._columns = self._empty(min(capacity, 1024))
+
+    def __len__(self) -> int:
+        """Rows that can be drawn."""
+        return min(self.count, self.capacity)
+
+    def _empty(self, rows: int) -> dict[str, Tensor]:
+        obs_dtype = getattr(torch, self.spec.obs_dtype)
+        columns = {
+            "obs": torch.zeros((rows, *self.spec.obs_shape), dtype=obs_dtype),
+            "action": torch.zeros((rows, self.spec.action_dim)),
+            "reward": torch.zeros(rows),
+            "next_obs": torch.zeros((rows, *self.spec.obs_shape), dtype=obs_dtype),
+            "terminated": torch.zeros(rows),
+            "episode_end": torch.zeros(rows, dtype=torch.bool),
+        }
+        return {name: column.to(self.device) for name, column in columns.items()}
+
+    def _grow(self) -> None:
+        rows = len(self._columns["reward"])
+        if rows == min(self.count, self.capacity) and rows < self.capacity:
+            larger = self._empty(min(2 * rows, self.capacity))
+            for name, column in self._columns.items():
+                larger[name][:rows] = column
+            self._columns = larger
+
+    def add(
+        self, obs: Tensor, action: Tensor, reward: float, next_obs: Tensor, terminated: bool, episode_end: bool
+    ) -> None:
+        """One transition: obs (O), action (A) in [-1, 1]."""
+        self._grow()
+        at = self.count % self.capacity
+        row: tuple[Any, ...] = (obs, action, reward, next_obs, float(terminated), episode_end)
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column[at] = value
+        self.count += 1
+
+    def cut(self, back: int) -> None:
+        """The ``back``-th newest row is the last of its episode, which was broken off."""
+        self._columns["episode_end"][(self.count - back) % self.capacity] = True
+
+    def sample(self) -> Batch:
+        """The next batch."""
+        index = torch.from_numpy(self.rng.integers(len(self), size=self.batch_size)).to(self.device)
+        obs, action, reward, next_obs, terminated = (
+            self._columns[name].index_select(0, index) for name in ("obs", "action", "reward", "next_obs", "terminated")
+        )
+        return Batch(obs, action, reward, next_obs, terminated, index)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The rows, in the order of the buffer: what a checkpoint holds beside `state`."""
+        return {name: column[: len(self)].cpu() for name, column in self._columns.items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over `tensors`, after `load_state`. Raises CheckpointCorruptError where they are of other shapes."""
+        fresh = self._empty(min(self.capacity, max(1024, len(self))))
+        for name, column in fresh.items():
+            saved = tensors.get(name)
+            if saved is None or saved.shape != column[: len(self)].shape or saved.dtype != column.dtype:
+                raise CheckpointCorruptError(f"the checkpoint's replay buffer has no usable {name}", "train anew")
+            column[: len(self)] = saved
+        self._columns = fresh
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready: the random stream and how many rows there were."""
+        return {"rng": self.rng.bit_generator.state, "count": self.count}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.rng.bit_generator.state, self.count = state["rng"], int(state["count"])
+
+    def transitions(self, task: Task | None = None, name: str = "replay") -> Transitions:
+        """The rows in the order of collection. Raises EmptyDatasetError before the first one."""
+        order = (torch.arange(len(self)) + (self.count if self.count > self.capacity else 0)) % max(len(self), 1)
+        rows = {key: column[: len(self)].cpu()[order].numpy() for key, column in self._columns.items()}
+        terminated = rows.pop("terminated") > 0.0
+        return Transitions(**rows, terminated=terminated, spec=self.spec, task=task, source=Provenance(name))
+
+
+def columns_on(transitions: Transitions, device: torch.device) -> tuple[Tensor, ...]:
+    """obs, action, reward, next_obs and terminated (as 1.0) of all rows, on the device."""
+    columns = (
+        transitions.obs,
+        transitions.action,
+        transitions.reward,
+        transitions.next_obs,
+        transitions.terminated.astype(np.float32),
+    )
+    return tuple(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns)
 
 
 # ------------------------------------------------------------------ sequences of images

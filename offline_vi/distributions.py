@@ -32,20 +32,24 @@ LOG_SCALE_MAX = 2.0
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
-def log_mean_exp(v: Tensor, dim: int = 0, temperature: float = 1.0) -> Tensor:
+def log_mean_exp(v: Tensor, dim: int = 0, temperature: float | Tensor = 1.0) -> Tensor:
     """T log( 1/K sum_k exp(v_k / T) ), the reduction over K samples that every bound and every backup here shares.
 
     T = inf is the mean (ELBO, policy evaluation), T = 1 log-mean-exp (IWAE), T = 0 the maximum (BCQ, EMaQ); it falls as
-    T grows, and is accurate at any T in between. Removes ``dim`` of ``v``.
+    T grows, and is accurate at any T in between. A tensor is a temperature in between, broadcast against what is left
+    of ``v``. Removes ``dim`` of ``v``.
 
     Raises ValueError for a negative temperature.
     """
-    if temperature == 0.0:
-        return v.amax(dim)
-    if temperature == math.inf:
-        return v.mean(dim)
-    if not temperature > 0.0:
-        raise ValueError(f"temperature {temperature} is negative")
+    if not isinstance(temperature, Tensor):
+        if temperature == 0.0:
+            return v.amax(dim)
+        if temperature == math.inf:
+            return v.mean(dim)
+        if not temperature > 0.0:
+            raise ValueError(f"temperature {temperature} is negative")
+    if v.shape[dim] == 1:
+        return v.squeeze(dim)
     top = v.detach().amax(dim, keepdim=True)
     top = torch.where(top.isfinite(), top, torch.zeros_like(top))  # weights that are all 0 give -inf, not NaN
     u = (v - top) / temperature
@@ -435,15 +439,20 @@ class LearnedScale(nn.Module):
     features_per_dim = 0
 
     def __init__(
-        self, init_log_scale: float = -3.0, dim: int = 1, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX
+        self,
+        init_log_scale: float = -3.0,
+        dim: int = 1,
+        low: float = LOG_SCALE_MIN,
+        high: float = LOG_SCALE_MAX,
+        stack: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.bounded = Bounded(init_log_scale, low, high)
-        self.raw = nn.Parameter(torch.zeros(dim))
+        self.raw = nn.Parameter(torch.zeros((*stack, 1, dim) if stack else (dim,)))
 
     @property
     def log_scale(self) -> Tensor:
-        """(1,) or (D,)."""
+        """(1,) or (D,); with S seeds (S, 1, 1) or (S, 1, D)."""
         return self.bounded(self.raw)
 
     def forward(self, loc: Tensor, raw: Tensor) -> DiagonalNormal:

@@ -14,7 +14,7 @@ from offline_vi.distributions import log_mean_exp
 from offline_vi.types import Batch, Metrics
 
 
-def soft_value(q: Tensor, log_weight: Tensor | None = None, *, temperature: float) -> Tensor:
+def soft_value(q: Tensor, log_weight: Tensor | None = None, *, temperature: float | Tensor) -> Tensor:
     """V(s) of K actions drawn for s: (K, ..., B) -> (..., B).
 
     temperature T: T log mean_k exp(q_k / T + log w_k). T = inf is the mean (policy evaluation), T = 0 the maximum over
@@ -25,7 +25,7 @@ def soft_value(q: Tensor, log_weight: Tensor | None = None, *, temperature: floa
     """
     if log_weight is None:
         return log_mean_exp(q, dim=0, temperature=temperature)
-    if not 0.0 < temperature < float("inf"):
+    if not isinstance(temperature, Tensor) and not 0.0 < temperature < float("inf"):
         raise ValueError(f"log_weight has no meaning at temperature {temperature}")
     return log_mean_exp(q + temperature * log_weight, dim=0, temperature=temperature)
 
@@ -47,7 +47,7 @@ def bellman_target(batch: Batch, value: Tensor, discount: float) -> Tensor:
 def td_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
     """sum_e mean_B (Q_e(s, a) - y)^2 of q (E, ..., B) and a target (..., B): each critic regresses the same target."""
     loss = (q - target).square().mean(-1).sum(0)
-    return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean(), "critic/target": target.mean()}
+    return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean((0, -1)), "critic/target": target.mean(-1)}
 
 
 # ------------------------------------------------------------------ policies

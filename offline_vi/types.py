@@ -12,7 +12,7 @@ Actions inside the library live in [-1, 1]^A; a `Task` maps them to the environm
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
-"""Detached 0-d tensors named "part/what"; ``.item()`` is called only by the training loop, when it logs."""
+"""Detached 0-d tensors named "part/what", or (S,) where several seeds train side by side; ``.item()`` is called only by
+the training loop, when it logs."""
+
+Stack = tuple[int, ...]
+"""(S,) where S seeds are trained side by side, the axis just left of the batch; () for one."""
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -45,6 +49,15 @@ class Spec:
     action_dim: int
     obs_dtype: str = "float32"
     discrete: bool = False  # a discrete action is one-hot (B, A)
+    stack: Stack = ()  # (S,): networks and batches are those of S seeds; (): of one
+
+    def stacked(self, seeds: int) -> Spec:
+        """The same shapes for ``seeds`` seeds side by side."""
+        return replace(self, stack=(seeds,))
+
+    def row(self, dim: int) -> tuple[int, ...]:
+        """Shape of a vector that all rows of a batch share: (D,), or (S, 1, D) with one vector for each seed."""
+        return (*self.stack, 1, dim) if self.stack else (dim,)
 
     @property
     def obs_dim(self) -> int:
@@ -58,7 +71,7 @@ class Spec:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Spec:
-        return cls(**{**record, "obs_shape": tuple(record["obs_shape"])})
+        return cls(**{**record, "obs_shape": tuple(record["obs_shape"]), "stack": tuple(record.get("stack", ()))})
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ class EvaluateOptions:
     """Episodes."""
     seed: int = 1000
     """Seed of the first episode; episode e has seed + e."""
+    member: int = 0
+    """Which seed of a run of several side by side (--seeds-at-once), counted from 0."""
     guard: float = 0.0
     """Do not follow the policy to actions whose log-density is below this quantile of the data's (0.001, 0.01, 0.05,
     0.5), but take the behaviour model's best candidate; 0: no guard."""
@@ -57,7 +59,7 @@ def score(options: EvaluateOptions) -> None:
     from offline_vi.types import Spec, Task
 
     torch.set_num_threads(options.threads)
-    policy = load(options.run)
+    policy = load(options.run, options.member)
     multiply_as(options.run)
     config = read_json(Path(options.run) / "config.json")
     if not isinstance(policy, Algorithm):
@@ -100,7 +102,7 @@ def guard(policy: Algorithm, options: EvaluateOptions) -> GuardedPolicy:
     from offline_vi.support import GuardedPolicy, Support
 
     record = read_json(Path(options.run) / "result.json").get("support")
-    algorithm, density = load_with_density(options.run)
+    algorithm, density = load_with_density(options.run, options.member)
     if density is None or record is None:
         raise ConfigError(f"{options.run} has no density of the data's actions", "train with --support-from DIR")
     threshold = Support.from_json(record).threshold(options.guard)

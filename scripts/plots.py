@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import matplotlib
@@ -38,7 +39,8 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
     support = read_csv(run / "support.csv") if (run / "support.csv").exists() else {}
     if not metrics:
         return None
-    names = [name for name in metrics if name != "step"]
+    support = mean_by_step(support)
+    names = list(dict.fromkeys(base(name) for name in metrics if name != "step"))
     beliefs = "q/start" in support and not np.isnan(support["q/start"]).all()
     panels = len(names) + bool(episodes) + beliefs + ("support/outside" in support)
     columns = min(panels, 3)
@@ -54,7 +56,9 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
         outside_panel(next(places), support)
     for name in names:
         place = next(places)
-        place.plot(metrics["step"], metrics[name], color=ACCENT, linewidth=1.2)
+        for column in (column for column in metrics if base(column) == name):
+            alpha = 1.0 if column == name else 0.5
+            place.plot(metrics["step"], metrics[column], color=ACCENT, linewidth=1.2, alpha=alpha)
         place.set_title(name, fontsize=10, color=INK)
     for place in places:
         place.axis("off")
@@ -70,6 +74,19 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
+
+
+def base(name: str) -> str:
+    """The metric's name without the number of the seed it is of."""
+    return re.sub(r"\.\d+$", "", name)
+
+
+def mean_by_step(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rows of the same step, of several seeds, become one."""
+    if not columns:
+        return columns
+    rows = [columns["step"] == step for step in np.unique(columns["step"])]
+    return {name: np.array([values[of_step].mean() for of_step in rows]) for name, values in columns.items()}
 
 
 def belief_panel(place: Axes, support: dict[str, np.ndarray]) -> None:

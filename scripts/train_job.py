@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import tyro
@@ -17,7 +18,7 @@ from offline_vi.algorithms.build import Bank, Recipe, build, config_class, entry
 from offline_vi.bank import CandidateBank
 from offline_vi.behavior import BehaviorModel, DensityModel
 from offline_vi.checkpoint import RunDirectory, read_json
-from offline_vi.data import Normalizer, Transitions
+from offline_vi.data import Normalizer, StackedSampler, Transitions
 from offline_vi.errors import CapabilityError, ConfigError, SpaceMismatchError
 from offline_vi.evaluation import evaluate
 from offline_vi.machine import fastest_precision
@@ -35,6 +36,7 @@ from offline_vi.scripts.plots import learning_curve
 from offline_vi.scripts.presets import preset
 from offline_vi.scripts.tuned import tuned
 from offline_vi.share import behavior_config, build_behavior, from_json, load_behavior, read_card
+from offline_vi.stack import stack_, unstack_
 from offline_vi.support import measure_support, overestimation_report, some_rows, support_report
 from offline_vi.training import fit, fit_behavior, seeds, torch_seed
 from offline_vi.types import Spec
@@ -69,6 +71,9 @@ class TrainOptions:
     """Draw the candidates of a frozen model ahead, and all of them anew every so many steps; 0: for every batch."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of targets and other passes without gradient; auto: the faster one on this machine, by trial."""
+    compile_losses: bool = False
+    """Pass the losses through torch.compile: some per cent faster after a minute of compiling, where a C++ compiler is
+    installed."""
     proposals: Literal["", "samples", "decoded", "likely"] = ""
     """What an algorithm is given of its model: full samples, decoder means at clipped noise, or the likelier ones of
     its samples; default: as the algorithm was published."""
@@ -78,6 +83,9 @@ class TrainOptions:
     """likely: share of the samples that is kept, by their log-density."""
     normalize: bool = False
     """Normalise observations; the statistics are stored with the policy."""
+    seeds_at_once: int = 1
+    """Train so many seeds side by side in this process: --seed, --seed + 1, ...; each is scored, all are one
+    checkpoint. A model fitted ahead is shared."""
 
 
 def run(name: str, file: str, arguments: list[str]) -> dict[str, Any]:
@@ -148,9 +156,12 @@ def train(name: str, options: Any) -> dict[str, Any]:
     check_task(data)
     chosen = options.train
     model = chosen.behavior_model
+    count = chosen.seeds_at_once
+    if count < 1:
+        raise ConfigError(f"--seeds-at-once {count}", "at least one")
     recipe = Recipe(
         algorithm=name,
-        spec=data.spec,
+        spec=data.spec.stacked(count) if count > 1 else data.spec,
         config=options.algorithm,
         behavior=model,
         behavior_config=resolve(model, data.spec, options.behavior) if model else None,
@@ -174,20 +185,15 @@ def train(name: str, options: Any) -> dict[str, Any]:
         "train_options": asdict(options.train),
         "run_options": without(asdict(options.run), "resume", "overwrite", "output"),
     }
-    run, resumes = open_run(options.run, f"{name}-{data.source.name}-seed{options.run.seed}".replace("/", "-"), config)
+    numbers = f"{options.run.seed}" + (f"-{options.run.seed + count - 1}" if count > 1 else "")
+    run, resumes = open_run(options.run, f"{name}-{data.source.name}-seed{numbers}".replace("/", "-"), config)
     precision = settled(chosen.precision, run, device, resumes)
     facts = {"algorithm": name, "data": config["data"], "seed": options.run.seed, "precision": precision}
     with run, recorded(run, facts) as record:
         behavior = behavior or fitted(run, recipe, data, options, device)
-        with torch.random.fork_rng():
-            torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
-            if recipe.behavior:
-                behavior = behavior or build_behavior(model, data.spec, recipe.behavior_config)
-            algorithm = build(recipe, behavior, bank(data, options, device))
-        if isinstance(algorithm, Normalized):
-            algorithm.normalizer.fit(data.obs)
-        density = density or density_of(behavior, recipe)
-        result = fit_and_score(run, algorithm, density, data, options, device, resumes, precision)
+        trained = begun(recipe, behavior, data, options, device)
+        density = density or density_of(trained.behavior, recipe)
+        result = fit_and_score(run, trained, density, data, options, device, resumes, precision)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean") if key in result}
     if options.run.json:
         json.dump(result, sys.stdout, indent=1)
@@ -195,6 +201,47 @@ def train(name: str, options: Any) -> dict[str, Any]:
     elif not options.run.quiet:
         report(run.path, result)
     return result
+
+
+class Trained(NamedTuple):
+    """What is trained, and one seed of it: the same object, unless several train side by side."""
+
+    algorithm: Algorithm
+    one: Algorithm
+    behavior: BehaviorModel | None  # of the one
+    seeds: tuple[int, ...]
+
+    def each(self) -> Iterator[tuple[int, Algorithm]]:
+        """(seed, its policy as it stands), one after the other, without those that diverged."""
+        for member, seed in enumerate(self.seeds):
+            if len(self.seeds) > 1:
+                unstack_(self.one, self.algorithm, member)
+            if all(bool(parameter.isfinite().all()) for parameter in self.one.parameters()):
+                yield seed, self.one.eval()
+
+
+def begun(
+    recipe: Recipe, behavior: BehaviorModel | None, data: Transitions, options: Any, device: torch.device
+) -> Trained:
+    """The algorithm, freshly initialised, each seed from a random stream of its own."""
+    members = tuple(range(options.run.seed, options.run.seed + options.train.seeds_at_once))
+    singles: list[tuple[Algorithm, BehaviorModel | None]] = []
+    one, ahead = recipe.of_one_seed(), bank(data, options, device)
+    with torch.random.fork_rng():
+        for seed in members:
+            torch.manual_seed(torch_seed(seeds(seed)["init"]))
+            model = behavior
+            if one.behavior and model is None:
+                model = build_behavior(one.behavior, one.spec, one.behavior_config)
+            singles.append((build(one, model, ahead if len(members) == 1 else None), model))
+        algorithm = singles[0][0] if len(members) == 1 else build(recipe, behavior, ahead)
+    for each in {algorithm, *(single for single, _ in singles)}:
+        if isinstance(each, Normalized):
+            each.normalizer.fit(data.obs)
+    if len(members) > 1:
+        stack_(algorithm, [single for single, _ in singles])
+    first, model = singles[0]
+    return Trained(algorithm, first.to(device), model, members)
 
 
 def shared(chosen: TrainOptions, recipe: Recipe) -> BehaviorModel:
@@ -206,7 +253,7 @@ def shared(chosen: TrainOptions, recipe: Recipe) -> BehaviorModel:
     model = load_behavior(chosen.behavior_from)
     if not recipe.behavior:
         raise CapabilityError(f"{recipe.algorithm} uses no behaviour model", "leave --behavior-from out")
-    if model.spec != recipe.spec:
+    if model.spec != recipe.of_one_seed().spec:
         raise SpaceMismatchError(
             f"the behaviour model in {chosen.behavior_from} is of observations {model.spec.obs_shape} and "
             f"{model.spec.action_dim} actions, the data of {recipe.spec.obs_shape} and {recipe.spec.action_dim}",
@@ -264,7 +311,7 @@ def fitted(
     """The behaviour model fitted ahead, in RUN/behavior with checkpoints of its own; None where it trains jointly."""
     if not recipe.behavior or recipe.jointly:
         return None
-    model = build_behavior(recipe.behavior, recipe.spec, recipe.behavior_config)
+    model = build_behavior(recipe.behavior, recipe.of_one_seed().spec, recipe.behavior_config)
     if recipe.normalize:
         data = normalized(data)
     path = run.path / "behavior"
@@ -297,7 +344,7 @@ def normalized(data: Transitions) -> Transitions:
 
 def fit_and_score(
     run: RunDirectory,
-    algorithm: Algorithm,
+    trained: Trained,
     density: DensityModel | None,
     data: Transitions,
     options: Any,
@@ -309,35 +356,41 @@ def fit_and_score(
     obs, action = (rows.to(device) for rows in some_rows(data))
     discount = asdict(options.algorithm).get("discount", 0.99)  # cloning has none
 
-    def score(step: int, policy: Algorithm) -> dict[str, float]:
-        shown, row = {}, {"step": float(step)}
-        if data.task is not None and data.task.env_id:
-            evaluation = evaluate(
-                policy,
-                data.task,
-                options.train.eval_episodes,
-                options.train.eval_seed,
-                discount=discount,
-                device=device,
-            )
-            for episode in evaluation.episode_rows(step):
-                run.log_episode(episode)
-            shown = {"return": evaluation.mean_return, "score": evaluation.mean}
-            row |= overestimation_report(policy, evaluation, device)
-        if density is not None:
-            measured = support_report(policy, density.to(device), obs, action)
-            shown |= {"% outside": 100.0 * measured["support/outside"]}
-            row |= measured
-        run.log_support({**row, "step": step})
-        return shown
+    def score(step: int, _: Algorithm) -> dict[str, float]:
+        shown: list[dict[str, float]] = []
+        for seed, policy in trained.each():
+            whose = {"training_seed": seed} if len(trained.seeds) > 1 else {}
+            numbers: dict[str, float] = {}
+            row: dict[str, float] = {"step": step, **whose}
+            if data.task is not None and data.task.env_id:
+                evaluation = evaluate(
+                    policy,
+                    data.task,
+                    options.train.eval_episodes,
+                    options.train.eval_seed,
+                    discount=discount,
+                    device=device,
+                )
+                for episode in evaluation.episode_rows(step):
+                    run.log_episode({**episode, **whose})
+                numbers = {"return": evaluation.mean_return, "score": evaluation.mean}
+                row |= overestimation_report(policy, evaluation, device)
+            if density is not None:
+                measured = support_report(policy, density.to(device), obs, action)
+                numbers |= {"% outside": 100.0 * measured["support/outside"]}
+                row |= measured
+            run.log_support(row)
+            shown.append(numbers)
+        return {name: sum(numbers[name] for numbers in shown) / len(shown) for name in (shown[0] if shown else {})}
 
     fit(
-        algorithm,
-        data,
+        trained.algorithm,
+        batches(trained, data, device),
         options.train.steps,
         seed=options.run.seed,
         device=device,
         precision=precision,
+        compile_losses=options.train.compile_losses,
         log_every=options.run.log_every,
         eval_every=options.train.eval_every,
         on_eval=score,
@@ -355,10 +408,30 @@ def fit_and_score(
     return result
 
 
+def batches(trained: Trained, data: Transitions, device: torch.device) -> Transitions | StackedSampler:
+    """What `fit` draws from: the data, or a batch for every seed from the stream that it would have alone."""
+    if len(trained.seeds) == 1:
+        return data
+    streams = [seeds(seed)["batches"] for seed in trained.seeds]
+    return StackedSampler(data, trained.algorithm.batch_size, streams, device)
+
+
 def summary(run: RunDirectory, steps: int) -> dict[str, Any]:
-    """result.json: the final policy, per episode; the best evaluation apart."""
-    by_step: dict[int, list[dict[str, Any]]] = {}
-    for row in run.read_episodes():
+    """result.json: the final policy, per episode; the best evaluation apart. Of several seeds side by side the means,
+    and the same for each of them."""
+    rows = run.read_episodes()
+    result = scores(rows, steps)
+    members = sorted({int(row["training_seed"]) for row in rows if "training_seed" in row})
+    if members:
+        result["seeds"] = {
+            str(seed): scores([row for row in rows if int(row["training_seed"]) == seed], steps) for seed in members
+        }
+    return result
+
+
+def scores(episodes: Sequence[Mapping[str, Any]], steps: int) -> dict[str, Any]:
+    by_step: dict[int, list[Mapping[str, Any]]] = {}
+    for row in episodes:
         by_step.setdefault(int(row["step"]), []).append(row)
     if not by_step:
         return {"steps": steps, "note": "no environment is known for this data set: nothing was scored"}
@@ -382,4 +455,6 @@ def summary(run: RunDirectory, steps: int) -> dict[str, Any]:
 def report(path: Path, result: dict[str, Any]) -> None:
     if "normalized_score" in result:
         print(f"normalised score {result['normalized_score']:.1f} (return {result['return_mean']:.1f}), final policy")
+    for seed, own in result.get("seeds", {}).items():
+        print(f"  seed {seed}: {own['normalized_score']:.1f}")
     print(f"run directory: {path}")

@@ -108,6 +108,13 @@ class Likely(BehaviorModel):
         return drawn.gather(0, best.unsqueeze(-1).expand(-1, -1, drawn.shape[-1]))
 
 
+def one_seed(spec: Spec, model: str) -> Spec:
+    """``spec``, if it is of one seed. Raises ConfigError: the model has no weights for several side by side."""
+    if spec.stack:
+        raise ConfigError(f"{model} is fitted for one seed at a time", "fit it once, freeze it, and share it")
+    return spec
+
+
 CAPABILITIES: dict[type, str] = {
     BehaviorModel: "can be sampled",
     LatentModel: "decodes latents",

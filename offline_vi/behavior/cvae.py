@@ -35,7 +35,7 @@ from offline_vi.distributions import (
 from offline_vi.latent import Conditional, ConditionalNormalPrior, LatentVariableModel, StandardNormalPrior
 from offline_vi.nets import join, mlp
 from offline_vi.posterior import AmortizedPosterior
-from offline_vi.types import Metrics, Spec
+from offline_vi.types import Metrics, Spec, Stack
 
 PUBLISHED_VARIANCE = 1.0 / 8.0  # sigma^2 = beta A / (2 Z) with beta = 1/2, Z = 2A
 
@@ -92,19 +92,19 @@ class PublishedPosterior(nn.Module):
         return DiagonalNormal(loc, log_scale.clamp(-4.0, 15.0))
 
 
-LIKELIHOODS: dict[str, Callable[[int], nn.Module]] = {
+LIKELIHOODS: dict[str, Callable[[Spec], nn.Module]] = {
     # from log sigma = -3 a predicted scale first runs up to the spread of all modes, and the latent dies there
-    "tanh_normal": lambda dim: TanhNormalHead(dim, init_log_scale=-1.0),
-    "gaussian": lambda dim: GaussianHead(dim, LearnedScale(), torch.tanh),
-    "published": lambda dim: GaussianHead(dim, FixedScale(math.sqrt(PUBLISHED_VARIANCE)), torch.tanh),
+    "tanh_normal": lambda spec: TanhNormalHead(spec.action_dim, init_log_scale=-1.0),
+    "gaussian": lambda spec: GaussianHead(spec.action_dim, LearnedScale(stack=spec.stack), torch.tanh),
+    "published": lambda spec: GaussianHead(spec.action_dim, FixedScale(math.sqrt(PUBLISHED_VARIANCE)), torch.tanh),
 }
 PRIORS: dict[str, Callable[[Spec, int, tuple[int, ...]], nn.Module]] = {
     "standard": lambda spec, latent_dim, hidden: StandardNormalPrior(latent_dim),
     "conditional": lambda spec, latent_dim, hidden: ConditionalNormalPrior(
-        mlp([spec.obs_dim, *hidden, 2 * latent_dim])
+        mlp([spec.obs_dim, *hidden, 2 * latent_dim], stack=spec.stack)
     ),
 }
-INPUTS: dict[str, Callable[[int], RunningNormalizer | RawInputs]] = {
+INPUTS: dict[str, Callable[[int, Stack], RunningNormalizer | RawInputs]] = {
     "normalized": RunningNormalizer,
     "raw": RawInputs,
 }
@@ -122,13 +122,13 @@ class CVAE(LatentModel, DensityModel):
         self.spec = spec
         self.config = config = config or CVAEConfig()
         self.latent_dim = config.latent_dim or 2 * spec.action_dim
-        head: Any = LIKELIHOODS[config.likelihood](spec.action_dim)
-        decoder = mlp([spec.obs_dim + self.latent_dim, *config.hidden, head.features])
-        encoder = mlp([spec.obs_dim + spec.action_dim, *config.hidden, 2 * self.latent_dim])
+        head: Any = LIKELIHOODS[config.likelihood](spec)
+        decoder = mlp([spec.obs_dim + self.latent_dim, *config.hidden, head.features], stack=spec.stack)
+        encoder = mlp([spec.obs_dim + spec.action_dim, *config.hidden, 2 * self.latent_dim], stack=spec.stack)
         prior = PRIORS[config.prior](spec, self.latent_dim, config.hidden)
         self.model = LatentVariableModel(prior, Conditional(decoder, head))
         self.posterior = POSTERIORS[config.encoder](encoder)
-        self.inputs = INPUTS[config.inputs](spec.obs_dim)
+        self.inputs = INPUTS[config.inputs](spec.obs_dim, spec.stack)
         self.kl_warmup = KLWarmup(config.kl_warmup)
 
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel
+from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel, one_seed
 from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions import DiagonalNormal, PredictedScale, TanhNormal, log_dtanh
 from offline_vi.errors import MissingDependencyError
@@ -60,7 +60,7 @@ class FlowBehavior(LatentModel, DensityModel, UnsquashedModel):
     def __init__(self, spec: Spec, config: FlowBehaviorConfig | None = None) -> None:
         super().__init__()
         zuko = load_zuko()
-        self.spec = spec
+        self.spec = one_seed(spec, "a flow")
         self.config = config = config or FlowBehaviorConfig.default(spec)
         self.latent_dim = spec.action_dim
         self.inputs = RunningNormalizer(spec.obs_dim)
@@ -84,7 +84,7 @@ class FlowBehavior(LatentModel, DensityModel, UnsquashedModel):
         """-log pi_beta(a|s) in nats, mean over the batch."""
         self.inputs.observe(obs)
         log_prob = self.log_prob(obs, action)
-        return -log_prob.mean(-1), {"behavior/log_prob": log_prob.detach().mean()}
+        return -log_prob.mean(-1), {"behavior/log_prob": log_prob.detach().mean(-1)}
 
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return torch.tanh(self.sample_unsquashed(obs, num_samples))

@@ -75,8 +75,8 @@ class VelocityField(nn.Module):
 
     def __init__(self, spec: Spec, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.inputs = RunningNormalizer(spec.obs_dim)
-        self.net = mlp([spec.obs_dim + spec.action_dim + 1, *hidden, spec.action_dim], nn.SiLU)
+        self.inputs = RunningNormalizer(spec.obs_dim, spec.stack)
+        self.net = mlp([spec.obs_dim + spec.action_dim + 1, *hidden, spec.action_dim], nn.SiLU, stack=spec.stack)
 
     def forward(self, obs: Tensor, u: Tensor, t: Tensor) -> Tensor:
         """(B, O), (..., B, A), times that broadcast to (..., B, 1) -> (..., B, A)."""
@@ -107,7 +107,7 @@ class FlowMatchingBehavior(LatentModel, DensityModel, UnsquashedModel):
         shrink = 1.0 - self.config.sigma_min
         velocity = self.field(obs, (1.0 - shrink * t) * noise + t * data, t)
         loss = 0.5 * (velocity - (data - shrink * noise)).square().sum(-1).mean(-1)
-        return loss, {"behavior/flow_matching": loss.detach().mean()}
+        return loss, {"behavior/flow_matching": loss.detach()}
 
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return torch.tanh(self.sample_unsquashed(obs, num_samples))

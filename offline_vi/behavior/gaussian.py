@@ -42,9 +42,9 @@ class GaussianBehavior(LatentModel, DensityModel, UnsquashedModel):
         self.spec = spec
         self.config = config = config or GaussianBehaviorConfig.default(spec)
         self.latent_dim = spec.action_dim
-        self.inputs = RunningNormalizer(spec.obs_dim)
+        self.inputs = RunningNormalizer(spec.obs_dim, spec.stack)
         self.head = TanhNormalHead(spec.action_dim, config.init_log_scale)
-        self.net = mlp([spec.obs_dim, *config.hidden, self.head.features])
+        self.net = mlp([spec.obs_dim, *config.hidden, self.head.features], stack=spec.stack)
 
     def distribution(self, obs: Tensor) -> TanhNormal:
         """(B, O) -> pi_beta(.|s), batch shape (B,)."""
@@ -57,8 +57,8 @@ class GaussianBehavior(LatentModel, DensityModel, UnsquashedModel):
         distribution = self.distribution(obs)
         log_prob = distribution.log_prob(action)
         return -log_prob.mean(-1), {
-            "behavior/log_prob": log_prob.detach().mean(),
-            "behavior/scale": distribution.base.stddev.detach().mean(),
+            "behavior/log_prob": log_prob.detach().mean(-1),
+            "behavior/scale": distribution.base.stddev.detach().mean((-2, -1)),
         }
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.data import Normalizer
+from offline_vi.types import Stack
 
 
 class RunningNormalizer(Normalizer):
@@ -17,8 +18,8 @@ class RunningNormalizer(Normalizer):
 
     count: Tensor  # 0-d, rows seen, and the one of the beginning
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
+    def __init__(self, dim: int, stack: Stack = ()) -> None:
+        super().__init__(dim, stack)
         self.register_buffer("count", torch.ones(()))
 
     @torch.no_grad()
@@ -26,19 +27,20 @@ class RunningNormalizer(Normalizer):
         """Take in the rows of x (B, O), in training mode (Chan et al. 1979, the update of pooled moments)."""
         if not self.training:
             return
-        weight = len(x) / (self.count + len(x))
-        change = x.mean(0) - self.mean
-        variance = torch.lerp(self.std.square(), x.var(0, correction=0), weight)
+        rows, shape = x.shape[-2], self.mean.shape
+        weight = rows / (self.count + rows)
+        change = x.mean(-2).reshape(shape) - self.mean
+        variance = torch.lerp(self.std.square(), x.var(-2, correction=0).reshape(shape), weight)
         variance = variance + weight * (1.0 - weight) * change.square()
         self.mean += weight * change
         self.std.copy_(variance.sqrt().clamp(min=1e-3))
-        self.count += len(x)
+        self.count += rows
 
 
 class RawInputs(nn.Module):
     """Observations as they are, where a `RunningNormalizer` could stand."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, stack: Stack = ()) -> None:
         super().__init__()
 
     def observe(self, x: Tensor) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import DensityModel, UnsquashedModel
+from offline_vi.behavior.base import DensityModel, UnsquashedModel, one_seed
 from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions import TanhNormal, log_dtanh
 from offline_vi.latent import ConditionalMixtureParameters, Mixture
@@ -43,7 +43,7 @@ class MixtureBehavior(DensityModel, UnsquashedModel):
 
     def __init__(self, spec: Spec, config: MixtureBehaviorConfig | None = None) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec = one_seed(spec, "a mixture")
         self.config = config = config or MixtureBehaviorConfig.default(spec)
         features = ConditionalMixtureParameters.features(config.num_components, spec.action_dim)
         self.inputs = RunningNormalizer(spec.obs_dim)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from offline_vi.algorithms.iql import IQL
     from offline_vi.algorithms.plas import PLAS
     from offline_vi.algorithms.rebrac import ReBRAC
+    from offline_vi.algorithms.sac import SAC
     from offline_vi.algorithms.spot import SPOT
     from offline_vi.algorithms.td3 import TD3
     from offline_vi.algorithms.td3_bc import TD3BC
@@ -46,6 +47,7 @@ ALGORITHMS: dict[str, Entry] = {
     "iql": Entry("iql", "IQL", "implicit Q-learning: expectiles of Q over the data's actions"),
     "plas": Entry("plas", "PLAS", "policy in the latent space of a behaviour model", "cvae-published"),
     "rebrac": Entry("rebrac", "ReBRAC", "TD3+BC with the penalty in the target too, and layer norm", "cvae"),
+    "sac": Entry("sac", "SAC", "online: soft actor-critic, the policy as a posterior of optimal actions"),
     "spot": Entry("spot", "SPOT", "TD3 under a penalty on the behaviour's log-density", "cvae-published"),
     "td3": Entry("td3", "TD3", "online baseline: two critics, smoothed targets, delayed actor"),
     "td3-bc": Entry("td3_bc", "TD3BC", "TD3 with a squared distance to the data's action"),
@@ -60,6 +62,7 @@ __all__ = [
     "DDPG",
     "IQL",
     "PLAS",
+    "SAC",
     "SPOT",
     "TD3",
     "TD3BC",

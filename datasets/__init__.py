@@ -8,21 +8,30 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_vi.datasets.tasks import MINARI_NAMES, RECIPE_NAMES, d4rl_hashes, d4rl_name, d4rl_references, task_of
+from offline_vi.datasets.tasks import (
+    FAMILIES,
+    MINARI_NAMES,
+    PIXEL_NAMES,
+    RECIPE_NAMES,
+    d4rl_hashes,
+    d4rl_name,
+    d4rl_references,
+    task_of,
+)
 from offline_vi.errors import SpaceMismatchError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from offline_vi.data import ActionRange, OnNonfinite, Provenance, RowMode, Transitions
+    from offline_vi.data import ActionRange, Frames, OnNonfinite, Provenance, RowMode, Transitions
     from offline_vi.types import Task
 
-__all__ = ["ensure", "load", "names", "read"]
+__all__ = ["ensure", "load", "load_images", "names", "read"]
 
 
 def names() -> list[str]:
     """Every data set that has a name: ours, D4RL's, Minari's."""
-    return [*RECIPE_NAMES, *d4rl_references(), *MINARI_NAMES]
+    return [*RECIPE_NAMES, *PIXEL_NAMES, *d4rl_references(), *MINARI_NAMES]
 
 
 def load(
@@ -75,6 +84,13 @@ def load(
             )
         )
     return concatenate(parts)
+
+
+def load_images(name_or_path: str | Path, **options: Any) -> Frames:
+    """A data set of images, memory-mapped: see `offline_vi.datasets.images.load_images`."""
+    from offline_vi.datasets import images
+
+    return images.load_images(name_or_path, **options)
 
 
 def read(
@@ -166,6 +182,17 @@ def task_on(env: str, task: Task | None) -> Task:
     if task is None:
         return Task(env, low, high, name=env)
     return replace(task, env_id=env, action_low=low, action_high=high, kwargs={}, max_episode_steps=None, note="")
+
+
+def environment(env: str) -> Task:
+    """The task of a Gymnasium id, with D4RL's reference scores where a D4RL family is scored on it. Raises UsageError,
+    SpaceMismatchError, MissingDependencyError."""
+    for family in FAMILIES:
+        if family.env_id == env:
+            task = task_of(family.prefix)
+            assert task is not None
+            return replace(task, max_episode_steps=None)
+    return task_on(env, None)
 
 
 def unknown_name(source: str) -> UsageError:

@@ -107,21 +107,30 @@ def collect(name: str, episodes: int = 300, seed: int = 0) -> Path:
     print(f"collecting {name} ({episodes} episodes of Pendulum-v1) into {folder}", file=sys.stderr)
     rng = np.random.default_rng(seed)
     rows = roll_out(lambda obs: sample(obs, rng), episodes, seed)
+    buffers = [_episode(rows, number, seed + number) for number in range(episodes)]
+    return write(name, buffers, "Pendulum-v1", UNIFORM_RETURN, SWING_UP_RETURN, str(__doc__))
+
+
+def write(
+    name: str, episodes: list[EpisodeBuffer], env_id: str, ref_min: float, ref_max: float, description: str
+) -> Path:
+    """Put episodes of a registered environment into Minari's root, whole or not at all; returns the folder."""
+    folder = folder_of(name)
     root().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".collect-", dir=root()) as scratch:
         with _minari_root(scratch):
             minari.create_dataset_from_buffers(
                 name,
-                [_episode(rows, number, seed + number) for number in range(episodes)],
-                env="Pendulum-v1",
-                eval_env="Pendulum-v1",
+                episodes,
+                env=env_id,
+                eval_env=env_id,
                 algorithm_name="mixture of hand-written controllers",
                 author="offline_vi",
                 author_email="none",
                 code_permalink="offline_vi/datasets/recipes.py",
-                ref_min_score=UNIFORM_RETURN,
-                ref_max_score=SWING_UP_RETURN,
-                description=__doc__,
+                ref_min_score=ref_min,
+                ref_max_score=ref_max,
+                description=description,
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -125,6 +125,12 @@ DEFECTS = {
 }
 
 RECIPE_NAMES = ("offline-vi/pendulum/mixed-v0",)
+PIXEL_NAMES = {  # read by `datasets.load_images` -> the environment
+    "offline-vi/pixels/point-mass-v0": "offline-vi/PixelPointMass-v0",
+    "offline-vi/pixels/point-mass-narrow-v0": "offline-vi/PixelPointMass-v0",
+    "offline-vi/pixels/pendulum-v0": "offline-vi/PixelPendulum-v0",
+    "offline-vi/pixels/pendulum-mixed-v0": "offline-vi/PixelPendulum-v0",
+}
 _MINARI = {  # group -> the data sets of farama-minari in it
     **dict.fromkeys(("D4RL/door", "D4RL/hammer", "D4RL/pen", "D4RL/relocate"), "human-v2 cloned-v2 expert-v2"),
     "D4RL/antmaze": "umaze-v1 umaze-diverse-v1 medium-play-v1 medium-diverse-v1 large-play-v1 large-diverse-v1",

@@ -31,6 +31,7 @@ _HOME = {
     "History": "training",
     "fit": "training",
     "fit_behavior": "training",
+    "fit_online": "training",
     "RunDirectory": "checkpoint",
     "load": "algorithms.build",
     "CandidateBank": "bank",
@@ -41,6 +42,7 @@ _MODULES = (
     "algorithm",
     "algorithms",
     "bank",
+    "bayes",
     "behavior",
     "bounds",
     "checkpoint",
@@ -54,7 +56,9 @@ _MODULES = (
     "machine",
     "nets",
     "ope",
+    "planning",
     "posterior",
+    "sequence",
     "share",
     "statistics",
     "training",
@@ -85,6 +89,7 @@ __all__ = [
     "algorithm",
     "algorithms",
     "bank",
+    "bayes",
     "behavior",
     "bounds",
     "checkpoint",
@@ -97,14 +102,17 @@ __all__ = [
     "evaluation",
     "fit",
     "fit_behavior",
+    "fit_online",
     "latent",
     "load",
     "load_behavior",
     "machine",
     "nets",
     "ope",
+    "planning",
     "posterior",
     "save_behavior",
+    "sequence",
     "share",
     "statistics",
     "training",
@@ -116,6 +124,7 @@ if TYPE_CHECKING:
         algorithm,
         algorithms,
         bank,
+        bayes,
         behavior,
         bounds,
         checkpoint,
@@ -129,7 +138,9 @@ if TYPE_CHECKING:
         machine,
         nets,
         ope,
+        planning,
         posterior,
+        sequence,
         share,
         statistics,
         training,
@@ -143,7 +154,7 @@ if TYPE_CHECKING:
     from offline_vi.errors import OfflineVIError
     from offline_vi.evaluation import Evaluation, evaluate
     from offline_vi.share import load_behavior, save_behavior
-    from offline_vi.training import History, fit, fit_behavior
+    from offline_vi.training import History, fit, fit_behavior, fit_online
     from offline_vi.types import Batch, Metrics, Spec, Task
 
 

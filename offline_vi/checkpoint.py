@@ -593,9 +593,15 @@ class RunDirectory:
         """The point to continue from: the newest complete checkpoint, with the logs cut back to where it saw them.
 
         Damaged ones after it are renamed to ``damaged-...``, with a CheckpointWarning that names the file. Raises
-        NoCheckpointError, CheckpointCorruptError where all are damaged, UnsafeCheckpointError for a pickle.
+        NoCheckpointError, with the logs emptied, CheckpointCorruptError where all are damaged, UnsafeCheckpointError
+        for a pickle.
         """
-        checkpoint, marks, damaged = _newest(self.path)
+        try:
+            checkpoint, marks, damaged = _newest(self.path)
+        except NoCheckpointError:
+            for log in self._logs.values():
+                log.rewind(NOTHING)  # a run that died before its first checkpoint begins anew
+            raise
         for path in damaged:
             aside = path.with_name(f"damaged-{path.name}")
             self._discard(aside)

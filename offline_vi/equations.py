@@ -14,7 +14,7 @@ from offline_vi.distributions import log_mean_exp
 from offline_vi.types import Batch, Metrics
 
 
-def soft_value(q: Tensor, log_weight: Tensor | None = None, *, temperature: float) -> Tensor:
+def soft_value(q: Tensor, log_weight: Tensor | None = None, *, temperature: float | Tensor) -> Tensor:
     """V(s) of K actions drawn for s: (K, ..., B) -> (..., B).
 
     temperature T: T log mean_k exp(q_k / T + log w_k). T = inf is the mean (policy evaluation), T = 0 the maximum over
@@ -25,7 +25,7 @@ def soft_value(q: Tensor, log_weight: Tensor | None = None, *, temperature: floa
     """
     if log_weight is None:
         return log_mean_exp(q, dim=0, temperature=temperature)
-    if not 0.0 < temperature < float("inf"):
+    if not isinstance(temperature, Tensor) and not 0.0 < temperature < float("inf"):
         raise ValueError(f"log_weight has no meaning at temperature {temperature}")
     return log_mean_exp(q + temperature * log_weight, dim=0, temperature=temperature)
 

@@ -138,10 +138,10 @@ class EvaluationError(OfflineVIError):
 
 
 class Interrupted(OfflineVIError):
-    """SIGINT or SIGTERM: the step was finished and, in a run, the checkpoint written."""
+    """SIGINT or SIGTERM: the step was finished and, in a run, a checkpoint is there to resume from."""
 
     def __init__(self, signum: int, step: int, *, resumable: bool) -> None:
-        saved = "; the checkpoint is written" if resumable else ""
+        saved = "; a checkpoint is written" if resumable else ""
         super().__init__(f"interrupted at step {step:,}{saved}", "--resume continues" if resumable else "")
         self.signum = signum
         self.exit_code = 128 + signum
@@ -205,6 +205,10 @@ class OfflineVIWarning(UserWarning):
 
 class DataWarning(OfflineVIWarning):
     """The data were repaired or are known to be odd; the message counts what was touched."""
+
+
+class MachineWarning(OfflineVIWarning):
+    """The machine lacks what was asked for to be faster; training goes on without it."""
 
 
 class DeterminismWarning(OfflineVIWarning):

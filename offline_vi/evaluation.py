@@ -234,13 +234,13 @@ class _Runner:
             return None
 
     def _observation(self, obs: Any, episode: _Episode, shape: tuple[int, ...] | None = None) -> FloatArray:
-        value = np.asarray(obs if self.task.obs_key is None else obs[self.task.obs_key])
+        value = observation_of(obs, self.task)
         where = f"at step {episode.length} of episode {episode.number}"
         if shape is not None and value.shape != shape:
             raise EnvError(f"{self.task.env_id} returned an observation of shape {value.shape} {where}", "")
         if not np.isfinite(value).all():
             raise EnvError(f"{self.task.env_id} returned an observation that is not finite {where}", "")
-        return value if value.dtype == np.uint8 else value.astype(np.float32)
+        return value
 
     def warn_about_clipping(self) -> None:
         if self.clipped:
@@ -314,6 +314,12 @@ def _version(package: str) -> str:
 
 
 # ------------------------------------------------------------------ environments
+
+
+def observation_of(obs: Any, task: Task) -> NDArray[Any]:
+    """What policies see of an environment's observation: float32, images uint8."""
+    value = np.asarray(obs if task.obs_key is None else obs[task.obs_key])
+    return value if value.dtype == np.uint8 else value.astype(np.float32)
 
 
 def make_env(task: Task) -> Env:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -121,6 +122,19 @@ def fastest_exact_products(size: int = 384, repeats: int = 15) -> str:
 def use_products(name: str) -> None:
     """Take one of the two paths from here on, in the whole process: see `fastest_exact_products`."""
     torch.set_float32_matmul_precision(name)
+
+
+def compiler() -> str | None:
+    """The C++ compiler that `torch.compile` would call on a CPU; None where there is none."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """`torch.compile`, with the noise of eager mode: the same draws from torch's default generator."""
+    from torch._inductor import config
+
+    config.fallback_random = True
+    return torch.compile(function)
 
 
 @functools.cache

@@ -1,4 +1,5 @@
-"""The training loops: `fit` for algorithms, `fit_behavior` for behaviour models. Nobody else loops over steps.
+"""The training loops: `fit` for algorithms, `fit_behavior` for behaviour models, `fit_online` for algorithms that
+collect their own data. Nobody else loops over steps.
 
 The loop owns the random state of training: the sampler's stream and the device's default generator are seeded from one
 `numpy.random.SeedSequence`, saved in every checkpoint and restored from it, so that an interrupted run ends with the
@@ -11,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,15 +24,23 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from offline_vi.algorithm import Algorithm, adam, descend
+from offline_vi.algorithm import Algorithm, OnlineAlgorithm, adam, descend
 from offline_vi.bank import Scheduled
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, random_state, set_random_state
 from offline_vi.data import Sampler, Source, StackedSampler, Transitions
-from offline_vi.errors import Interrupted, NonFiniteLossError
-from offline_vi.machine import fastest_exact_products, keep_freed_memory, precision_of_targets, use_products
+from offline_vi.errors import CapabilityError, Interrupted, MachineWarning, NonFiniteLossError
+from offline_vi.experience import Collector, Experience, Explorer
+from offline_vi.machine import (
+    compiled,
+    compiler,
+    fastest_exact_products,
+    keep_freed_memory,
+    precision_of_targets,
+    use_products,
+)
 from offline_vi.nets import cosine_
-from offline_vi.types import Batch, Metrics
+from offline_vi.types import Batch, Metrics, Spec, Task
 
 OnEval = Callable[[int, Algorithm], dict[str, float]]
 """(step, algorithm) -> numbers to show beside the metrics, e.g. {"score": 61.2}."""
@@ -127,6 +137,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "cpu",
     precision: str = "float32",
+    compile_losses: bool = False,
     log_every: int = 1_000,
     eval_every: int | None = None,
     on_eval: OnEval | None = None,
@@ -144,6 +155,8 @@ def fit(
     seed: of batches and training noise (initialisation is the caller's)
     precision: of passes without gradient (targets): "float32", or "bfloat16" where the processor is faster in it
         (`machine.fastest_precision`)
+    compile_losses: pass every loss of the algorithm through `torch.compile`; a MachineWarning, and nothing else,
+        where a CPU has no compiler
     log_every, eval_every, save_every: steps; evaluation calls ``on_eval``, saving needs ``run``
     run: where metrics and checkpoints go; without it nothing is written and signals are not handled
     resume: continue from the run's newest checkpoint: bit-identical to never having stopped
@@ -156,6 +169,8 @@ def fit(
         use_products(fastest_exact_products())
     streams = seeds(seed)
     algorithm.to(device)
+    if compile_losses:
+        _compile_losses(algorithm, torch.device(device))
     scheduled = [module for module in algorithm.modules() if isinstance(module, Scheduled)]
     source: Source = (
         Sampler(data, batch_size or algorithm.batch_size, streams["batches"], device)
@@ -175,6 +190,8 @@ def fit(
                 part.advance(step)
             with precision_of_targets(precision, torch.device(device)):
                 interval.add(algorithm.update(source.sample()))
+            if isinstance(source, Experience):
+                interval.add(source.metrics())
             logs, evaluates = step % log_every == 0, bool(eval_every) and step % (eval_every or 1) == 0
             saves = step == steps or (save_every is not None and step % save_every == 0)
             if (step % CHECK_EVERY == 0 or logs or saves or stop) and not interval.finite():
@@ -192,17 +209,33 @@ def fit(
                 algorithm.eval()
                 bar.evaluated(step, on_eval(step, algorithm))
                 algorithm.train()
-            if run is not None and (saves or stop):
+            collects = isinstance(source, Experience)  # between its regular checkpoints it would end other episodes
+            if run is not None and (saves or (stop and not collects)):
                 _save(run, step, algorithm, source, interval)
             if stop:
-                raise Interrupted(stop[0], step, resumable=run is not None)
+                raise Interrupted(stop[0], step, resumable=run is not None and run.has_checkpoint())
             bar.advance()
         bar.close()
     algorithm.eval()
     return history
 
 
+def _compile_losses(algorithm: Algorithm, device: torch.device) -> None:
+    """Every ``*_loss`` method, of wrapped algorithms too: what lies between two `descend`."""
+    if device.type == "cpu" and compiler() is None:
+        warnings.warn("there is no C++ compiler: losses run as they are", MachineWarning, stacklevel=3)
+        return
+    for part in algorithm.modules():
+        if isinstance(part, Algorithm):
+            for name in (name for name in dir(type(part)) if name.endswith("_loss")):
+                setattr(part, name, compiled(getattr(part, name)))
+
+
 def _save(run: RunDirectory, step: int, algorithm: Algorithm, source: Source, interval: IntervalMean) -> None:
+    rows: dict[str, Tensor] = {}
+    if isinstance(source, Experience):
+        source.pause()
+        rows = source.tensors()
     tensors = algorithm.snapshot()
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all() and not isinstance(source, StackedSampler):
@@ -213,7 +246,8 @@ def _save(run: RunDirectory, step: int, algorithm: Algorithm, source: Source, in
         step,
         {name: tensor for name, tensor in tensors.items() if name in weights},
         {name: tensor for name, tensor in tensors.items() if name not in weights}
-        | {f"random.{name}": tensor for name, tensor in noise.items()},
+        | {f"random.{name}": tensor for name, tensor in noise.items()}
+        | {f"replay.{name}": tensor for name, tensor in rows.items()},
         {
             "source": source.state(),
             "interval": interval.state(),
@@ -225,10 +259,15 @@ def _save(run: RunDirectory, step: int, algorithm: Algorithm, source: Source, in
 
 def _restore(run: RunDirectory, algorithm: Algorithm, source: Source, interval: IntervalMean) -> int:
     checkpoint = run.latest()
-    noise = {name.removeprefix("random."): t for name, t in checkpoint.trainer.items() if name.startswith("random.")}
-    moments = {name: tensor for name, tensor in checkpoint.trainer.items() if not name.startswith("random.")}
+    noise, rows = (
+        {name.removeprefix(prefix): t for name, t in checkpoint.trainer.items() if name.startswith(prefix)}
+        for prefix in ("random.", "replay.")
+    )
+    moments = {name: t for name, t in checkpoint.trainer.items() if not name.startswith(("random.", "replay."))}
     algorithm.restore({**checkpoint.model, **moments})
     source.load_state(checkpoint.state["source"])
+    if isinstance(source, Experience):
+        source.load_tensors(rows)
     interval.load_state(checkpoint.state["interval"])
     set_random_state(noise, checkpoint.state["random"])
     use_products(checkpoint.state.get("products", "highest"))  # as it began: the two paths round differently
@@ -285,6 +324,52 @@ class _Progress:
 
     def close(self) -> None:
         self.bar.close()
+
+
+def fit_online(
+    algorithm: Algorithm,
+    task: Task,
+    spec: Spec,
+    steps: int,
+    *,
+    explorer: Explorer | None = None,
+    warmup: int = 100,
+    num_envs: int = 1,
+    capacity: int = 1_000_000,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    **options: Any,
+) -> tuple[History, Transitions]:
+    """Train ``algorithm`` in the task's environment: ``warmup`` uniform actions, then ``steps`` times a step in the
+    environment and a gradient step. Returns the history and what was collected (the newest ``capacity`` rows).
+
+    ``explorer`` chooses the actions: the algorithm itself, if it is an `OnlineAlgorithm`, else a policy with noise
+    (`experience.GaussianNoise`). Every checkpoint ends the running episodes; SIGINT and SIGTERM save none, so that the
+    resumed run, from the last regular one, is the same to the last bit. Other options are those of `fit`.
+
+    Raises CapabilityError where nobody can explore, EnvError, and what `fit` raises.
+    """
+    if explorer is None:
+        if not isinstance(algorithm, OnlineAlgorithm):
+            raise CapabilityError(f"{type(algorithm).__name__} does not explore", "give a GaussianNoise(policy)")
+        explorer = algorithm
+    collector = Collector(
+        explorer,
+        task,
+        spec,
+        batch_size or algorithm.batch_size,
+        warmup=warmup,
+        num_envs=num_envs,
+        capacity=capacity,
+        seed=seeds(seed)["batches"],
+        device=device,
+    )
+    try:
+        history = fit(algorithm, collector, steps, seed=seed, device=device, **options)
+        return history, collector.transitions()
+    finally:
+        collector.close()
 
 
 class _BehaviorFit(Algorithm):

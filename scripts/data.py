@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -15,6 +16,7 @@ import tyro
 from offline_vi import datasets
 from offline_vi.datasets.tasks import (
     MINARI_NAMES,
+    PIXEL_NAMES,
     RECIPE_NAMES,
     d4rl_hashes,
     d4rl_references,
@@ -41,6 +43,7 @@ class List:
     def run(self) -> None:
         rows = [
             *({"name": name, "source": "recipe", "env": "Pendulum-v1"} for name in RECIPE_NAMES),
+            *({"name": name, "source": "pixels", "env": env} for name, env in PIXEL_NAMES.items()),
             *({"name": name, "source": "D4RL"} | _d4rl_facts(name) for name in d4rl_references()),
             *({"name": name, "source": "Minari", "env": ""} for name in MINARI_NAMES),
         ]
@@ -75,7 +78,8 @@ class Info:
 
 @dataclass(frozen=True)
 class Check:
-    """Read a data set as training would, say what is wrong with it. Exit code 65 where it cannot be used."""
+    """Read a data set (a file, a name, a folder of images) as training would, say what is wrong with it. Exit code 65
+    where it cannot be used."""
 
     name: Name
     sha256: str | None = None
@@ -88,14 +92,18 @@ class Check:
     def run(self) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            data = datasets.load(self.name, rows="strict", env=self.env, sha256=self.sha256)
+            data: Any
+            if self.name in PIXEL_NAMES or Path(self.name).is_dir():
+                data = datasets.load_images(self.name)
+            else:
+                data = datasets.load(self.name, rows="strict", env=self.env, sha256=self.sha256)
         messages = [str(warning.message) for warning in caught]
         if self.json:
             _print_json({"name": data.source.name, "rows": len(data), "warnings": messages})
             return
         for message in messages:
             print(f"warning: {message}")
-        print(f"ok: {data.source.name}, {len(data):,} transitions, {len(data.episode_slices()):,} episodes")
+        print(f"ok: {data.source.name}, {len(data):,} transitions, {len(data.episode_returns()):,} episodes")
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ class Download:
     name: Annotated[str, tyro.conf.Positional]
 
     def run(self) -> None:
-        if self.name in RECIPE_NAMES:
+        if self.name in (*RECIPE_NAMES, *PIXEL_NAMES):
             raise UsageError(f"{self.name} is collected, not downloaded", f"`offline-vi data collect {self.name}`")
         if self.name in d4rl_references():
             from offline_vi.datasets import d4rl
@@ -132,13 +140,15 @@ class Collect:
     """Same seed, same data."""
 
     def run(self) -> None:
-        if self.recipe not in RECIPE_NAMES:
-            raise UsageError(f"unknown recipe {self.recipe!r}", f"one of {', '.join(RECIPE_NAMES)}")
-        from offline_vi.datasets import minari, recipes
+        known = (*RECIPE_NAMES, *PIXEL_NAMES)
+        if self.recipe not in known:
+            raise UsageError(f"unknown recipe {self.recipe!r}", f"one of {', '.join(known)}")
+        from offline_vi.datasets import minari, pixels, recipes
 
         if minari.is_local(self.recipe):
             raise UsageError(f"{minari.folder_of(self.recipe)} exists", "remove it to collect it anew")
-        print(recipes.collect(self.recipe, self.episodes, self.seed))
+        collect = pixels.collect if self.recipe in PIXEL_NAMES else recipes.collect
+        print(collect(self.recipe, self.episodes, self.seed))
 
 
 def describe(source: str) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from test_bank import transitions
 
 from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
+from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
 from offline_vi.behavior import CVAE, CVAEConfig, Decoded
 from offline_vi.checkpoint import RunDirectory
-from offline_vi.errors import ConfigError
+from offline_vi.errors import ConfigError, MachineWarning
 from offline_vi.machine import (
+    compiler,
     fastest_exact_products,
     fastest_precision,
     full_precision,
@@ -145,3 +147,44 @@ def test_a_variable_names_the_products_instead_of_a_trial(name: str, monkeypatch
     fastest_exact_products.cache_clear()
     assert fastest_exact_products() == name
     fastest_exact_products.cache_clear()
+
+
+# ------------------------------------------------------------------ torch.compile
+
+
+def test_without_a_compiler_losses_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = transitions()
+
+    def trained(**options: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        agent = BC(data.spec, BCConfig(hidden=(8,), batch_size=8))
+        fit(agent, data, 5, progress=False, **options)  # type: ignore[arg-type]
+        return agent.snapshot()
+
+    plain = trained()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.warns(MachineWarning, match="no C"):
+        asked = trained(compile_losses=True)
+    assert all(torch.equal(plain[name], asked[name]) for name in plain)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+def test_compiled_losses_are_the_same_ones(tmp_path: Path) -> None:
+    """Within 1e-4 after 20 steps with the same noise, and a checkpoint of the one resumes as the other."""
+    data = transitions()
+
+    def trained(name: str, steps: int, compile_losses: bool, resume: bool = False) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        agent = TD3BC(data.spec, TD3BCConfig(hidden=(16, 16), batch_size=8))
+        path = tmp_path / name
+        with RunDirectory.resume(path) if resume else RunDirectory.create(path) as run:
+            fit(agent, data, steps, run=run, resume=resume, compile_losses=compile_losses, progress=False)
+        return agent.snapshot()
+
+    eager, fast = trained("eager", 20, False), trained("fast", 20, True)
+    for name in eager:
+        torch.testing.assert_close(fast[name], eager[name], rtol=1e-4, atol=1e-6)
+    eager, fast = trained("eager", 30, True, resume=True), trained("fast", 30, False, resume=True)
+    for name in eager:
+        torch.testing.assert_close(fast[name], eager[name], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,131 @@
+"""SAC: variational inference over trajectories. The policy is the posterior of the action given that it was optimal.
+
+The actor climbs alpha times the library's one ELBO with likelihood exp(Q / alpha); the critics bootstrap from the same
+bound at K = 1, the soft value; a dual variable alpha keeps the policy's entropy at a target. An online algorithm: on a
+fixed data set it is a baseline that is expected to fail.
+
+T. Haarnoja, A. Zhou, P. Abbeel, S. Levine: Soft Actor-Critic, ICML 2018; T. Haarnoja et al.: Soft Actor-Critic
+Algorithms and Applications, arXiv 1812.05905 (automatic temperature).
+
+Differences from the reference codes
+------------------------------------
+- Settings of Stable-Baselines3 2.x (minimum of both critics in target and actor, log alpha trained, entropy target -A,
+  alpha = 1 at the start); the original code used Q_1 alone in the actor and a value network.
+- The policy is a `GaussianBehavior`, the library's tanh-Normal: its log-scale is bounded smoothly to [-5, 2], its
+  density computed from u, the action before the tanh (the usual log(1 - a^2 + 1e-6) has no gradient from |u| = 10 on).
+- ``log_prior`` is explicit. The default, log p0 = 0, is the usual convention; see `control.flat`.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from offline_vi.algorithm import OnlineAlgorithm, adam, descend
+from offline_vi.behavior.gaussian import GaussianBehavior, GaussianBehaviorConfig
+from offline_vi.bounds import elbo
+from offline_vi.control import LogPrior, Optimality, flat
+from offline_vi.distributions import DiagonalNormal
+from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.machine import without_gradient
+from offline_vi.nets import Critic, polyak_
+from offline_vi.types import Batch, Metrics, Spec
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Hyper-parameters; the defaults are those of Stable-Baselines3."""
+
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # tau: rate of the target critics
+    temperature: float = 1.0  # alpha at the start
+    target_entropy: float | None = None  # H in nats, relative to the prior; None: -A
+    lr: float = 3e-4  # Adam, of policy, critics and log alpha
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, of policy and critics
+    batch_size: int = 256  # transitions per step
+
+
+class SAC(OnlineAlgorithm):
+    """Soft actor-critic. ``log_prior`` is log p0(a|s), the reference measure of the entropy."""
+
+    def __init__(self, spec: Spec, config: SACConfig | None = None, log_prior: LogPrior = flat) -> None:
+        super().__init__()
+        self.config = config = config or SACConfig()
+        self.batch_size = config.batch_size
+        self.log_prior = log_prior
+        self.target_entropy = -float(spec.action_dim) if config.target_entropy is None else config.target_entropy
+        self.actor = GaussianBehavior(spec, GaussianBehaviorConfig(hidden=config.hidden, init_log_scale=0.0))
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.full(spec.stack, config.temperature).log())
+        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
+        self.alpha_opt = adam([self.log_alpha], lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        critic_loss, critic_metrics = self.critic_loss(batch)
+        descend(self.critic_opt, critic_loss)
+
+        actor_loss, actor_metrics = self.actor_loss(batch)
+        alpha_loss, alpha_metrics = self.alpha_loss(actor_metrics["actor/entropy"])
+        descend(self.actor_opt, actor_loss)
+        descend(self.alpha_opt, alpha_loss)
+
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        return critic_metrics | actor_metrics | alpha_metrics
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature, 0-d, or (S, 1)."""
+        alpha = self.log_alpha.detach().exp()
+        return alpha.unsqueeze(-1) if alpha.ndim else alpha
+
+    def value(self, obs: Tensor, action: Tensor) -> Tensor:
+        """min_j Q_j(s, a): (B, O), (..., B, A) -> (..., B)."""
+        return clipped_double_q(self.critic(obs, action), 1.0)
+
+    def posterior(self, observed: Tensor, obs: Tensor | None = None) -> DiagonalNormal:
+        """pi(u|s), the action before the tanh, given O = 1 and s."""
+        assert obs is not None
+        return self.actor.distribution(obs).base
+
+    @without_gradient
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma [min_j Q'_j(s', a') - alpha (log pi(a'|s') - log p0(a'|s'))], a' ~ pi, (B,): the soft value of one
+        sample."""
+        action, log_prob = self.actor.distribution(batch.next_obs).rsample_and_log_prob((1,))  # (1, B, A), (1, B)
+        q = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, 1, B) -> (1, B)
+        log_weight = self.log_prior(batch.next_obs, action) - log_prob
+        return bellman_target(batch, soft_value(q, log_weight, temperature=self.alpha), self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """-alpha ELBO = mean_B [alpha (log pi(a|s) - log p0(a|s)) - min_j Q_j(s, a)], a ~ pi."""
+        model = Optimality(self.value, self.alpha, self.log_prior)
+        observed = torch.ones_like(batch.reward)  # O = 1
+        bound = elbo(model, self.posterior, observed, batch.obs, estimator="reparam")
+        loss = (-self.alpha * bound.objective).mean(-1)
+        return loss, {"actor/loss": loss.detach(), "actor/entropy": -bound.kl.detach().mean(-1)}
+
+    def alpha_loss(self, entropy: Tensor) -> tuple[Tensor, Metrics]:
+        """log alpha (entropy - H): alpha falls while the entropy, relative to the prior, is above its target."""
+        loss = self.log_alpha * (entropy - self.target_entropy)
+        return loss, {"actor/alpha": self.log_alpha.detach().exp()}
+
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
+    @torch.no_grad()
+    def explore(self, obs: Tensor) -> Tensor:
+        return self.actor.sample(obs)[0]
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """The policy's median, tanh of the mean of u."""
+        return self.actor.distribution(obs).mode

@@ -1,0 +1,153 @@
+"""The work of `offline-vi train-online`: build, collect and train, score, keep everything in a run directory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field, make_dataclass
+from typing import Any
+
+import gymnasium
+import torch
+import tyro
+
+from offline_vi import datasets
+from offline_vi.algorithm import Algorithm
+from offline_vi.algorithms import ALGORITHMS
+from offline_vi.algorithms.build import Recipe, build, config_class
+from offline_vi.behavior import GaussianBehavior
+from offline_vi.checkpoint import RunDirectory
+from offline_vi.errors import UsageError
+from offline_vi.evaluation import evaluate, make_env
+from offline_vi.scripts.common import SCHEMA, RunOptions, open_run, recorded, without
+from offline_vi.scripts.info import versions
+from offline_vi.scripts.plots import learning_curve
+from offline_vi.scripts.train_job import report, summary
+from offline_vi.share import CARD, save_behavior
+from offline_vi.training import fit_online, seeds, torch_seed
+from offline_vi.types import Spec, Task
+
+
+@dataclass(frozen=True)
+class OnlineOptions:
+    """Where, how long, how scored."""
+
+    env: str = ""
+    """Gymnasium id."""
+    steps: int = 100_000
+    """Steps in the environment after the warm-up, a gradient step each."""
+    warmup: int = 100
+    """Uniform actions before the first gradient step."""
+    num_envs: int = 1
+    """Environments in lock-step."""
+    capacity: int = 1_000_000
+    """Transitions that the replay buffer keeps."""
+    eval_every: int = 5_000
+    """Steps between two evaluations."""
+    eval_episodes: int = 10
+    """Episodes per evaluation."""
+    eval_seed: int = 100
+    """Seed of the first evaluation episode; independent of --seed."""
+    keep_policies: bool = False
+    """Keep the policy of every evaluation as a behaviour model in RUN/policies/, where it is a tanh-Normal."""
+
+
+def run(name: str, arguments: list[str]) -> dict[str, Any]:
+    """The verb: name of the algorithm, the other flags; returns the record of result.json."""
+    omit: Any = tyro.conf.OmitArgPrefixes
+    parts = [("online", OnlineOptions()), ("run", RunOptions()), ("algorithm", config_class(name)())]
+    flat = [(part, omit[type(value)], field(default=value)) for part, value in parts]
+    options: Any = tyro.cli(
+        make_dataclass("Options", flat, frozen=True),
+        args=arguments,
+        prog=f"offline-vi train-online {name}",
+        description=ALGORITHMS[name].summary,
+    )
+    torch.set_num_threads(options.run.threads)
+    if not options.online.env:
+        raise UsageError("no environment is given", "add --env ID, e.g. Hopper-v5")
+    return train(name, options)
+
+
+def spec_of(task: Task) -> Spec:
+    """The shapes of an environment. Raises UsageError where its observations are not an array."""
+    env = make_env(task)
+    space: Any = env.observation_space if task.obs_key is None else env.observation_space[task.obs_key]  # type: ignore[index]
+    env.close()
+    if not isinstance(space, gymnasium.spaces.Box):
+        raise UsageError(f"{task.env_id} has the observations {space}", "an environment with array observations")
+    dtype = "uint8" if space.dtype == "uint8" else "float32"
+    return Spec(tuple(space.shape), len(task.action_low), dtype)
+
+
+def train(name: str, options: Any) -> dict[str, Any]:
+    """Build, collect and train, score; returns the record of result.json."""
+    chosen = options.online
+    device = options.run.torch_device()
+    task = datasets.environment(chosen.env)
+    spec = spec_of(task)
+    recipe = Recipe(name, spec, options.algorithm)
+    config = {
+        "schema": SCHEMA,
+        "verb": "train-online",
+        "recipe": recipe.to_json(),
+        "data": None,
+        "task": task.to_json(),
+        "steps": chosen.steps,
+        "seed": options.run.seed,
+        "online_options": asdict(chosen),
+        "run_options": without(asdict(options.run), "resume", "overwrite", "output"),
+    }
+    run, resumes = open_run(options.run, f"{name}-{chosen.env}-seed{options.run.seed}".replace("/", "-"), config)
+    with run, recorded(run, {"algorithm": name, "env": chosen.env, "seed": options.run.seed}) as record:
+        with torch.random.fork_rng():
+            torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
+            algorithm = build(recipe)
+
+        def score(step: int, policy: Algorithm) -> dict[str, float]:
+            evaluation = evaluate(policy, task, chosen.eval_episodes, chosen.eval_seed, device=device)
+            for episode in evaluation.episode_rows(step):
+                run.log_episode(episode)
+            if chosen.keep_policies:
+                keep(run, step, policy, evaluation.mean_return)
+            return {"return": evaluation.mean_return, "score": evaluation.mean}
+
+        fit_online(
+            algorithm,
+            task,
+            spec,
+            chosen.steps,
+            warmup=chosen.warmup,
+            num_envs=chosen.num_envs,
+            capacity=chosen.capacity,
+            seed=options.run.seed,
+            device=device,
+            log_every=options.run.log_every,
+            eval_every=chosen.eval_every,
+            on_eval=score,
+            run=run,
+            save_every=options.run.save_every,
+            resume=resumes,
+            progress=not options.run.quiet,
+        )
+        result = summary(run, chosen.steps)
+        run.write_json("result.json", result)
+        learning_curve(run.path)
+        record["result"] = {key: result[key] for key in ("normalized_score", "return_mean")}
+    if options.run.json:
+        json.dump(result, sys.stdout, indent=1)
+        print()
+    elif not options.run.quiet:
+        report(run.path, result)
+    return result
+
+
+def keep(run: RunDirectory, step: int, policy: Algorithm, mean_return: float) -> None:
+    """RUN/policies/step_N: the policy as a fitted behaviour model, whose log_prob is that of its actions."""
+    actor = getattr(policy, "actor", None)
+    if not isinstance(actor, GaussianBehavior):
+        raise UsageError("the policy is no tanh-Normal", "leave --keep-policies out")
+    path = run.path / "policies" / f"step_{step:08d}"
+    if not (path / CARD).exists():  # a resumed run scores some steps again, and finds the same policy
+        fit = {"steps": step, "return": mean_return}
+        save_behavior(actor, "gaussian", actor.config, path, fit=fit, versions=versions())

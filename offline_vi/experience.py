@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,8 +86,8 @@ class Collector(Experience):
         seed: int | np.random.SeedSequence = 0,
         device: str | torch.device = "cpu",
     ) -> None:
-        if warmup < 1 or num_envs < 1:
-            raise UsageError(f"{warmup} random steps in {num_envs} environments", "at least one of each")
+        if warmup < 0 or num_envs < 1:
+            raise UsageError(f"{warmup} random steps in {num_envs} environments", "at least one environment")
         root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         rows, self._episodes = root.spawn(2)
         self.explorer, self.task, self.spec, self.warmup = explorer, task, spec, warmup
@@ -113,12 +114,13 @@ class Collector(Experience):
     def _step(self, choose: Callable[[Tensor], Tensor]) -> None:
         obs = torch.stack([self._begin(place) if x is None else x for place, x in enumerate(self._obs)])
         action = choose(obs.to(self.device)).clamp(-1.0, 1.0)
-        commands = self.task.to_env(action.cpu().numpy())
+        box = self.envs[0].action_space
+        commands = self.task.to_env(action.cpu().numpy()).clip(box.low, box.high).astype(box.dtype)
         if not np.isfinite(commands).all():
             raise EnvError(f"the policy's action is not finite after {self.replay.count} steps", "it has diverged")
         for place, env in enumerate(self.envs):
             try:
-                seen, reward, terminated, truncated, _ = env.step(commands[place].astype(env.action_space.dtype))
+                seen, reward, terminated, truncated, _ = env.step(commands[place])
             except Exception as error:
                 raise EnvError(f"{self.task.env_id} failed: {error}", "resume from the last checkpoint") from error
             next_obs = torch.from_numpy(observation_of(seen, self.task))
@@ -170,8 +172,14 @@ class Collector(Experience):
         self.replay.load_tensors(tensors)
 
     def transitions(self) -> Transitions:
-        """Everything that was collected and is still kept, as a data set."""
-        return self.replay.transitions(self.task)
+        """Everything that was collected and is still kept, as a data set: one environment after the other."""
+        rows, count = self.replay.transitions(self.task), len(self.envs)
+        place = (np.arange(len(rows)) + self.replay.count - len(rows)) % count  # they are added in turns
+        order = np.argsort(place, kind="stable")
+        episode_end = rows.episode_end[order]
+        episode_end[np.flatnonzero(np.diff(place[order]))] = True
+        episode_end[-1] = True
+        return replace(rows.select(order), episode_end=episode_end)
 
     def close(self) -> None:
         """Close the environments."""

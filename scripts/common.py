@@ -123,7 +123,7 @@ def open_run(options: RunOptions, default: str, config: dict[str, Any]) -> tuple
         return run, False
     run = RunDirectory.resume(path)
     before, config = run.read_json("config.json"), json.loads(json.dumps(config))  # tuples become lists
-    for name in ("recipe", "data", "steps", "seed"):
+    for name in ("recipe", "data", "steps", "seed", "collection"):
         if before.get(name) != config.get(name):
             run.close()
             raise ConfigError(

@@ -95,6 +95,13 @@ def train(name: str, options: Any) -> dict[str, Any]:
         "task": task.to_json(),
         "steps": chosen.steps,
         "seed": options.run.seed,
+        "collection": {  # what decides which episodes there are: every checkpoint ends some
+            "env": chosen.env,
+            "warmup": chosen.warmup,
+            "num_envs": chosen.num_envs,
+            "capacity": chosen.capacity,
+            "save_every": options.run.save_every,
+        },
         "online_options": asdict(chosen),
         "run_options": without(asdict(options.run), "resume", "overwrite", "output"),
     }

@@ -40,7 +40,8 @@ class Interval(NamedTuple):
 
 
 def iqm(tasks: Sequence[Array]) -> Array:
-    """Interquartile mean: of all runs of all tasks, the mean without the lowest and the highest quarter (Agarwal et al. 2021). As in `scipy.stats.trim_mean`, floor(n / 4) are left out on either side."""
+    """Interquartile mean: of all runs of all tasks, the mean without the lowest and the highest quarter (Agarwal et al.
+    2021). As in `scipy.stats.trim_mean`, floor(n / 4) are left out on either side."""
     pooled = np.sort(np.concatenate(list(tasks), axis=-1), axis=-1)
     cut = pooled.shape[-1] // 4
     kept: Array = pooled[..., cut : pooled.shape[-1] - cut].mean(-1)
@@ -175,7 +176,8 @@ def performance_profile(
 
 
 def improvement(ours: Sequence[Array], theirs: Sequence[Array]) -> Array:
-    """P(X > Y) + P(X = Y) / 2 for a run X of ours and Y of theirs, mean over tasks: (...) (Agarwal et al. 2021; the Mann-Whitney statistic over R_x R_y)."""
+    """P(X > Y) + P(X = Y) / 2 for a run X of ours and Y of theirs, mean over tasks: (...) (Agarwal et al. 2021; the
+    Mann-Whitney statistic over R_x R_y)."""
     shares = []
     for x, y in zip(ours, theirs, strict=True):
         against = x[..., :, None] - y[..., None, :]

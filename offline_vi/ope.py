@@ -7,7 +7,7 @@ of the behaviour is right, and so much variance that its effective number of epi
 Both estimate the discounted return from the data's first states. An episode that the data cut by time is taken to go on
 by the first (its last row bootstraps) and to end by the second.
 
-Fitted Q evaluation: H. Le, C. Voloshin, Y. Yue: Batch Policy Learning under Constraints, ICML 2019, algorithm 3.
+Fitted Q evaluation: H. Le, C. Voloshin, Y. Yue: Batch Policy Learning under Constraints, ICML 2019.
 Importance weighting: D. Precup, R. Sutton, S. Singh: Eligibility Traces for Off-Policy Policy Evaluation, ICML 2000;
 P. Thomas, E. Brunskill: Data-Efficient Off-Policy Policy Evaluation for Reinforcement Learning, ICML 2016.
 """

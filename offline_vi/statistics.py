@@ -41,7 +41,7 @@ class Interval(NamedTuple):
 
 def iqm(tasks: Sequence[Array]) -> Array:
     """Interquartile mean: of all runs of all tasks, the mean without the lowest and the highest quarter (Agarwal et al.
-    2021, section 4.3). As in `scipy.stats.trim_mean`, floor(n / 4) are left out on either side."""
+    2021). As in `scipy.stats.trim_mean`, floor(n / 4) are left out on either side."""
     pooled = np.sort(np.concatenate(list(tasks), axis=-1), axis=-1)
     cut = pooled.shape[-1] // 4
     kept: Array = pooled[..., cut : pooled.shape[-1] - cut].mean(-1)
@@ -61,7 +61,7 @@ def median(tasks: Sequence[Array]) -> Array:
 
 
 def optimality_gap(tasks: Sequence[Array], goal: float = 100.0) -> Array:
-    """How far scores stay below ``goal``, scores above it counting as reached (Agarwal et al. 2021, section 4.3); mean
+    """How far scores stay below ``goal``, scores above it counting as reached (Agarwal et al. 2021); mean
     over tasks of the mean over runs."""
     gaps: Array = _task_means([goal - np.minimum(task, goal) for task in tasks]).mean(0)
     return gaps
@@ -81,7 +81,7 @@ def bootstrap_interval(
     tasks: Tasks, statistic: Statistic = iqm, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """The statistic with its stratified percentile bootstrap interval: runs are drawn with replacement within each
-    task, the tasks stay (Agarwal et al. 2021, section 4.1). With a single run per task the interval is a point: nothing
+    task, the tasks stay (Agarwal et al. 2021). With a single run per task the interval is a point: nothing
     is known.
 
     Raises UsageError where there are no scores, or not all are finite.
@@ -154,8 +154,7 @@ class Profile(NamedTuple):
 
 
 def exceedance(tasks: Sequence[Array], thresholds: Array) -> Array:
-    """Share of runs that score above each threshold tau, mean over tasks: (..., L) (Agarwal et al. 2021, section
-    4.2)."""
+    """Share of runs that score above each threshold tau, mean over tasks: (..., L) (Agarwal et al. 2021)."""
     shares: Array = np.stack([(task[..., None] > thresholds).mean(-2) for task in tasks]).mean(0)
     return shares
 
@@ -177,8 +176,8 @@ def performance_profile(
 
 
 def improvement(ours: Sequence[Array], theirs: Sequence[Array]) -> Array:
-    """P(X > Y) + P(X = Y) / 2 for a run X of ours and Y of theirs, mean over tasks: (...) (Agarwal et al. 2021, section
-    4.3; the Mann-Whitney statistic over R_x R_y)."""
+    """P(X > Y) + P(X = Y) / 2 for a run X of ours and Y of theirs, mean over tasks: (...) (Agarwal et al. 2021; the
+    Mann-Whitney statistic over R_x R_y)."""
     shares = []
     for x, y in zip(ours, theirs, strict=True):
         against = x[..., :, None] - y[..., None, :]

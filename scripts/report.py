@@ -72,7 +72,7 @@ def contents(study: Study) -> dict[str, Any]:
     """Everything that the templates show."""
     from offline_vi.scripts import tables
 
-    scores = tables.score_rows(study)
+    scores, aggregates = tables.score_rows(study), tables.aggregate_rows(study)
     return {
         "suite": study.suite,
         "environment": study.environment,
@@ -83,7 +83,8 @@ def contents(study: Study) -> dict[str, Any]:
         "scores": scores,
         "scored": any(row["mean"] is not None for row in scores),
         "sources": sorted({source for row in scores for _, source in row["published"]}),
-        "aggregates": tables.aggregate_rows(study),
+        "aggregates": aggregates,
+        "fewest": min((row["fewest"] for row in aggregates), default=0),
         "aggregate_coverage": tables.aggregate_coverage(study),
         "comparable": tables.comparable(study),
         "comparisons": tables.comparisons(study),

@@ -65,8 +65,7 @@ def curves(
     left, right, top, bottom = 46, 10, 10, 38
     xs = [value for line in lines for value in line.x]
     ys = [value for line in lines for part in (line.y, line.low, line.high) for value in part if math.isfinite(value)]
-    x0, x1 = min(xs), max(xs)
-    x1 = x1 if x1 > x0 else x0 + 1.0
+    x0, x1 = min(0.0, *xs), max(1.0, *xs)
     y0, y1 = y_range or (min(0.0, *ys), max(ys))
     y1 = y1 if y1 > y0 else y0 + 1.0
     width, height = size

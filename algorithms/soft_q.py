@@ -114,12 +114,12 @@ class SoftQ(OnlineAlgorithm):
         return CandidatePolicy(proposals, in_the_box, self.weighted, count, way.temperature)
 
     def explore(self, obs: Tensor) -> Tensor:
-        """A sample of pi(a|s), (B, O) -> (B, A), exact as K grows."""
-        return self.ranking(Way(temperature=self.config.temperature)).act(obs)
+        """As `act`: the policy is stochastic."""
+        return self.act(obs)
 
     def act(self, obs: Tensor) -> Tensor:
-        """The proposal of the largest weight, (B, O) -> (B, A)."""
-        return self.ranking().act(obs)
+        """A sample of pi(a|s), (B, O) -> (B, A), exact as K grows."""
+        return self.ranking(Way(temperature=self.config.temperature)).act(obs)
 
 
 def in_the_box(obs: Tensor, action: Tensor) -> Tensor:

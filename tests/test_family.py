@@ -330,9 +330,9 @@ def test_soft_q() -> None:
     check(algorithm.critic_loss(batch)[0], critics(algorithm.critic).squared_error(rows.state, rows.action, target))
     action = model.sample_numpy(rows.state, 10)
     q = critics(algorithm.critic).least(oracle.over(rows.state, 10), action)
-    same(algorithm.act(batch.obs), action[q.argmax(0), np.arange(SIZE)])
+    same(algorithm.ranking().act(batch.obs), action[q.argmax(0), np.arange(SIZE)])
     weight = np.exp((q - q.max(0)) / 0.3)
-    chosen = torch.stack([algorithm.explore(batch.obs) for _ in range(4_000)])  # (T, B, A)
+    chosen = torch.stack([algorithm.act(batch.obs) for _ in range(4_000)])  # (T, B, A)
     share = torch.isclose(chosen.unsqueeze(1), torch.from_numpy(action)).all(-1).double().mean(0).numpy()
     np.testing.assert_allclose(share, weight / weight.sum(0), atol=4.0 * 0.5 / 4_000**0.5)
 

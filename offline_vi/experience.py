@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from offline_vi.algorithm import Policy
-from offline_vi.data import Replay, Transitions
+from offline_vi.data import Replay, Sampler, Transitions
 from offline_vi.errors import EnvError, UsageError
 from offline_vi.evaluation import make_env, observation_of
 from offline_vi.types import Batch, Metrics, Spec, Task
@@ -66,9 +66,9 @@ class Experience(abc.ABC):
 class Collector(Experience):
     """Steps ``num_envs`` environments in lock-step and draws batches from all that was seen.
 
-    The first ``warmup`` actions are uniform over the box; from then on a batch costs one step of one environment (with
-    E environments: every E-th batch costs a step of all). ``terminated`` is the end of the task, a time limit is not;
-    episode n is reset with a seed of its own.
+    The first ``warmup`` actions are uniform over the box, or those of ``beginner``; from then on a batch costs one step
+    of one environment (with E environments: every E-th batch costs a step of all). ``terminated`` is the end of the
+    task, a time limit is not; episode n is reset with a seed of its own.
 
     Raises EnvError where the environment raises, or it or the policy produce NaN; what `make_env` raises.
     """
@@ -81,6 +81,7 @@ class Collector(Experience):
         batch_size: int,
         *,
         warmup: int = 100,
+        beginner: Explorer | None = None,
         num_envs: int = 1,
         capacity: int = 1_000_000,
         seed: int | np.random.SeedSequence = 0,
@@ -91,6 +92,7 @@ class Collector(Experience):
         root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         rows, self._episodes = root.spawn(2)
         self.explorer, self.task, self.spec, self.warmup = explorer, task, spec, warmup
+        self.begin = self._uniform if beginner is None else beginner.explore
         self.device = torch.device(device)
         self.replay = Replay(spec, batch_size, capacity, rows, device)
         self.envs: list[Any] = [make_env(task) for _ in range(num_envs)]
@@ -102,7 +104,7 @@ class Collector(Experience):
     def sample(self) -> Batch:
         """The next batch, after a step in the environment."""
         while self.replay.count < self.warmup:
-            self._step(self._uniform)
+            self._step(self.begin)
         if self.turn % len(self.envs) == 0:
             self._step(self.explorer.explore)
         self.turn += 1
@@ -185,3 +187,37 @@ class Collector(Experience):
         """Close the environments."""
         for env in self.envs:
             env.close()
+
+
+class Blended(Experience):
+    """Batches that are partly of a data set and partly of what is collected: the rows of each follow one another, so
+    that no experience crowds out the other (Ball et al. 2023, RLPD, who take half of each)."""
+
+    def __init__(self, offline: Sampler, online: Collector) -> None:
+        self.offline, self.online = offline, online
+
+    def sample(self) -> Batch:
+        """The next batch, after a step in the environment; row numbers of the collected ones follow the data set's."""
+        kept, new = self.offline.sample(), self.online.sample()
+        new = new._replace(index=new.index + self.offline.rows)
+        return Batch(*(torch.cat(parts) for parts in zip(kept, new, strict=True)))
+
+    def metrics(self) -> Metrics:
+        return self.online.metrics()
+
+    def pause(self) -> None:
+        self.online.pause()
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"offline": self.offline.state(), "online": self.online.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.offline.load_state(state["offline"])
+        self.online.load_state(state["online"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.online.tensors()
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.online.load_tensors(tensors)

@@ -29,15 +29,21 @@ from offline_vi.types import Spec, Task
 
 
 @dataclass(frozen=True)
-class OnlineOptions:
-    """Where, how long, how scored."""
+class EnvOptions:
+    """Where."""
 
     env: str = ""
     """Gymnasium id."""
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """How long, how scored."""
+
     steps: int = 100_000
     """Steps in the environment after the warm-up, a gradient step each."""
     warmup: int = 100
-    """Uniform actions before the first gradient step."""
+    """Actions before the first gradient step: uniform ones; in fine-tuning those of the policy as it was."""
     num_envs: int = 1
     """Environments in lock-step."""
     capacity: int = 1_000_000
@@ -55,7 +61,12 @@ class OnlineOptions:
 def run(name: str, arguments: list[str]) -> dict[str, Any]:
     """The verb: name of the algorithm, the other flags; returns the record of result.json."""
     omit: Any = tyro.conf.OmitArgPrefixes
-    parts = [("online", OnlineOptions()), ("run", RunOptions()), ("algorithm", config_class(name)())]
+    parts = [
+        ("where", EnvOptions()),
+        ("collect", CollectOptions()),
+        ("run", RunOptions()),
+        ("algorithm", config_class(name)()),
+    ]
     flat = [(part, omit[type(value)], field(default=value)) for part, value in parts]
     options: Any = tyro.cli(
         make_dataclass("Options", flat, frozen=True),
@@ -64,9 +75,16 @@ def run(name: str, arguments: list[str]) -> dict[str, Any]:
         description=ALGORITHMS[name].summary,
     )
     torch.set_num_threads(options.run.threads)
-    if not options.online.env:
+    if not options.where.env:
         raise UsageError("no environment is given", "add --env ID, e.g. Hopper-v5")
     return train(name, options)
+
+
+def collection_of(options: Any) -> dict[str, Any]:
+    """What decides which episodes there are, and so what a run may not resume with another of: every checkpoint ends
+    some."""
+    names = ("warmup", "num_envs", "capacity")
+    return {**{name: getattr(options.collect, name) for name in names}, "save_every": options.run.save_every}
 
 
 def spec_of(task: Task) -> Spec:
@@ -82,9 +100,8 @@ def spec_of(task: Task) -> Spec:
 
 def train(name: str, options: Any) -> dict[str, Any]:
     """Build, collect and train, score; returns the record of result.json."""
-    chosen = options.online
-    device = options.run.torch_device()
-    task = datasets.environment(chosen.env)
+    env = options.where.env
+    task = datasets.environment(env)
     spec = spec_of(task)
     recipe = Recipe(name, spec, options.algorithm)
     config = {
@@ -93,60 +110,80 @@ def train(name: str, options: Any) -> dict[str, Any]:
         "recipe": recipe.to_json(),
         "data": None,
         "task": task.to_json(),
-        "steps": chosen.steps,
+        "steps": options.collect.steps,
         "seed": options.run.seed,
-        "collection": {  # what decides which episodes there are: every checkpoint ends some
-            "env": chosen.env,
-            "warmup": chosen.warmup,
-            "num_envs": chosen.num_envs,
-            "capacity": chosen.capacity,
-            "save_every": options.run.save_every,
-        },
-        "online_options": asdict(chosen),
+        "collection": {"env": env, **collection_of(options)},
+        "online_options": {"env": env, **asdict(options.collect)},
         "run_options": without(asdict(options.run), "resume", "overwrite", "output"),
     }
-    run, resumes = open_run(options.run, f"{name}-{chosen.env}-seed{options.run.seed}".replace("/", "-"), config)
-    with run, recorded(run, {"algorithm": name, "env": chosen.env, "seed": options.run.seed}) as record:
+    run, resumes = open_run(options.run, f"{name}-{env}-seed{options.run.seed}".replace("/", "-"), config)
+    with run, recorded(run, {"algorithm": name, "env": env, "seed": options.run.seed}) as record:
         with torch.random.fork_rng():
             torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
             algorithm = build(recipe)
-
-        def score(step: int, policy: Algorithm) -> dict[str, float]:
-            evaluation = evaluate(policy, task, chosen.eval_episodes, chosen.eval_seed, device=device)
-            for episode in evaluation.episode_rows(step):
-                run.log_episode(episode)
-            if chosen.keep_policies:
-                keep(run, step, policy, evaluation.mean_return)
-            return {"return": evaluation.mean_return, "score": evaluation.mean}
-
-        fit_online(
-            algorithm,
-            task,
-            spec,
-            chosen.steps,
-            warmup=chosen.warmup,
-            num_envs=chosen.num_envs,
-            capacity=chosen.capacity,
-            seed=options.run.seed,
-            device=device,
-            log_every=options.run.log_every,
-            eval_every=chosen.eval_every,
-            on_eval=score,
-            run=run,
-            save_every=options.run.save_every,
-            resume=resumes,
-            progress=not options.run.quiet,
-        )
-        result = summary(run, chosen.steps)
-        run.write_json("result.json", result)
-        learning_curve(run.path)
+        result = collect_and_score(run, algorithm, task, spec, options, resumes)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean")}
-    if options.run.json:
+    tell(run, result, options.run)
+    return result
+
+
+def collect_and_score(
+    run: RunDirectory,
+    algorithm: Algorithm,
+    task: Task,
+    spec: Spec,
+    options: Any,
+    resumes: bool,
+    *,
+    score_first: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """`fit_online` with evaluations on the way, of the policy as it begins too where ``score_first``; ``settings`` go
+    to it. Returns the record of result.json."""
+    chosen, device = options.collect, options.run.torch_device()
+
+    def score(step: int, policy: Algorithm) -> dict[str, float]:
+        evaluation = evaluate(policy, task, chosen.eval_episodes, chosen.eval_seed, device=device)
+        for episode in evaluation.episode_rows(step):
+            run.log_episode(episode)
+        if chosen.keep_policies:
+            keep(run, step, policy, evaluation.mean_return)
+        return {"return": evaluation.mean_return, "score": evaluation.mean}
+
+    if score_first and not resumes:
+        score(0, algorithm.to(device).eval())
+    fit_online(
+        algorithm,
+        task,
+        spec,
+        chosen.steps,
+        warmup=chosen.warmup,
+        num_envs=chosen.num_envs,
+        capacity=chosen.capacity,
+        seed=options.run.seed,
+        device=device,
+        log_every=options.run.log_every,
+        eval_every=chosen.eval_every,
+        on_eval=score,
+        run=run,
+        save_every=options.run.save_every,
+        resume=resumes,
+        progress=not options.run.quiet,
+        **settings,
+    )
+    result = summary(run, chosen.steps)
+    run.write_json("result.json", result)
+    learning_curve(run.path)
+    return result
+
+
+def tell(run: RunDirectory, result: dict[str, Any], options: RunOptions) -> None:
+    """On stdout, as the flags ask."""
+    if options.json:
         json.dump(result, sys.stdout, indent=1)
         print()
-    elif not options.run.quiet:
+    elif not options.quiet:
         report(run.path, result)
-    return result
 
 
 def keep(run: RunDirectory, step: int, policy: Algorithm, mean_return: float) -> None:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass, field, make_dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import gymnasium
+import numpy as np
 import torch
 import tyro
 
 from offline_vi import datasets
-from offline_vi.algorithm import Algorithm
+from offline_vi.algorithm import Algorithm, NormalizedOnline
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Recipe, build, config_class
+from offline_vi.algorithms.vime import VIME
 from offline_vi.behavior import GaussianBehavior
 from offline_vi.checkpoint import RunDirectory
+from offline_vi.datasets import minari
+from offline_vi.datasets.recipes import save
 from offline_vi.errors import UsageError
-from offline_vi.evaluation import evaluate, make_env
+from offline_vi.evaluation import evaluate, make_env, observation_of
 from offline_vi.scripts.common import SCHEMA, RunOptions, open_run, recorded, without
 from offline_vi.scripts.info import versions
-from offline_vi.scripts.plots import learning_curve
+from offline_vi.scripts.plots import exploration_map, learning_curve
 from offline_vi.scripts.train_job import report, summary
 from offline_vi.share import CARD, save_behavior
 from offline_vi.training import fit_online, seeds, torch_seed
@@ -48,6 +53,13 @@ class OnlineOptions:
     """Episodes per evaluation."""
     eval_seed: int = 100
     """Seed of the first evaluation episode; independent of --seed."""
+    normalize: bool = False
+    """Standardise what the algorithm sees: by the bounds of the observation space, or by uniform actions' statistics
+    where it has none."""
+    bonus: Literal["", "vime"] = ""
+    """Pay the algorithm for what its observations teach (--vime.eta and the other flags of vime)."""
+    write: Annotated[str, tyro.conf.arg(metavar="NAMESPACE/NAME-v0")] = ""
+    """Write everything that was collected as a Minari data set of this name."""
     keep_policies: bool = False
     """Keep the policy of every evaluation as a behaviour model in RUN/policies/, where it is a tanh-Normal."""
 
@@ -57,6 +69,7 @@ def run(name: str, arguments: list[str]) -> dict[str, Any]:
     omit: Any = tyro.conf.OmitArgPrefixes
     parts = [("online", OnlineOptions()), ("run", RunOptions()), ("algorithm", config_class(name)())]
     flat = [(part, omit[type(value)], field(default=value)) for part, value in parts]
+    flat.append(("vime", config_class("vime"), field(default=config_class("vime")())))
     options: Any = tyro.cli(
         make_dataclass("Options", flat, frozen=True),
         args=arguments,
@@ -66,6 +79,8 @@ def run(name: str, arguments: list[str]) -> dict[str, Any]:
     torch.set_num_threads(options.run.threads)
     if not options.online.env:
         raise UsageError("no environment is given", "add --env ID, e.g. Hopper-v5")
+    if options.online.write and minari.is_local(options.online.write):
+        raise UsageError(f"{minari.folder_of(options.online.write)} exists", "choose another version: NAME-v1")
     return train(name, options)
 
 
@@ -86,7 +101,8 @@ def train(name: str, options: Any) -> dict[str, Any]:
     device = options.run.torch_device()
     task = datasets.environment(chosen.env)
     spec = spec_of(task)
-    recipe = Recipe(name, spec, options.algorithm)
+    bonus = options.vime if chosen.bonus else None
+    recipe = Recipe(name, spec, options.algorithm, normalize=chosen.normalize, bonus=chosen.bonus, bonus_config=bonus)
     config = {
         "schema": SCHEMA,
         "verb": "train-online",
@@ -103,6 +119,7 @@ def train(name: str, options: Any) -> dict[str, Any]:
         with torch.random.fork_rng():
             torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
             algorithm = build(recipe)
+            standardize(algorithm, task)
 
         def score(step: int, policy: Algorithm) -> dict[str, float]:
             evaluation = evaluate(policy, task, chosen.eval_episodes, chosen.eval_seed, device=device)
@@ -112,7 +129,7 @@ def train(name: str, options: Any) -> dict[str, Any]:
                 keep(run, step, policy, evaluation.mean_return)
             return {"return": evaluation.mean_return, "score": evaluation.mean}
 
-        fit_online(
+        _, collected = fit_online(
             algorithm,
             task,
             spec,
@@ -133,6 +150,10 @@ def train(name: str, options: Any) -> dict[str, Any]:
         result = summary(run, chosen.steps)
         run.write_json("result.json", result)
         learning_curve(run.path)
+        exploration_map(run.path / "exploration.png", {name: collected})
+        if chosen.write:
+            description = f"collected by {name} {chosen.bonus} on {chosen.env} in {chosen.steps + chosen.warmup} steps"
+            print(save(chosen.write, collected, description), file=sys.stderr)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean")}
     if options.run.json:
         json.dump(result, sys.stdout, indent=1)
@@ -140,6 +161,30 @@ def train(name: str, options: Any) -> dict[str, Any]:
     elif not options.run.quiet:
         report(run.path, result)
     return result
+
+
+def standardize(algorithm: Algorithm, task: Task, steps: int = 1_000) -> None:
+    """Give the normalisers of (s) and (s, a) in the algorithm the mean and standard deviation of a uniform law over the
+    bounded dimensions of the environment's spaces; over the others, those of so many uniform actions."""
+    env = make_env(task)
+    space: Any = env.observation_space if task.obs_key is None else env.observation_space[task.obs_key]  # type: ignore[index]
+    env.action_space.seed(0)
+    rows = [observation_of(env.reset(seed=0)[0], task)]
+    for _ in range(steps):
+        obs, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        rows.append(observation_of(env.reset()[0] if terminated or truncated else obs, task))
+    env.close()
+    seen, bounded = np.stack(rows), np.isfinite(space.low) & np.isfinite(space.high)
+    mean = np.where(bounded, 0.5 * (space.low + space.high), seen.mean(0))
+    std = np.where(bounded, (space.high - space.low) / math.sqrt(12.0), np.maximum(seen.std(0), 1e-3))
+    actions = len(task.action_low)
+    values = {"mean": np.append(mean, np.zeros(actions)), "std": np.append(std, np.full(actions, 1.0 / math.sqrt(3.0)))}
+    normalizers = [part.inputs for part in algorithm.modules() if isinstance(part, VIME)]
+    normalizers += [part.normalizer for part in algorithm.modules() if isinstance(part, NormalizedOnline)]
+    for normalizer in normalizers:
+        for name, value in values.items():
+            buffer: torch.Tensor = getattr(normalizer, name)
+            buffer.copy_(torch.from_numpy(value[: len(buffer)]))
 
 
 def keep(run: RunDirectory, step: int, policy: Algorithm, mean_return: float) -> None:

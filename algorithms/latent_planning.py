@@ -75,6 +75,7 @@ class LatentPlanning(Algorithm):
         super().__init__()
         self.config = config = config or LatentPlanningConfig()
         self.batch_size = config.batch_size
+        self.frame_shape = spec.obs_shape  # (C, H, W)
         channels, *sides = spec.obs_shape
         self.model = latent_dynamics(replace(spec, obs_shape=(config.stack * channels, *sides)), config)
         state_dim = self.model.dynamics.state_dim

@@ -49,6 +49,7 @@ class LatentPlanningConfig(DynamicsConfig, PlanConfig):
     length: int = 8  # L, steps of a training sequence
     batch_size: int = 32  # sequences per step
     lr: float = 1e-3  # Adam
+    beta: float = 1.0  # weight of the KL divergence in the objective: more makes latents that are easier to predict
     free_bits: float = 0.0  # nats for every latent and step below which the KL divergence is free, on the objective
     kl_balance: float = 0.8  # share of the KL divergence's gradient that trains the prior
     proposal: str = "behavior"  # what makes actions of a plan's noise: behavior | gaussian
@@ -110,7 +111,9 @@ class LatentPlanning(Algorithm):
 
     def update(self, batch: Batch) -> Metrics:
         config = self.config
-        bound, inferred = sequence_elbo(self.model, batch, free_bits=config.free_bits, kl_balance=config.kl_balance)
+        bound, inferred = sequence_elbo(
+            self.model, batch, beta=config.beta, free_bits=config.free_bits, kl_balance=config.kl_balance
+        )
         model_loss, model_metrics = self.model_loss(bound)
         descend(self.model_opt, model_loss)
 

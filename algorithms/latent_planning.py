@@ -72,6 +72,8 @@ class Memory(NamedTuple):
 class LatentPlanning(Algorithm):
     """A planner in latent space. ``spec`` is that of single frames; a `StatefulPolicy`."""
 
+    bounds: Tensor  # (2,), of values, from the data's rewards
+
     def __init__(self, spec: Spec, config: LatentPlanningConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or LatentPlanningConfig()
@@ -83,6 +85,7 @@ class LatentPlanning(Algorithm):
         self.behavior = CVAE(Spec((state_dim,), spec.action_dim), CVAEConfig(config.hidden, likelihood="gaussian"))
         self.value = EnsembleMLP([state_dim, *config.hidden, 1], 2)
         self.value_target = copy.deepcopy(self.value).requires_grad_(False)
+        self.register_buffer("bounds", torch.tensor([-torch.inf, torch.inf]))
         self.proposal = self.proposals()[config.proposal]
         self.model_opt = adam(self.model.parameters(), lr=config.lr)
         self.behavior_opt = adam(self.behavior.parameters(), lr=config.lr)
@@ -96,8 +99,12 @@ class LatentPlanning(Algorithm):
         return {"behavior": behavior, "gaussian": GaussianProposal(self.behavior.spec.action_dim)}
 
     def source(self, data: Frames, seed: int | np.random.SeedSequence, device: str | torch.device) -> SequenceSampler:
-        """The batches that ``update`` wants; takes the units of the reward from the data."""
+        """The batches that ``update`` wants; takes the units and bounds of the reward from the data."""
         self.units.fit(data.reward[:, None])
+        for bound, reward in zip(self.bounds, (data.reward.min(), data.reward.max()), strict=True):
+            bound.fill_(float(reward) / (1.0 - self.config.discount))
+        self.bounds[0].clamp_(max=0.0)
+        self.bounds[1].clamp_(min=0.0)
         return SequenceSampler(data, self.batch_size, self.config.length, seed, device, self.config.stack)
 
     @property
@@ -143,10 +150,16 @@ class LatentPlanning(Algorithm):
         normalized: Tensor = net(state).squeeze(-1)
         return self.units.mean / (1.0 - self.config.discount) + self.units.std * normalized
 
+    def least_value(self, net: EnsembleMLP, state: Tensor) -> Tensor:
+        """min_e V_e(z), (..., S) -> (...), kept between what the data's smallest and largest reward, or 0, earn for
+        ever: a planner looks for the states at which a network says more."""
+        low, high = self.bounds
+        return self.values(net, state).amin(0).clamp(low, high)
+
     @without_gradient
     def target(self, batch: Batch) -> Tensor:
-        """r + gamma (1 - terminated) min_e V'_e(z'), (B,)."""
-        return bellman_target(batch, self.values(self.value_target, batch.next_obs).amin(0), self.config.discount)
+        """r + gamma (1 - terminated) min_e V'_e(z'), (B,), within the bounds."""
+        return bellman_target(batch, self.least_value(self.value_target, batch.next_obs), self.config.discount)
 
     def value_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """sum_e mean_B L_tau(y - V_e(z)) in squared standard deviations of the reward."""
@@ -175,7 +188,7 @@ class LatentPlanning(Algorithm):
             start=start,
             discount=self.config.discount,
             penalty=self.config.penalty,
-            value=lambda state: self.values(self.value, state),
+            value=lambda state: self.least_value(self.value, state).unsqueeze(0),
         )
         self.memory = Memory(frames, state, action, found.shifted())
         self.first = torch.zeros_like(self.first)

@@ -17,9 +17,11 @@ _HOME = {
     "Task": "types",
     "OfflineVIError": "errors",
     "Normalized": "algorithm",
+    "Frames": "data",
     "Normalizer": "data",
     "Provenance": "data",
     "Sampler": "data",
+    "SequenceSampler": "data",
     "Transitions": "data",
     "Algorithm": "algorithm",
     "Jointly": "algorithm",
@@ -68,6 +70,7 @@ __all__ = [
     "Batch",
     "CandidateBank",
     "Evaluation",
+    "Frames",
     "History",
     "Jointly",
     "Metrics",
@@ -79,6 +82,7 @@ __all__ = [
     "Provenance",
     "RunDirectory",
     "Sampler",
+    "SequenceSampler",
     "Spec",
     "StatefulPolicy",
     "Task",
@@ -144,7 +148,7 @@ if TYPE_CHECKING:
     from offline_vi.algorithms.build import load
     from offline_vi.bank import CandidateBank
     from offline_vi.checkpoint import RunDirectory
-    from offline_vi.data import Normalizer, Provenance, Sampler, Transitions
+    from offline_vi.data import Frames, Normalizer, Provenance, Sampler, SequenceSampler, Transitions
     from offline_vi.errors import OfflineVIError
     from offline_vi.evaluation import Evaluation, evaluate
     from offline_vi.share import load_behavior, save_behavior

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from offline_vi.algorithms.emaq import EMaQ
     from offline_vi.algorithms.iql import IQL
     from offline_vi.algorithms.kl_sac import KLSAC
+    from offline_vi.algorithms.latent_planning import LatentPlanning
     from offline_vi.algorithms.plas import PLAS
     from offline_vi.algorithms.rebrac import ReBRAC
     from offline_vi.algorithms.sac import SAC
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from offline_vi.algorithms.spot import SPOT
     from offline_vi.algorithms.td3 import TD3
     from offline_vi.algorithms.td3_bc import TD3BC
+    from offline_vi.algorithms.vime import VIME
 
 
 class Entry(NamedTuple):
@@ -57,6 +59,12 @@ ALGORITHMS: dict[str, Entry] = {
     "td3-bc": Entry("td3_bc", "TD3BC", "TD3 with a squared distance to the data's action"),
 }
 
+# What learns from sequences of images, and what wraps another algorithm: not from a batch of transitions alone.
+OTHERS: dict[str, Entry] = {
+    "latent-planning": Entry("latent_planning", "LatentPlanning", "plan in the latent space of a model of images"),
+    "vime": Entry("vime", "VIME", "an online algorithm, paid for what its observations teach"),
+}
+
 __all__ = [
     "ALGORITHMS",
     "BC",
@@ -66,20 +74,23 @@ __all__ = [
     "DDPG",
     "IQL",
     "KLSAC",
+    "OTHERS",
     "PLAS",
     "SAC",
     "SPOT",
     "TD3",
     "TD3BC",
+    "VIME",
     "EMaQ",
     "Entry",
+    "LatentPlanning",
     "ReBRAC",
     "SoftQ",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    for entry in ALGORITHMS.values():
+    for entry in (*ALGORITHMS.values(), *OTHERS.values()):
         if entry.name == name:
             return getattr(importlib.import_module(f"{__name__}.{entry.module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

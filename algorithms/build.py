@@ -10,8 +10,8 @@ from typing import Any, get_type_hints
 
 import torch
 
-from offline_vi.algorithm import Algorithm, Jointly, Normalized
-from offline_vi.algorithms import ALGORITHMS, Entry
+from offline_vi.algorithm import Algorithm, Jointly, Normalized, NormalizedOnline, OnlineAlgorithm
+from offline_vi.algorithms import ALGORITHMS, OTHERS, Entry
 from offline_vi.bank import CandidateBank
 from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel, Likely
 from offline_vi.behavior.base import capable
@@ -25,9 +25,10 @@ from offline_vi.types import Spec
 
 def entry(algorithm: str) -> Entry:
     """The table's row. Raises UsageError for an unknown algorithm."""
-    if algorithm not in ALGORITHMS:
-        raise unknown(algorithm, ALGORITHMS, "algorithm")
-    return ALGORITHMS[algorithm]
+    table = ALGORITHMS | OTHERS
+    if algorithm not in table:
+        raise unknown(algorithm, table, "algorithm")
+    return table[algorithm]
 
 
 def algorithm_class(algorithm: str) -> type[Algorithm]:
@@ -57,6 +58,8 @@ class Recipe:
     noise_clip: float = 0.5  # "decoded" candidates: decoder means at prior noise clipped to this
     keep: float = 0.25  # "likely" candidates: the likeliest of so many samples
     normalize: bool = False  # whether the algorithm sees normalised observations
+    bonus: str = ""  # the algorithm of OTHERS that wraps this one and pays it for exploring
+    bonus_config: Any = None
 
     def of_one_seed(self) -> Recipe:
         """The recipe of one of the seeds that train side by side."""
@@ -74,6 +77,8 @@ class Recipe:
             "noise_clip": self.noise_clip,
             "keep": self.keep,
             "normalize": self.normalize,
+            "bonus": self.bonus,
+            "bonus_config": asdict(self.bonus_config) if self.bonus else None,
         }
 
     @classmethod
@@ -93,6 +98,8 @@ class Recipe:
                 record["noise_clip"],
                 record.get("keep", 0.25),
                 record["normalize"],
+                record.get("bonus", ""),
+                from_json(config_class(record["bonus"])(), record["bonus_config"]) if record.get("bonus") else None,
             )
         except (KeyError, TypeError) as error:
             raise ConfigError(f"the configuration lacks or misuses {error}", "is it a run of this library?") from None
@@ -110,7 +117,17 @@ def build(recipe: Recipe, behavior: BehaviorModel | None = None, bank: Bank | No
     Raises CapabilityError where the algorithm cannot use the model.
     """
     algorithm = _build(recipe, behavior, bank)
-    return Normalized(Normalizer(recipe.spec.obs_dim), algorithm) if recipe.normalize else algorithm
+    if recipe.normalize:
+        normalizer = Normalizer(recipe.spec.obs_dim)
+        if isinstance(algorithm, OnlineAlgorithm):
+            algorithm = NormalizedOnline(normalizer, algorithm)
+        else:
+            algorithm = Normalized(normalizer, algorithm)
+    if recipe.bonus:
+        wrapper: Any = algorithm_class(recipe.bonus)
+        wrapped: Algorithm = wrapper(algorithm, recipe.spec, recipe.bonus_config)
+        return wrapped
+    return algorithm
 
 
 def _build(recipe: Recipe, behavior: BehaviorModel | None, bank: Bank | None) -> Algorithm:

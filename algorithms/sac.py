@@ -44,6 +44,7 @@ class SACConfig:
     temperature: float = 1.0  # alpha at the start
     target_entropy: float | None = None  # H in nats, relative to the prior; None: -A
     lr: float = 3e-4  # Adam, of policy, critics and log alpha
+    temperature_rate: float = 1.0  # of Adam's rate for log alpha, in units of lr; 0: alpha stays as it is
     hidden: tuple[int, ...] = (256, 256)  # units per layer, of policy and critics
     batch_size: int = 256  # transitions per step
 
@@ -63,7 +64,7 @@ class SAC(OnlineAlgorithm):
         self.log_alpha = nn.Parameter(torch.full(spec.stack, config.temperature).log())
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
-        self.alpha_opt = adam([self.log_alpha], lr=config.lr)
+        self.alpha_opt = adam([self.log_alpha], lr=config.temperature_rate * config.lr)
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)

@@ -85,6 +85,8 @@ def load_images(
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         data = _load_folder(path, alignment, max_dataset_bytes)
+    elif path.is_absolute():
+        raise MissingInputError(f"{path} is no folder", "a folder of V-D4RL's layout: one .npz episode a file")
     else:
         data = _load_minari(str(name_or_path), max_dataset_bytes)
     if check:

@@ -22,7 +22,9 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
+from offline_vi.data import Transitions
 from offline_vi.datasets.minari import folder_of, root
+from offline_vi.errors import ConfigError, UsageError
 
 Array = NDArray[np.float64]
 PENDULUM = "offline-vi/pendulum/mixed-v0"
@@ -111,8 +113,43 @@ def collect(name: str, episodes: int = 300, seed: int = 0) -> Path:
     return write(name, buffers, "Pendulum-v1", UNIFORM_RETURN, SWING_UP_RETURN, str(__doc__))
 
 
+def save(name: str, data: Transitions, description: str) -> Path:
+    """Write transitions of a registered environment, in its own units, as a Minari data set; returns the folder.
+
+    Every episode must be whole from its first row to its last: the next observation of a row is the next row's.
+    Raises UsageError where the name is taken, ConfigError without a task.
+    """
+    if data.task is None:
+        raise ConfigError(f"{data.source.name} has no task", "a Minari data set names its environment")
+    if folder_of(name).exists():
+        raise UsageError(f"{folder_of(name)} exists", "choose another version: NAME-v1")
+    buffers = []
+    for number, rows in enumerate(data.episode_slices()):
+        ended = data.terminated[rows]
+        truncated = np.zeros(len(ended), np.bool_)
+        truncated[-1] = not ended[-1]
+        buffers.append(
+            EpisodeBuffer(
+                id=number,
+                observations=[*data.obs[rows], data.next_obs[rows][-1]],
+                actions=list(data.task.to_env(data.action[rows])),
+                rewards=[float(reward) for reward in data.reward[rows]],
+                terminations=ended.tolist(),
+                truncations=truncated.tolist(),
+            )
+        )
+    task = data.task
+    return write(name, buffers, task.env_id, task.ref_min, task.ref_max, description, "exploration")
+
+
 def write(
-    name: str, episodes: list[EpisodeBuffer], env_id: str, ref_min: float, ref_max: float, description: str
+    name: str,
+    episodes: list[EpisodeBuffer],
+    env_id: str,
+    ref_min: float | None,
+    ref_max: float | None,
+    description: str,
+    by: str = "mixture of hand-written controllers",
 ) -> Path:
     """Put episodes of a registered environment into Minari's root, whole or not at all; returns the folder."""
     folder = folder_of(name)
@@ -124,7 +161,7 @@ def write(
                 episodes,
                 env=env_id,
                 eval_env=env_id,
-                algorithm_name="mixture of hand-written controllers",
+                algorithm_name=by,
                 author="offline_vi",
                 author_email="none",
                 code_permalink="offline_vi/datasets/recipes.py",

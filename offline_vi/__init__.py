@@ -17,9 +17,11 @@ _HOME = {
     "Task": "types",
     "OfflineVIError": "errors",
     "Normalized": "algorithm",
+    "Frames": "data",
     "Normalizer": "data",
     "Provenance": "data",
     "Sampler": "data",
+    "SequenceSampler": "data",
     "Transitions": "data",
     "Algorithm": "algorithm",
     "Jointly": "algorithm",
@@ -70,6 +72,7 @@ __all__ = [
     "Batch",
     "CandidateBank",
     "Evaluation",
+    "Frames",
     "History",
     "Jointly",
     "Metrics",
@@ -81,6 +84,7 @@ __all__ = [
     "Provenance",
     "RunDirectory",
     "Sampler",
+    "SequenceSampler",
     "Spec",
     "StatefulPolicy",
     "Task",
@@ -150,7 +154,7 @@ if TYPE_CHECKING:
     from offline_vi.algorithms.build import load
     from offline_vi.bank import CandidateBank
     from offline_vi.checkpoint import RunDirectory
-    from offline_vi.data import Normalizer, Provenance, Sampler, Transitions
+    from offline_vi.data import Frames, Normalizer, Provenance, Sampler, SequenceSampler, Transitions
     from offline_vi.errors import OfflineVIError
     from offline_vi.evaluation import Evaluation, evaluate
     from offline_vi.share import load_behavior, save_behavior

@@ -13,6 +13,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 
 from offline_vi.data import Transitions
 
@@ -75,6 +76,30 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
+
+
+def exploration_map(path: Path, collected: dict[str, Transitions]) -> None:
+    """How often the first two numbers of the observation were seen, a panel for each way to explore, on one scale."""
+    rows = {name: data.obs.reshape(len(data), -1)[:, :2] for name, data in collected.items()}
+    rows = {name: values for name, values in rows.items() if values.shape[1] == 2}
+    if not rows:
+        return
+    every = np.concatenate(list(rows.values()))
+    edges: Any = [np.linspace(low, high + 1e-9, 41) for low, high in zip(every.min(0), every.max(0), strict=True)]
+    figure, axes = plt.subplots(1, len(rows), figsize=(4.2 * len(rows), 3.4), squeeze=False, sharey=True)
+    counts = {name: np.histogram2d(values[:, 0], values[:, 1], bins=edges)[0] for name, values in rows.items()}
+    norm = LogNorm(1.0, max(2.0, *(float(count.max()) for count in counts.values())))
+    for place, (name, count) in zip(axes.flat, counts.items(), strict=True):
+        shown = np.ma.masked_less(count.T, 1.0)
+        picture = place.pcolormesh(*edges, shown, cmap="viridis_r", norm=norm)
+        place.set_title(f"{name}: {(count > 0).mean():.0%} of cells", fontsize=10, color=INK)
+        place.set_xlabel("s[0]", fontsize=8)
+        place.tick_params(labelsize=8)
+        place.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("s[1]", fontsize=8)
+    figure.colorbar(picture, ax=axes, label="visits")
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
 
 
 def base(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 import tyro
 
-from offline_vi.algorithm import Algorithm, Normalized
+from offline_vi.algorithm import Algorithm, Normalized, NormalizedOnline
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Bank, Recipe, build, config_class, entry
 from offline_vi.bank import CandidateBank
@@ -236,7 +236,7 @@ def begun(
             singles.append((build(one, model, ahead if len(members) == 1 else None), model))
         algorithm = singles[0][0] if len(members) == 1 else build(recipe, behavior, ahead)
     for each in {algorithm, *(single for single, _ in singles)}:
-        if isinstance(each, Normalized):
+        if isinstance(each, Normalized | NormalizedOnline):
             each.normalizer.fit(data.obs)
     if len(members) > 1:
         stack_(algorithm, [single for single, _ in singles])

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass, field, make_dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import gymnasium
+import numpy as np
 import torch
 import tyro
 
 from offline_vi import datasets
-from offline_vi.algorithm import Algorithm
+from offline_vi.algorithm import Algorithm, NormalizedOnline
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Recipe, build, config_class
+from offline_vi.algorithms.vime import VIME
 from offline_vi.behavior import GaussianBehavior
 from offline_vi.checkpoint import RunDirectory
+from offline_vi.data import Transitions
+from offline_vi.datasets import minari
+from offline_vi.datasets.recipes import save
 from offline_vi.errors import UsageError
-from offline_vi.evaluation import evaluate, make_env
+from offline_vi.evaluation import evaluate, make_env, observation_of
 from offline_vi.scripts.common import SCHEMA, RunOptions, open_run, recorded, without
 from offline_vi.scripts.info import versions
-from offline_vi.scripts.plots import learning_curve
+from offline_vi.scripts.plots import exploration_map, learning_curve
 from offline_vi.scripts.train_job import report, summary
 from offline_vi.share import CARD, save_behavior
 from offline_vi.training import fit_online, seeds, torch_seed
@@ -30,10 +36,17 @@ from offline_vi.types import Spec, Task
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """Where."""
+    """Where, what the algorithm sees and is paid for, what is kept of it."""
 
     env: str = ""
     """Gymnasium id."""
+    normalize: bool = False
+    """Standardise what the algorithm sees: by the bounds of the observation space, or by uniform actions' statistics
+    where it has none."""
+    bonus: Literal["", "vime"] = ""
+    """Pay the algorithm for what its observations teach (--vime.eta and the other flags of vime)."""
+    write: Annotated[str, tyro.conf.arg(metavar="NAMESPACE/NAME-v0")] = ""
+    """Write everything that was collected as a Minari data set of this name."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,7 @@ def run(name: str, arguments: list[str]) -> dict[str, Any]:
         ("algorithm", config_class(name)()),
     ]
     flat = [(part, omit[type(value)], field(default=value)) for part, value in parts]
+    flat.append(("vime", config_class("vime"), field(default=config_class("vime")())))
     options: Any = tyro.cli(
         make_dataclass("Options", flat, frozen=True),
         args=arguments,
@@ -77,6 +91,8 @@ def run(name: str, arguments: list[str]) -> dict[str, Any]:
     torch.set_num_threads(options.run.threads)
     if not options.where.env:
         raise UsageError("no environment is given", "add --env ID, e.g. Hopper-v5")
+    if options.where.write and minari.is_local(options.where.write):
+        raise UsageError(f"{minari.folder_of(options.where.write)} exists", "choose another version: NAME-v1")
     return train(name, options)
 
 
@@ -100,10 +116,11 @@ def spec_of(task: Task) -> Spec:
 
 def train(name: str, options: Any) -> dict[str, Any]:
     """Build, collect and train, score; returns the record of result.json."""
-    env = options.where.env
-    task = datasets.environment(env)
+    where = options.where
+    env, task = where.env, datasets.environment(where.env)
     spec = spec_of(task)
-    recipe = Recipe(name, spec, options.algorithm)
+    bonus = options.vime if where.bonus else None
+    recipe = Recipe(name, spec, options.algorithm, normalize=where.normalize, bonus=where.bonus, bonus_config=bonus)
     config = {
         "schema": SCHEMA,
         "verb": "train-online",
@@ -113,7 +130,7 @@ def train(name: str, options: Any) -> dict[str, Any]:
         "steps": options.collect.steps,
         "seed": options.run.seed,
         "collection": {"env": env, **collection_of(options)},
-        "online_options": {"env": env, **asdict(options.collect)},
+        "online_options": {**asdict(where), **asdict(options.collect)},
         "run_options": without(asdict(options.run), "resume", "overwrite", "output"),
     }
     run, resumes = open_run(options.run, f"{name}-{env}-seed{options.run.seed}".replace("/", "-"), config)
@@ -121,7 +138,12 @@ def train(name: str, options: Any) -> dict[str, Any]:
         with torch.random.fork_rng():
             torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
             algorithm = build(recipe)
-        result = collect_and_score(run, algorithm, task, spec, options, resumes)
+            standardize(algorithm, task)
+        result, collected = collect_and_score(run, algorithm, task, spec, options, resumes)
+        exploration_map(run.path / "exploration.png", {name: collected})
+        if where.write:
+            description = f"collected by {name} {where.bonus} on {env} in {len(collected)} steps"
+            print(save(where.write, collected, description), file=sys.stderr)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean")}
     tell(run, result, options.run)
     return result
@@ -137,9 +159,9 @@ def collect_and_score(
     *,
     score_first: bool = False,
     **settings: Any,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Transitions]:
     """`fit_online` with evaluations on the way, of the policy as it begins too where ``score_first``; ``settings`` go
-    to it. Returns the record of result.json."""
+    to it. Returns the record of result.json and what was collected."""
     chosen, device = options.collect, options.run.torch_device()
 
     def score(step: int, policy: Algorithm) -> dict[str, float]:
@@ -152,7 +174,7 @@ def collect_and_score(
 
     if score_first and not resumes:
         score(0, algorithm.to(device).eval())
-    fit_online(
+    _, collected = fit_online(
         algorithm,
         task,
         spec,
@@ -174,7 +196,7 @@ def collect_and_score(
     result = summary(run, chosen.steps)
     run.write_json("result.json", result)
     learning_curve(run.path)
-    return result
+    return result, collected
 
 
 def tell(run: RunDirectory, result: dict[str, Any], options: RunOptions) -> None:
@@ -184,6 +206,30 @@ def tell(run: RunDirectory, result: dict[str, Any], options: RunOptions) -> None
         print()
     elif not options.quiet:
         report(run.path, result)
+
+
+def standardize(algorithm: Algorithm, task: Task, steps: int = 1_000) -> None:
+    """Give the normalisers of (s) and (s, a) in the algorithm the mean and standard deviation of a uniform law over the
+    bounded dimensions of the environment's spaces; over the others, those of so many uniform actions."""
+    env = make_env(task)
+    space: Any = env.observation_space if task.obs_key is None else env.observation_space[task.obs_key]  # type: ignore[index]
+    env.action_space.seed(0)
+    rows = [observation_of(env.reset(seed=0)[0], task)]
+    for _ in range(steps):
+        obs, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        rows.append(observation_of(env.reset()[0] if terminated or truncated else obs, task))
+    env.close()
+    seen, bounded = np.stack(rows), np.isfinite(space.low) & np.isfinite(space.high)
+    mean = np.where(bounded, 0.5 * (space.low + space.high), seen.mean(0))
+    std = np.where(bounded, (space.high - space.low) / math.sqrt(12.0), np.maximum(seen.std(0), 1e-3))
+    actions = len(task.action_low)
+    values = {"mean": np.append(mean, np.zeros(actions)), "std": np.append(std, np.full(actions, 1.0 / math.sqrt(3.0)))}
+    normalizers = [part.inputs for part in algorithm.modules() if isinstance(part, VIME)]
+    normalizers += [part.normalizer for part in algorithm.modules() if isinstance(part, NormalizedOnline)]
+    for normalizer in normalizers:
+        for name, value in values.items():
+            buffer: torch.Tensor = getattr(normalizer, name)
+            buffer.copy_(torch.from_numpy(value[: len(buffer)]))
 
 
 def keep(run: RunDirectory, step: int, policy: Algorithm, mean_return: float) -> None:

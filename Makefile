@@ -5,10 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
 
-.PHONY: help install demo test test-slow lint types floors unit wheel format clean
+.PHONY: help install demo test test-slow lint types floors unit smoke wheel format clean
 help:
 	@echo "make demo        the main job on the embedded data set: data, behaviour model, BCQ, score, plot"
 	@echo "make test        every check: ruff, mypy, the floors of the house, the tests"
+	@echo "make smoke       the smallest suite and its report: two minutes"
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make format      rewrite the code as ruff wants it"
 	@echo "make wheel       build the wheel and try it in a fresh environment outside the checkout"
@@ -19,13 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mujoco,flows,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mujoco,flows,report,test]'
 	@touch $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/offline-vi demo
 
-test: lint types floors unit
+test: lint types floors unit smoke
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -36,6 +37,10 @@ floors: $(STAMP)
 	$(BIN)/lint-imports
 unit: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+smoke: $(STAMP)
+	rm -rf runs/benchmark-smoke
+	$(BIN)/offline-vi benchmark smoke --jobs $(JOBS)
+	$(BIN)/offline-vi report runs/benchmark-smoke
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m slow
 wheel: $(STAMP)

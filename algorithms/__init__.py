@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from offline_vi.algorithms.ddpg import DDPG
     from offline_vi.algorithms.emaq import EMaQ
     from offline_vi.algorithms.iql import IQL
+    from offline_vi.algorithms.kl_sac import KLSAC
     from offline_vi.algorithms.latent_planning import LatentPlanning
     from offline_vi.algorithms.plas import PLAS
     from offline_vi.algorithms.rebrac import ReBRAC
     from offline_vi.algorithms.sac import SAC
+    from offline_vi.algorithms.soft_q import SoftQ
     from offline_vi.algorithms.spot import SPOT
     from offline_vi.algorithms.td3 import TD3
     from offline_vi.algorithms.td3_bc import TD3BC
@@ -47,9 +49,11 @@ ALGORITHMS: dict[str, Entry] = {
     "ddpg": Entry("ddpg", "DDPG", "online baseline: extrapolates, and diverges, offline"),
     "emaq": Entry("emaq", "EMaQ", "expected-max Q-learning: the best of N behaviour samples, no actor", "cvae"),
     "iql": Entry("iql", "IQL", "implicit Q-learning: expectiles of Q over the data's actions"),
+    "kl-sac": Entry("kl_sac", "KLSAC", "soft actor-critic whose action prior is the behaviour model", "cvae"),
     "plas": Entry("plas", "PLAS", "policy in the latent space of a behaviour model", "cvae-published"),
     "rebrac": Entry("rebrac", "ReBRAC", "TD3+BC with the penalty in the target too, and layer norm", "cvae"),
     "sac": Entry("sac", "SAC", "online: soft actor-critic, the policy as a posterior of optimal actions"),
+    "soft-q": Entry("soft_q", "SoftQ", "soft Q-learning over a behaviour model's samples, no actor", "cvae"),
     "spot": Entry("spot", "SPOT", "TD3 under a penalty on the behaviour's log-density", "cvae-published"),
     "td3": Entry("td3", "TD3", "online baseline: two critics, smoothed targets, delayed actor"),
     "td3-bc": Entry("td3_bc", "TD3BC", "TD3 with a squared distance to the data's action"),
@@ -69,6 +73,7 @@ __all__ = [
     "CQL",
     "DDPG",
     "IQL",
+    "KLSAC",
     "OTHERS",
     "PLAS",
     "SAC",
@@ -80,6 +85,7 @@ __all__ = [
     "Entry",
     "LatentPlanning",
     "ReBRAC",
+    "SoftQ",
 ]
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import interval, is_done, result, run_cells, table, write_table
+from cells import interval
 
 from offline_vi import datasets
 from offline_vi.algorithms import ALGORITHMS
+from offline_vi.scripts.cells import is_done, result, run_cells, table, write_table
 
 WARMUP = ("bear", "cql")
 

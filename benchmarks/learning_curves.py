@@ -14,7 +14,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from cells import interval, table
+from cells import interval
+
+from offline_vi.scripts.cells import table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from cells import is_done, result, run_cells, table, write_table
+
+from offline_vi.scripts.cells import is_done, result, run_cells, table, write_table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -49,7 +50,7 @@ CELLS = [
     Cell("noise", "clip 0.5", "cvae", DECODED),
     Cell("noise", "no clip", "cvae", (*DECODED, "--noise-clip", "inf")),
     Cell("noise", "samples", "cvae", ("--proposals", "samples")),
-    Cell("noise", "likeliest tenth", "cvae", LIKELY),
+    Cell("noise", "tanh-Normal, likeliest tenth", "gaussian", LIKELY),
     Cell("noise", "mixture, likeliest tenth", "mixture", LIKELY),
     Cell("candidates", "1 in the target", "cvae", (*DECODED, "--num-candidates", "1")),
     Cell("candidates", "10 and 100", "cvae", DECODED),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from offline_vi.data import ActionRange, Frames, OnNonfinite, Provenance, RowMode, Transitions
     from offline_vi.types import Task
 
-__all__ = ["load", "load_images", "names", "read"]
+__all__ = ["ensure", "load", "load_images", "names", "read"]
 
 
 def names() -> list[str]:
@@ -119,6 +119,21 @@ def read(
         provenance = Provenance(name, (str(path),), (d4rl.check_hash(path, sha256 or known),), rows)
         task = task_of(name)
     return columns, task if env is None else task_on(env, task), provenance
+
+
+def ensure(source: str) -> None:
+    """See to it that a data set is on this machine: one of ours is collected, a published one downloaded.
+
+    Raises UsageError (unknown name), MissingInputError, OfflineError, MissingDependencyError, DatasetCorruptError.
+    """
+    from offline_vi.datasets import minari
+    from offline_vi.errors import MissingInputError
+
+    if is_minari(source):
+        if not minari.is_local(source):
+            minari.fetch(source, download_missing=True)
+    elif not (path := hdf5_file(source, download=True)[0]).is_file():
+        raise MissingInputError(f"{source} is not there", f"put it at {path}, or set OFFLINE_VI_DATA to its folder")
 
 
 def is_minari(source: str) -> bool:

@@ -97,7 +97,7 @@ def read(
     """
     folder = folder_of(name)
     if not (folder / "data").is_dir():
-        _fetch(name, download_missing)
+        fetch(name, download_missing)
     metadata = read_metadata(folder / "data" / "metadata.json")
     path = folder / "data" / "main_data.hdf5"
     if metadata.get("data_format", "hdf5") != "hdf5":
@@ -121,7 +121,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return _parse_json(path.read_bytes().decode(errors="replace"), str(path))
 
 
-def _fetch(name: str, download_missing: bool) -> None:
+def fetch(name: str, download_missing: bool) -> None:
+    """Collect a recipe's data set, download one of Minari's where that is wanted. Raises what `download` raises."""
     if name in RECIPE_NAMES:
         from offline_vi.datasets.recipes import collect  # it imports this module
 

@@ -33,7 +33,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import safetensors.torch
 import torch
@@ -455,6 +455,16 @@ def _verified(data: bytes, entry: Mapping[str, Any]) -> bytes:
 # ------------------------------------------------------------------ the run
 
 
+class Listener(Protocol):
+    """Is told of every row that a run logs, after it is in the file."""
+
+    def row(self, log: str, row: Mapping[str, float | int | str]) -> None:
+        """A row of "metrics.csv", "episodes.csv" or "support.csv"."""
+
+    def close(self) -> None:
+        """No row will follow."""
+
+
 class RunDirectory:
     """The directory of a run, for its one writer; a context manager that holds the lock.
 
@@ -464,6 +474,7 @@ class RunDirectory:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
+        self.listeners: list[Listener] = []
         self._checkpoints = path / CHECKPOINTS
         for leftover in (*path.glob(".tmp-*"), *self._checkpoints.glob(".tmp-*")):
             _remove(leftover)  # whoever wrote it is dead: the lock is ours
@@ -521,6 +532,8 @@ class RunDirectory:
 
     def close(self) -> None:
         """Release the lock; may be called twice. The lock's file stays: removing it would let two writers in."""
+        while self.listeners:
+            self.listeners.pop().close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -599,15 +612,20 @@ class RunDirectory:
 
     def log_metrics(self, row: Mapping[str, float | int]) -> None:
         """Append a row to metrics.csv; a name seen for the first time adds a column."""
-        self._logs["metrics.csv"].append(row)
+        self._log("metrics.csv", row)
 
     def log_episode(self, row: Mapping[str, float | int | str]) -> None:
         """Append a row to episodes.csv (`Evaluation.episode_rows`)."""
-        self._logs["episodes.csv"].append(row)
+        self._log("episodes.csv", row)
 
     def log_support(self, row: Mapping[str, float | int]) -> None:
         """Append a row to support.csv (`support.support_report`, `support.overestimation_report`)."""
-        self._logs["support.csv"].append(row)
+        self._log("support.csv", row)
+
+    def _log(self, name: str, row: Mapping[str, float | int | str]) -> None:
+        self._logs[name].append(row)
+        for listener in self.listeners:
+            listener.row(name, row)
 
     def read_metrics(self) -> list[dict[str, float | int | str]]:
         """The rows of metrics.csv."""

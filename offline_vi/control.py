@@ -35,6 +35,12 @@ def uniform(obs: Tensor, action: Tensor) -> Tensor:
     return torch.full_like(action[..., 0], -action.shape[-1] * math.log(2.0))
 
 
+def weight(log_prior: LogPrior, log_proposal: LogPrior) -> LogPrior:
+    """log p0(a|s) - log q(a|s), nats: what an action drawn from q stands for where the prior is p0. Under the flat
+    prior a uniform proposal weighs A log 2, one of A single actions log A."""
+    return lambda obs, action: log_prior(obs, action) - log_proposal(obs, action)
+
+
 class Optimal:
     """p(O = 1|s, u)."""
 

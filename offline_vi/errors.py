@@ -147,6 +147,12 @@ class Interrupted(OfflineVIError):
         self.exit_code = 128 + signum
 
 
+class StudyError(OfflineVIError):
+    """Some cells of a study failed; the others are done. Their errors are listed: mend them and run it again."""
+
+    exit_code = 70
+
+
 # ------------------------------------------------------------------ runs and checkpoints
 
 

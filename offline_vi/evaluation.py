@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -114,8 +114,10 @@ def evaluate(
     discount: float = 0.99,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    wrap: Callable[[Env], Env] = lambda env: env,
 ) -> Evaluation:
-    """Run ``episodes`` episodes; episode e is reset with ``seed + e``; ``discount`` is that of `Evaluation.discounted`.
+    """Run ``episodes`` episodes; episode e is reset with ``seed + e``; ``discount`` is that of `Evaluation.discounted`;
+    ``wrap`` puts something around each environment, e.g. what films it.
 
     ``num_envs`` environments run beside each other (at most W); the numbers do not depend on it. An environment that
     raises is built anew and its episode repeated once; then it counts as failed.
@@ -125,7 +127,7 @@ def evaluate(
     """
     if episodes < 1 or num_envs < 1:
         raise UsageError(f"{episodes} episodes in {num_envs} environments", "at least one of each")
-    envs = [make_env(task) for _ in range(min(num_envs, WIDTH, episodes))]
+    envs = [wrap(make_env(task)) for _ in range(min(num_envs, WIDTH, episodes))]
     records: dict[int, _Episode] = {}
     runner = _Runner(policy, task, seed, discount, torch.device(device))
     # torch.manual_seed reaches every CUDA device, so every one in use is forked, whichever the policy is on
@@ -141,7 +143,7 @@ def evaluate(
                     if records[episode].error is not None:
                         with suppress(Exception):  # it is broken already
                             envs[place].close()
-                        envs[place] = make_env(task)
+                        envs[place] = wrap(make_env(task))
                         records[episode] = _Episode(episode, envs[place])
                         runner.run([records[episode]])
                 bar.update(len(group))

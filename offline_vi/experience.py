@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from offline_vi.algorithm import Policy
-from offline_vi.data import Replay, Transitions
+from offline_vi.data import Replay, Sampler, Transitions
 from offline_vi.errors import EnvError, UsageError
 from offline_vi.evaluation import make_env, observation_of
 from offline_vi.types import Batch, Metrics, Spec, Task
@@ -65,9 +66,9 @@ class Experience(abc.ABC):
 class Collector(Experience):
     """Steps ``num_envs`` environments in lock-step and draws batches from all that was seen.
 
-    The first ``warmup`` actions are uniform over the box; from then on a batch costs one step of one environment (with
-    E environments: every E-th batch costs a step of all). ``terminated`` is the end of the task, a time limit is not;
-    episode n is reset with a seed of its own.
+    The first ``warmup`` actions are uniform over the box, or those of ``beginner``; from then on a batch costs one step
+    of one environment (with E environments: every E-th batch costs a step of all). ``terminated`` is the end of the
+    task, a time limit is not; episode n is reset with a seed of its own.
 
     Raises EnvError where the environment raises, or it or the policy produce NaN; what `make_env` raises.
     """
@@ -80,16 +81,18 @@ class Collector(Experience):
         batch_size: int,
         *,
         warmup: int = 100,
+        beginner: Explorer | None = None,
         num_envs: int = 1,
         capacity: int = 1_000_000,
         seed: int | np.random.SeedSequence = 0,
         device: str | torch.device = "cpu",
     ) -> None:
-        if warmup < 1 or num_envs < 1:
-            raise UsageError(f"{warmup} random steps in {num_envs} environments", "at least one of each")
+        if warmup < 0 or num_envs < 1:
+            raise UsageError(f"{warmup} random steps in {num_envs} environments", "at least one environment")
         root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         rows, self._episodes = root.spawn(2)
         self.explorer, self.task, self.spec, self.warmup = explorer, task, spec, warmup
+        self.begin = self._uniform if beginner is None else beginner.explore
         self.device = torch.device(device)
         self.replay = Replay(spec, batch_size, capacity, rows, device)
         self.envs: list[Any] = [make_env(task) for _ in range(num_envs)]
@@ -101,7 +104,7 @@ class Collector(Experience):
     def sample(self) -> Batch:
         """The next batch, after a step in the environment."""
         while self.replay.count < self.warmup:
-            self._step(self._uniform)
+            self._step(self.begin)
         if self.turn % len(self.envs) == 0:
             self._step(self.explorer.explore)
         self.turn += 1
@@ -113,12 +116,13 @@ class Collector(Experience):
     def _step(self, choose: Callable[[Tensor], Tensor]) -> None:
         obs = torch.stack([self._begin(place) if x is None else x for place, x in enumerate(self._obs)])
         action = choose(obs.to(self.device)).clamp(-1.0, 1.0)
-        commands = self.task.to_env(action.cpu().numpy())
+        box = self.envs[0].action_space
+        commands = self.task.to_env(action.cpu().numpy()).clip(box.low, box.high).astype(box.dtype)
         if not np.isfinite(commands).all():
             raise EnvError(f"the policy's action is not finite after {self.replay.count} steps", "it has diverged")
         for place, env in enumerate(self.envs):
             try:
-                seen, reward, terminated, truncated, _ = env.step(commands[place].astype(env.action_space.dtype))
+                seen, reward, terminated, truncated, _ = env.step(commands[place])
             except Exception as error:
                 raise EnvError(f"{self.task.env_id} failed: {error}", "resume from the last checkpoint") from error
             next_obs = torch.from_numpy(observation_of(seen, self.task))
@@ -170,10 +174,50 @@ class Collector(Experience):
         self.replay.load_tensors(tensors)
 
     def transitions(self) -> Transitions:
-        """Everything that was collected and is still kept, as a data set."""
-        return self.replay.transitions(self.task)
+        """Everything that was collected and is still kept, as a data set: one environment after the other."""
+        rows, count = self.replay.transitions(self.task), len(self.envs)
+        place = (np.arange(len(rows)) + self.replay.count - len(rows)) % count  # they are added in turns
+        order = np.argsort(place, kind="stable")
+        episode_end = rows.episode_end[order]
+        episode_end[np.flatnonzero(np.diff(place[order]))] = True
+        episode_end[-1] = True
+        return replace(rows.select(order), episode_end=episode_end)
 
     def close(self) -> None:
         """Close the environments."""
         for env in self.envs:
             env.close()
+
+
+class Blended(Experience):
+    """Batches that are partly of a data set and partly of what is collected: the rows of each follow one another, so
+    that no experience crowds out the other (Ball et al. 2023, RLPD, who take half of each)."""
+
+    def __init__(self, offline: Sampler, online: Collector) -> None:
+        self.offline, self.online = offline, online
+
+    def sample(self) -> Batch:
+        """The next batch, after a step in the environment; row numbers of the collected ones follow the data set's."""
+        kept, new = self.offline.sample(), self.online.sample()
+        new = new._replace(index=new.index + self.offline.rows)
+        return Batch(*(torch.cat(parts) for parts in zip(kept, new, strict=True)))
+
+    def metrics(self) -> Metrics:
+        return self.online.metrics()
+
+    def pause(self) -> None:
+        self.online.pause()
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"offline": self.offline.state(), "online": self.online.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.offline.load_state(state["offline"])
+        self.online.load_state(state["online"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.online.tensors()
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.online.load_tensors(tensors)

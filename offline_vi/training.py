@@ -29,8 +29,8 @@ from offline_vi.bank import Scheduled
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, random_state, set_random_state
 from offline_vi.data import Sampler, Source, StackedSampler, Transitions
-from offline_vi.errors import CapabilityError, Interrupted, MachineWarning, NonFiniteLossError
-from offline_vi.experience import Collector, Experience, Explorer
+from offline_vi.errors import CapabilityError, Interrupted, MachineWarning, NonFiniteLossError, UsageError
+from offline_vi.experience import Blended, Collector, Experience, Explorer
 from offline_vi.machine import (
     compiled,
     compiler,
@@ -333,6 +333,9 @@ def fit_online(
     steps: int,
     *,
     explorer: Explorer | None = None,
+    beginner: Explorer | None = None,
+    offline: Transitions | None = None,
+    share: float = 0.5,
     warmup: int = 100,
     num_envs: int = 1,
     capacity: int = 1_000_000,
@@ -345,28 +348,40 @@ def fit_online(
     environment and a gradient step. Returns the history and what was collected (the newest ``capacity`` rows).
 
     ``explorer`` chooses the actions: the algorithm itself, if it is an `OnlineAlgorithm`, else a policy with noise
-    (`experience.GaussianNoise`). Every checkpoint ends the running episodes; SIGINT and SIGTERM save none, so that the
-    resumed run, from the last regular one, is the same to the last bit. Other options are those of `fit`.
+    (`experience.GaussianNoise`); ``beginner``, instead of uniform noise, those of the warm-up. With ``offline`` data a
+    ``share`` of every batch is of them, and the rest of what was collected. Every checkpoint ends the running episodes;
+    SIGINT and SIGTERM save none, so that the resumed run, from the last regular one, is the same to the last bit. Other
+    options are those of `fit`.
 
-    Raises CapabilityError where nobody can explore, EnvError, and what `fit` raises.
+    Raises CapabilityError where nobody can explore, UsageError for a share that leaves one side no row of a batch,
+    EnvError, and what `fit` raises.
     """
     if explorer is None:
         if not isinstance(algorithm, OnlineAlgorithm):
             raise CapabilityError(f"{type(algorithm).__name__} does not explore", "give a GaussianNoise(policy)")
         explorer = algorithm
+    size = batch_size or algorithm.batch_size
+    kept = 0 if offline is None else round(share * size)
+    if offline is not None and not 0 < kept < size:
+        raise UsageError(f"{kept} of the {size} rows of a batch are offline data", "a share between 0 and 1")
+    stream = seeds(seed)["batches"]
     collector = Collector(
         explorer,
         task,
         spec,
-        batch_size or algorithm.batch_size,
+        size - kept,
         warmup=warmup,
+        beginner=beginner,
         num_envs=num_envs,
         capacity=capacity,
-        seed=seeds(seed)["batches"],
+        seed=stream,
         device=device,
     )
+    source: Source = collector
+    if offline is not None:
+        source = Blended(Sampler(offline, kept, stream.spawn(1)[0], device), collector)
     try:
-        history = fit(algorithm, collector, steps, seed=seed, device=device, **options)
+        history = fit(algorithm, source, steps, seed=seed, device=device, **options)
         return history, collector.transitions()
     finally:
         collector.close()

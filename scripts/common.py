@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +25,7 @@ from offline_vi.errors import ConfigError, NoCheckpointError, OfflineVIError, Ou
 from offline_vi.evaluation import check_spaces
 from offline_vi.machine import use_products
 from offline_vi.scripts.info import versions
+from offline_vi.scripts.sinks import check_sinks, listeners
 
 SCHEMA = 1  # of config.json
 
@@ -74,6 +75,8 @@ class RunOptions:
     """Steps between two rows of metrics.csv."""
     save_every: int = 5_000
     """Steps between two checkpoints."""
+    log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv",)
+    """Where numbers go besides the run's own CSV files, which are written in any case."""
     resume: bool = False
     """Continue the run in --output from its newest checkpoint."""
     overwrite: bool = False
@@ -111,24 +114,26 @@ def open_run(options: RunOptions, default: str, config: dict[str, Any]) -> tuple
 
     Raises ConfigError where the run to resume was made with another configuration.
     """
+    check_sinks(options.log)
     path = Path(options.output or Path("runs") / default)
     if not options.resume:
         run = RunDirectory.create(path, overwrite=options.overwrite)
         run.write_json("config.json", config)
+        run.listeners += listeners(options.log, path, config, first_step=0)
         return run, False
     run = RunDirectory.resume(path)
     before, config = run.read_json("config.json"), json.loads(json.dumps(config))  # tuples become lists
-    for name in ("recipe", "data", "steps", "seed"):
+    for name in ("recipe", "data", "steps", "seed", "collection"):
         if before.get(name) != config.get(name):
             run.close()
             raise ConfigError(
                 f"{path} was made with another {name}", "resume with the flags of the run, or --overwrite"
             )
-    try:
-        run.latest()
-    except NoCheckpointError:
-        return run, False
-    return run, True
+    step = -1
+    with suppress(NoCheckpointError):
+        step = run.latest().step
+    run.listeners += listeners(options.log, path, config, first_step=step + 1)
+    return run, step >= 0
 
 
 @contextmanager

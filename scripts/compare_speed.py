@@ -2,11 +2,12 @@
 
     python scripts/compare_speed.py [--rounds 7] [--without d3rlpy] [--json FILE]
 
-Every contender lives in a process and an environment of its own (d3rlpy's is made by this script, once, in --envs) and
-trains on the same synthetic data of MuJoCo hopper's sizes, with equal networks, batches and candidates. A round lets
-each of them take its steps in turn; the ratio of a round compares neighbours in time, so that a machine that slows down
-slows all of them. "reference" is the reference code of BCQ as the golden test restates it (tests/oracle_bcq.py, NumPy),
-in float32; it needs a checkout.
+Every contender lives in a process of its own, other libraries in environments of their own (made by this script, once,
+in --envs). They train on the same synthetic data of MuJoCo hopper's sizes, with equal networks, batches and candidates;
+SAC, beside Stable-Baselines3's, collects its own in Hopper-v5: its step is one of the environment and one of gradient.
+A round lets each of them take its steps in turn; the ratio of a round compares neighbours in time, so that a machine
+that slows down slows all of them. "reference" is the reference code of BCQ as the golden test restates it
+(tests/oracle_bcq.py, NumPy), in float32; it needs a checkout.
 """
 
 from __future__ import annotations
@@ -41,7 +42,15 @@ CONTENDERS: dict[str, tuple[str, str]] = {  # name -> (environment, what it is c
     "iql d3rlpy": ("d3rlpy", ""),
     "iql float32": ("ours", "iql d3rlpy"),
     "iql bfloat16": ("ours", "iql d3rlpy"),
+    "sac sb3": ("sb3", ""),
+    "sac float32": ("ours", "sac sb3"),
+    "sac bfloat16": ("ours", "sac sb3"),
 }
+PACKAGES: dict[str, list[list[str]]] = {  # environment -> what is installed into it, in this order
+    "d3rlpy": [["torch==2.13.0"], ["d3rlpy>=2.8"]],
+    "sb3": [["torch==2.13.0"], ["stable-baselines3>=2.7", "gymnasium[mujoco]"]],
+}
+ENV, WARMUP = "Hopper-v5", 1_000  # uniform actions before the first gradient step
 
 
 def data() -> dict[str, Any]:
@@ -183,6 +192,52 @@ def our_step(name: str, precision: str) -> Step:
     return step
 
 
+def sb3_step() -> Step:
+    """A step of Stable-Baselines3's SAC in the environment and its gradient step: the body of its `learn`."""
+    import stable_baselines3  # type: ignore[import-not-found, unused-ignore]
+
+    sac = stable_baselines3.SAC(
+        "MlpPolicy", ENV, learning_starts=WARMUP, policy_kwargs={"net_arch": [256, 256]}, device="cpu", seed=0
+    )
+    _, callback = sac._setup_learn(10**9, None)
+
+    def collect() -> None:
+        sac.collect_rollouts(sac.env, callback, sac.train_freq, sac.replay_buffer, learning_starts=WARMUP)
+
+    for _ in range(WARMUP):
+        collect()
+
+    def step() -> None:
+        collect()
+        sac.train(gradient_steps=1, batch_size=256)
+
+    return step
+
+
+def our_sac_step(precision: str) -> Step:
+    """A step of ours in the environment and its gradient step, as `fit_online` takes it."""
+    import torch
+
+    from offline_vi.algorithms.sac import SAC
+    from offline_vi.datasets import environment
+    from offline_vi.experience import Collector
+    from offline_vi.machine import fastest_exact_products, keep_freed_memory, precision_of_targets, use_products
+    from offline_vi.types import Spec
+
+    keep_freed_memory()
+    use_products(fastest_exact_products())
+    spec, cpu = Spec((OBS,), ACTION), torch.device("cpu")
+    sac = SAC(spec)
+    collector = Collector(sac, environment(ENV), spec, sac.batch_size, warmup=WARMUP)
+
+    def step() -> None:
+        with precision_of_targets(precision, cpu):
+            sac.update(collector.sample())
+        collector.metrics()
+
+    return step
+
+
 def worker(name: str) -> None:
     """Answer every line on stdin by the milliseconds of a step over one turn."""
     algorithm, *kind = name.split()
@@ -190,6 +245,10 @@ def worker(name: str) -> None:
         step = reference_step()
     elif kind == ["d3rlpy"]:
         step = d3rlpy_step(algorithm)
+    elif kind == ["sb3"]:
+        step = sb3_step()
+    elif algorithm == "sac":
+        step = our_sac_step(*kind)
     elif kind == ["fast"]:
         step = our_step(name, "auto")
     else:
@@ -208,13 +267,13 @@ def worker(name: str) -> None:
 # ------------------------------------------------------------------ the comparison
 
 
-def environment(folder: Path) -> Path:
-    """Python of an environment with d3rlpy, made where it is missing."""
-    python = folder / "d3rlpy" / "bin" / "python"
+def python_of(name: str, folder: Path) -> Path:
+    """Python of the environment ``name``, made where it is missing."""
+    python = folder / name / "bin" / "python"
     if not python.exists():
-        print(f"making {folder / 'd3rlpy'}: minutes", file=sys.stderr, flush=True)
-        venv.create(folder / "d3rlpy", with_pip=True)
-        for packages in (["torch==2.13.0"], ["d3rlpy>=2.8"]):
+        print(f"making {folder / name}: minutes", file=sys.stderr, flush=True)
+        venv.create(folder / name, with_pip=True)
+        for packages in PACKAGES[name]:
             subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
     return python
 
@@ -224,9 +283,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     chosen = [name for name in CONTENDERS if not any(word in name for word in options.without)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     one_thread.pop("OPENBLAS_CORETYPE", None)  # NumPy's library is to choose its own kernels
-    pythons = {"ours": Path(sys.executable)}
-    if any(CONTENDERS[name][0] == "d3rlpy" for name in chosen):
-        pythons["d3rlpy"] = environment(options.envs)
+    others = sorted({CONTENDERS[name][0] for name in chosen} - {"ours"})
+    pythons = {"ours": Path(sys.executable), **{name: python_of(name, options.envs) for name in others}}
     workers = {}
     for name in chosen:
         command = [str(pythons[CONTENDERS[name][0]]), str(Path(__file__).resolve()), "--worker", name]

@@ -34,6 +34,8 @@ class EvaluateOptions:
     guard: float = 0.0
     """Do not follow the policy to actions whose log-density is below this quantile of the data's (0.001, 0.01, 0.05,
     0.5), but take the behaviour model's best candidate; 0: no guard."""
+    video: int = 0
+    """Film so many episodes, from --seed on, into RUN/videos."""
     threads: int = 1
     """CPU threads of torch."""
     json: bool = False
@@ -73,6 +75,11 @@ def score(options: EvaluateOptions) -> None:
     guarded = guard(policy, options) if options.guard else None
     evaluation = evaluate(guarded or policy, task, options.episodes, options.seed, progress=not options.quiet)
     record: dict[str, Any] = evaluation.to_json()
+    if options.video:
+        from offline_vi.scripts.video import film
+
+        film(guarded or policy, task, options.video, options.seed, Path(options.run) / "videos")
+        record["videos"] = str(Path(options.run) / "videos")
     if guarded is not None:
         record["guard"] = {"level": options.guard, "threshold": guarded.threshold, "share": guarded.share}
     if options.json:
@@ -86,6 +93,8 @@ def score(options: EvaluateOptions) -> None:
     if guarded is not None:
         print(f"  replaced actions  {100 * guarded.share:10.2f} % (log-density below {guarded.threshold:.2f} nats)")
     print(f"  mujoco {evaluation.versions.get('mujoco', 'absent')}, gymnasium {evaluation.versions.get('gymnasium')}")
+    if options.video:
+        print(f"  films             {record['videos']}")
     if task.note:
         print(f"  note: {task.note}")
 

@@ -46,6 +46,13 @@ class FitOptions:
 
 def run(name: str, arguments: list[str]) -> dict[str, Any]:
     """The verb: name of the model, the other flags; returns the record of result.json."""
+    options = parse(name, arguments)
+    torch.set_num_threads(options.run.threads)
+    return fit_and_report(name, options)
+
+
+def parse(name: str, arguments: list[str]) -> Any:
+    """The flags; the model's hyper-parameters are among them."""
     default = behavior_config(name, Spec((1,), 1))
     omit: Any = tyro.conf.OmitArgPrefixes
     flat = [
@@ -57,14 +64,12 @@ def run(name: str, arguments: list[str]) -> dict[str, Any]:
             ("behavior", default),
         ]
     ]
-    options: Any = tyro.cli(
+    return tyro.cli(
         make_dataclass("Options", flat, frozen=True),
         args=arguments,
         prog=f"offline-vi fit-behavior {name}",
         description=BEHAVIOR_MODELS[name].summary,
     )
-    torch.set_num_threads(options.run.threads)
-    return fit_and_report(name, options)
 
 
 def fit_and_report(name: str, options: Any) -> dict[str, Any]:

@@ -144,3 +144,35 @@ def score_panel(place: Axes, episodes: dict[str, np.ndarray], data: Transitions 
         place.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="data")
     place.legend(fontsize=7, frameon=False)
     place.set_title("normalised score" if scored else "return", fontsize=10, color=INK)
+
+
+def search_plot(rows: list[dict[str, Any]], names: list[str], path: Path) -> None:
+    """The scores of a search over its trials, with the best so far, and over each hyper-parameter; cut trials are left
+    out."""
+    done = [row for row in rows if row["score"] is not None]
+    columns = min(1 + len(names), 4)
+    deep = -(-(1 + len(names)) // columns)
+    figure, axes = plt.subplots(deep, columns, figsize=(3.4 * columns, 2.8 * deep), squeeze=False)
+    places = iter(axes.flat)
+    place = next(places)
+    scores = np.array([row["score"] for row in done])
+    place.plot([row["trial"] for row in done], scores, "o", color=ACCENT, markersize=4)
+    place.plot([row["trial"] for row in done], np.maximum.accumulate(scores), color=INK, linewidth=1)
+    place.set_title("mean final score over trials", fontsize=9, color=INK)
+    for name in names:
+        place = next(places)
+        values = [row[name] for row in done]
+        numeric = all(isinstance(value, int | float) for value in values)
+        place.plot(values if numeric else [str(value) for value in values], scores, "o", color=ACCENT, markersize=4)
+        if numeric and min(values) > 0 and max(values) > 20 * min(values):
+            place.set_xscale("log")
+        place.set_title(name, fontsize=9, color=INK)
+    for place in places:
+        place.axis("off")
+    for place in axes.flat:
+        place.grid(alpha=0.25)
+        place.spines[["top", "right"]].set_visible(False)
+        place.tick_params(labelsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -34,15 +34,26 @@ from offline_vi.types import Spec, Task
 
 
 @dataclass(frozen=True)
-class OnlineOptions:
-    """Where, how long, how scored."""
+class EnvOptions:
+    """Where, and what the algorithm meets there."""
 
     env: str = ""
     """Gymnasium id."""
+    normalize: bool = False
+    """Standardise what the algorithm sees: by the bounds of the observation space, or by uniform actions' statistics
+    where it has none."""
+    bonus: Literal["", "vime"] = ""
+    """Pay the algorithm for what its observations teach (--vime.eta and the other flags of vime)."""
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """How long, how scored."""
+
     steps: int = 100_000
     """Steps in the environment after the warm-up, a gradient step each."""
     warmup: int = 100
-    """Uniform actions before the first gradient step."""
+    """Actions before the first gradient step: uniform ones; in fine-tuning those of the policy as it was."""
     num_envs: int = 1
     """Environments in lock-step."""
     capacity: int = 1_000_000
@@ -53,11 +64,6 @@ class OnlineOptions:
     """Episodes per evaluation."""
     eval_seed: int = 100
     """Seed of the first evaluation episode; independent of --seed."""
-    normalize: bool = False
-    """Standardise what the algorithm sees: by the bounds of the observation space, or by uniform actions' statistics
-    where it has none."""
-    bonus: Literal["", "vime"] = ""
-    """Pay the algorithm for what its observations teach (--vime.eta and the other flags of vime)."""
     write: Annotated[str, tyro.conf.arg(metavar="NAMESPACE/NAME-v0")] = ""
     """Write everything that was collected as a Minari data set of this name."""
     keep_policies: bool = False
@@ -67,7 +73,12 @@ class OnlineOptions:
 def run(name: str, arguments: list[str]) -> dict[str, Any]:
     """The verb: name of the algorithm, the other flags; returns the record of result.json."""
     omit: Any = tyro.conf.OmitArgPrefixes
-    parts = [("online", OnlineOptions()), ("run", RunOptions()), ("algorithm", config_class(name)())]
+    parts = [
+        ("where", EnvOptions()),
+        ("collect", CollectOptions()),
+        ("run", RunOptions()),
+        ("algorithm", config_class(name)()),
+    ]
     flat = [(part, omit[type(value)], field(default=value)) for part, value in parts]
     flat.append(("vime", config_class("vime"), field(default=config_class("vime")())))
     options: Any = tyro.cli(
@@ -77,11 +88,19 @@ def run(name: str, arguments: list[str]) -> dict[str, Any]:
         description=ALGORITHMS[name].summary,
     )
     torch.set_num_threads(options.run.threads)
-    if not options.online.env:
+    if not options.where.env:
         raise UsageError("no environment is given", "add --env ID, e.g. Hopper-v5")
-    if options.online.write and minari.is_local(options.online.write):
-        raise UsageError(f"{minari.folder_of(options.online.write)} exists", "choose another version: NAME-v1")
+    name_of_data = options.collect.write
+    if name_of_data and minari.is_local(name_of_data) and not options.run.resume:
+        raise UsageError(f"{minari.folder_of(name_of_data)} exists", "choose another version: NAME-v1")
     return train(name, options)
+
+
+def collection_of(options: Any) -> dict[str, Any]:
+    """What decides which episodes there are, and so what a run may not resume with another of: every checkpoint ends
+    some."""
+    names = ("warmup", "num_envs", "capacity")
+    return {**{name: getattr(options.collect, name) for name in names}, "save_every": options.run.save_every}
 
 
 def spec_of(task: Task) -> Spec:
@@ -97,70 +116,95 @@ def spec_of(task: Task) -> Spec:
 
 def train(name: str, options: Any) -> dict[str, Any]:
     """Build, collect and train, score; returns the record of result.json."""
-    chosen = options.online
-    device = options.run.torch_device()
-    task = datasets.environment(chosen.env)
+    where, env = options.where, options.where.env
+    task = datasets.environment(env)
     spec = spec_of(task)
-    bonus = options.vime if chosen.bonus else None
-    recipe = Recipe(name, spec, options.algorithm, normalize=chosen.normalize, bonus=chosen.bonus, bonus_config=bonus)
+    bonus = options.vime if where.bonus else None
+    recipe = Recipe(name, spec, options.algorithm, normalize=where.normalize, bonus=where.bonus, bonus_config=bonus)
     config = {
         "schema": SCHEMA,
         "verb": "train-online",
         "recipe": recipe.to_json(),
         "data": None,
         "task": task.to_json(),
-        "steps": chosen.steps,
+        "steps": options.collect.steps,
         "seed": options.run.seed,
-        "online_options": asdict(chosen),
+        "collection": {"env": env, **collection_of(options)},
+        "online_options": {**asdict(where), **asdict(options.collect)},
         "run_options": without(asdict(options.run), "resume", "overwrite", "output"),
     }
-    run, resumes = open_run(options.run, f"{name}-{chosen.env}-seed{options.run.seed}".replace("/", "-"), config)
-    with run, recorded(run, {"algorithm": name, "env": chosen.env, "seed": options.run.seed}) as record:
+    run, resumes = open_run(options.run, f"{name}-{env}-seed{options.run.seed}".replace("/", "-"), config)
+    with run, recorded(run, {"algorithm": name, "env": env, "seed": options.run.seed}) as record:
         with torch.random.fork_rng():
             torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
             algorithm = build(recipe)
             standardize(algorithm, task)
-
-        def score(step: int, policy: Algorithm) -> dict[str, float]:
-            evaluation = evaluate(policy, task, chosen.eval_episodes, chosen.eval_seed, device=device)
-            for episode in evaluation.episode_rows(step):
-                run.log_episode(episode)
-            if chosen.keep_policies:
-                keep(run, step, policy, evaluation.mean_return)
-            return {"return": evaluation.mean_return, "score": evaluation.mean}
-
-        _, collected = fit_online(
-            algorithm,
-            task,
-            spec,
-            chosen.steps,
-            warmup=chosen.warmup,
-            num_envs=chosen.num_envs,
-            capacity=chosen.capacity,
-            seed=options.run.seed,
-            device=device,
-            log_every=options.run.log_every,
-            eval_every=chosen.eval_every,
-            on_eval=score,
-            run=run,
-            save_every=options.run.save_every,
-            resume=resumes,
-            progress=not options.run.quiet,
-        )
-        result = summary(run, chosen.steps)
-        run.write_json("result.json", result)
-        learning_curve(run.path)
-        exploration_map(run.path / "exploration.png", {name: collected})
-        if chosen.write:
-            description = f"collected by {name} {chosen.bonus} on {chosen.env} in {chosen.steps + chosen.warmup} steps"
-            print(save(chosen.write, collected, description), file=sys.stderr)
+        result = collect_and_score(run, algorithm, task, spec, options, resumes)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean")}
-    if options.run.json:
+    tell(run, result, options.run)
+    return result
+
+
+def collect_and_score(
+    run: RunDirectory,
+    algorithm: Algorithm,
+    task: Task,
+    spec: Spec,
+    options: Any,
+    resumes: bool,
+    *,
+    score_first: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """`fit_online` with evaluations on the way, of the policy as it begins too where ``score_first``; ``settings`` go
+    to it. Returns the record of result.json."""
+    chosen, device = options.collect, options.run.torch_device()
+
+    def score(step: int, policy: Algorithm) -> dict[str, float]:
+        evaluation = evaluate(policy, task, chosen.eval_episodes, chosen.eval_seed, device=device)
+        for episode in evaluation.episode_rows(step):
+            run.log_episode(episode)
+        if chosen.keep_policies:
+            keep(run, step, policy, evaluation.mean_return)
+        return {"return": evaluation.mean_return, "score": evaluation.mean}
+
+    if score_first and not resumes:
+        score(0, algorithm.to(device).eval())
+    _, collected = fit_online(
+        algorithm,
+        task,
+        spec,
+        chosen.steps,
+        warmup=chosen.warmup,
+        num_envs=chosen.num_envs,
+        capacity=chosen.capacity,
+        seed=options.run.seed,
+        device=device,
+        log_every=options.run.log_every,
+        eval_every=chosen.eval_every,
+        on_eval=score,
+        run=run,
+        save_every=options.run.save_every,
+        resume=resumes,
+        progress=not options.run.quiet,
+        **settings,
+    )
+    result = summary(run, chosen.steps)
+    run.write_json("result.json", result)
+    learning_curve(run.path)
+    exploration_map(run.path / "exploration.png", {run.path.name: collected})
+    if chosen.write:
+        print(save(chosen.write, collected, f"collected on {task.env_id} by {run.path.name}"), file=sys.stderr)
+    return result
+
+
+def tell(run: RunDirectory, result: dict[str, Any], options: RunOptions) -> None:
+    """On stdout, as the flags ask."""
+    if options.json:
         json.dump(result, sys.stdout, indent=1)
         print()
-    elif not options.run.quiet:
+    elif not options.quiet:
         report(run.path, result)
-    return result
 
 
 def standardize(algorithm: Algorithm, task: Task, steps: int = 1_000) -> None:

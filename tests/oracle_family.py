@@ -210,3 +210,41 @@ def cql_actor(batch: Transition, actor: Layers, critic: Critics, noise: Array, t
     u = pi.mean + pi.scale * noise
     objective = pi.log_prob(np.arctanh(batch.action)) if warm else critic.least(batch.state, np.tanh(u))
     return float((temperature * pi.log_prob(u) - objective).mean())
+
+
+# ------------------------------------------------------------------ soft optimality
+
+
+def smooth(actor: Layers, state: Array, start: float) -> Normal:
+    """A policy whose log-scale is bounded smoothly to (-5, 2): a tanh moved so that a raw output of 0 gives ``start``,
+    with slope 1 there."""
+    mean, raw = np.split(relu_net(actor, state), 2, axis=-1)
+    shift = np.arctanh((start + 1.5) / 3.5)
+    return Normal(mean, np.exp(-1.5 + 3.5 * np.tanh(shift + raw * np.cosh(shift) ** 2 / 3.5)))
+
+
+def sac_target(
+    batch: Transition, pi: Normal, critic_target: Critics, noise: Array, temperature: float, log_prior: Array | float
+) -> Array:
+    """pi at the next states; noise (B, A); log_prior (B,) of the actions that it leads to."""
+    u = pi.mean + pi.scale * noise
+    value = critic_target.least(batch.next_state, np.tanh(u)) - temperature * (pi.log_prob(u) - log_prior)
+    return bootstrap(batch, value)
+
+
+def sac_actor(
+    batch: Transition, pi: Normal, critic: Critics, noise: Array, temperature: float, log_prior: Array | float
+) -> tuple[float, float]:
+    """pi at the states: the loss, and the entropy relative to the prior."""
+    u = pi.mean + pi.scale * noise
+    entropy = log_prior - pi.log_prob(u)
+    loss = -temperature * entropy - critic.least(batch.state, np.tanh(u))
+    return float(loss.mean()), float(entropy.mean())
+
+
+def soft_q_target(
+    batch: Transition, critic_target: Critics, action: Array, log_weight: float, temperature: float
+) -> Array:
+    """action (K, B, A)."""
+    q = critic_target.least(over(batch.next_state, len(action)), action) / temperature + log_weight
+    return bootstrap(batch, temperature * np.log(np.exp(q - q.max(0)).mean(0)) + temperature * q.max(0))

@@ -207,7 +207,7 @@ def test_bcq_finds_the_better_of_two_modes_and_cloning_the_mean_does_not() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bear", "cql", "emaq", "iql", "plas", "spot"])
+@pytest.mark.parametrize("name", ["bear", "cql", "emaq", "iql", "kl-sac", "plas", "soft-q", "spot"])
 def test_the_others_find_it_too(name: str) -> None:
     """Not TD3+BC and ReBRAC: at their published weights a squared distance to actions of both modes lets the policy go
     to the corner of the box, -0.32, where the critics extrapolate."""

@@ -222,6 +222,19 @@ class TestDensityModel:
         assert log_prob.dtype == dtype
         assert log_prob.isfinite().all()
 
+    def test_several_actions_of_a_state_at_once(self, name: str, batch: int, dtype: torch.dtype) -> None:
+        """(N, B, A) -> (N, B): each row's own, wherever the density is no estimate."""
+        model = small(name, SPEC).to(dtype).eval()
+        obs, action = inputs(batch, dtype)
+        several = torch.stack([action, 0.5 * action, -action])
+        log_prob = model.log_prob(obs, several, num_samples=4)
+        assert log_prob.shape == (3, batch)
+        apart = torch.stack([model.log_prob(obs, one, num_samples=4) for one in several])
+        if torch.equal(model.log_prob(obs, action, num_samples=4), model.log_prob(obs, action, num_samples=4)):
+            torch.testing.assert_close(log_prob, apart, rtol=1e-4, atol=1e-4)
+        else:
+            assert log_prob.isfinite().all()
+
     def test_it_has_a_gradient_in_the_action(self, name: str, batch: int, dtype: torch.dtype) -> None:
         model = small(name, SPEC).to(dtype)
         obs, action = inputs(batch, dtype)

@@ -21,7 +21,9 @@ from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
+from offline_vi.algorithms.kl_sac import KLSAC, KLSACConfig
 from offline_vi.algorithms.plas import PLAS, PLASConfig
+from offline_vi.algorithms.soft_q import SoftQ, SoftQConfig
 from offline_vi.algorithms.spot import SPOT, SPOTConfig
 from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, Decoded, DensityModel
 from offline_vi.data import Transitions
@@ -321,6 +323,10 @@ def make(name: str) -> Algorithm:
         return PLAS(POINT, model, PLASConfig(actor_lr=1e-3, **COMMON))
     if name == "spot":
         return SPOT(POINT, model, SPOTConfig(lr=1e-3, lmbda=0.1, published_scale=False, **COMMON))
+    if name == "kl-sac":
+        return KLSAC(POINT, model, KLSACConfig(lr=1e-3, num_samples=1, **COMMON))
+    if name == "soft-q":
+        return SoftQ(POINT, model, SoftQConfig(lr=1e-3, num_acting_candidates=50, **COMMON))
     assert name == "bear"
     return BEAR(POINT, Decoded(model, inf), BEARConfig(warmup=500, log_multiplier=5.0, **COMMON))
 
@@ -378,7 +384,8 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "name", ["emaq", *(pytest.param(name, marks=SLOW) for name in ("bcq", "plas", "spot", "bear"))]
+    "name",
+    ["emaq", *(pytest.param(name, marks=SLOW) for name in ("bcq", "plas", "spot", "bear", "kl-sac", "soft-q"))],
 )
 def test_staying_with_the_behaviour_keeps_values_possible_and_returns_high(name: str) -> None:
     score = trained(name)

@@ -18,12 +18,16 @@ from offline_vi.algorithms.cql import CQL, CQLConfig
 from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
 from offline_vi.algorithms.iql import IQL, IQLConfig
+from offline_vi.algorithms.kl_sac import KLSAC, KLSACConfig
 from offline_vi.algorithms.plas import PLAS, PLASConfig
 from offline_vi.algorithms.rebrac import ReBRAC, ReBRACConfig
+from offline_vi.algorithms.sac import SAC, SACConfig
+from offline_vi.algorithms.soft_q import SoftQ, SoftQConfig
 from offline_vi.algorithms.spot import SPOT, SPOTConfig
 from offline_vi.algorithms.td3 import TD3, TD3Config
 from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
 from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel
+from offline_vi.control import uniform
 from offline_vi.errors import CapabilityError
 from offline_vi.nets import EnsembleLinear
 from offline_vi.share import behavior_config
@@ -277,6 +281,62 @@ def test_cql(warm: bool) -> None:
     check(found, -(algorithm.log_temperature.item() * (log_prob - 2.0)).mean())
 
 
+@pytest.mark.parametrize("name", ["sac", "sac uniform", "kl-sac"])
+def test_the_soft_actor_critics(name: str) -> None:
+    model, (batch, rows) = Known(), transitions()
+    made: dict[str, Any] = {
+        "sac": lambda: SAC(SPEC, SACConfig(temperature=0.3, target_entropy=-1.5, **HIDDEN)),
+        "sac uniform": lambda: SAC(SPEC, SACConfig(temperature=0.3, target_entropy=-1.5, **HIDDEN), uniform),
+        "kl-sac": lambda: KLSAC(SPEC, model, KLSACConfig(temperature=0.3, divergence=0.75, **HIDDEN)),
+    }
+    algorithm = scattered(made[name]())
+    start = -1.0 if name == "kl-sac" else 0.0
+
+    def log_prior(state: oracle.Array, pi: oracle.Normal, noise: oracle.Array) -> Any:
+        action = np.tanh(pi.mean + pi.scale * noise)
+        behavior = -((action - np.tanh(state @ model.v)) ** 2).sum(-1)
+        return {"sac": 0.0, "sac uniform": -2.0 * np.log(2.0), "kl-sac": behavior}[name]
+
+    temperature = algorithm.log_alpha.exp().item()
+    actor, critic = layers(algorithm.actor), critics(algorithm.critic)
+    with Draws() as noise:
+        found = algorithm.critic_loss(batch)[0]
+    (drawn,) = noise.draws
+    pi = oracle.smooth(actor, rows.next_state, start)
+    prior = log_prior(rows.next_state, pi, drawn[0])
+    target = oracle.sac_target(rows, pi, critics(algorithm.critic_target), drawn[0], temperature, prior)
+    check(found, critic.squared_error(rows.state, rows.action, target))
+    with Draws() as noise:
+        found, metrics = algorithm.actor_loss(batch)
+    (drawn,) = noise.draws
+    pi = oracle.smooth(actor, rows.state, start)
+    prior = log_prior(rows.state, pi, drawn[0])
+    expected, entropy = oracle.sac_actor(rows, pi, critic, drawn[0], temperature, prior)
+    check(found, expected)
+    told = -metrics["actor/kl"] if name == "kl-sac" else metrics["actor/entropy"]
+    check(told, entropy)
+    loss, _ = algorithm.alpha_loss(next(metrics[key] for key in ("actor/kl", "actor/entropy") if key in metrics))
+    check(loss, algorithm.log_alpha.item() * (entropy + 1.5))  # both aim at a relative entropy of -1.5
+    same(algorithm.act(batch.obs), np.tanh(pi.mean))
+
+
+def test_soft_q() -> None:
+    model, (batch, rows) = Known(), transitions()
+    config = SoftQConfig(temperature=0.3, num_candidates=7, num_acting_candidates=10, **HIDDEN)
+    algorithm = scattered(SoftQ(SPEC, model, config, log_weight=uniform))
+    action = model.sample_numpy(rows.next_state, 7)
+    target = oracle.soft_q_target(rows, critics(algorithm.critic_target), action, -2.0 * np.log(2.0), 0.3)
+    same(algorithm.target(batch), target)
+    check(algorithm.critic_loss(batch)[0], critics(algorithm.critic).squared_error(rows.state, rows.action, target))
+    action = model.sample_numpy(rows.state, 10)
+    q = critics(algorithm.critic).least(oracle.over(rows.state, 10), action)
+    same(algorithm.ranking().act(batch.obs), action[q.argmax(0), np.arange(SIZE)])
+    weight = np.exp((q - q.max(0)) / 0.3)
+    chosen = torch.stack([algorithm.act(batch.obs) for _ in range(4_000)])  # (T, B, A)
+    share = torch.isclose(chosen.unsqueeze(1), torch.from_numpy(action)).all(-1).double().mean(0).numpy()
+    np.testing.assert_allclose(share, weight / weight.sum(0), atol=4.0 * 0.5 / 4_000**0.5)
+
+
 # ------------------------------------------------------------------ which network steps when
 
 
@@ -341,14 +401,16 @@ class OnlySamples(BehaviorModel):
         return torch.zeros(num_samples, obs.shape[0], 2)
 
 
-@pytest.mark.parametrize(("name", "needed"), [("plas", "decodes latents"), ("spot", "has a log-density")])
+@pytest.mark.parametrize(
+    ("name", "needed"), [("plas", "decodes latents"), ("spot", "has a log-density"), ("kl-sac", "has a log-density")]
+)
 def test_a_model_without_the_capability_is_refused_by_name(name: str, needed: str) -> None:
     require(name, Known())
     with pytest.raises(CapabilityError, match=f"{name} needs a behaviour model that {needed}, OnlySamples is none"):
         require(name, OnlySamples())
 
 
-@pytest.mark.parametrize("name", ["bcq", "bear", "emaq", "rebrac"])
+@pytest.mark.parametrize("name", ["bcq", "bear", "emaq", "rebrac", "soft-q"])
 def test_samples_are_enough(name: str) -> None:
     require(name, OnlySamples())
     require(name, Decoded(Known()))

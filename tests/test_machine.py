@@ -141,6 +141,14 @@ def test_the_machine_answers() -> None:
     assert keep_freed_memory() == keep_freed_memory()
 
 
+@pytest.mark.parametrize("name", ["highest", "medium"])
+def test_a_variable_names_the_products_instead_of_a_trial(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFLINE_VI_PRODUCTS", name)
+    fastest_exact_products.cache_clear()
+    assert fastest_exact_products() == name
+    fastest_exact_products.cache_clear()
+
+
 # ------------------------------------------------------------------ torch.compile
 
 

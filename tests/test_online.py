@@ -86,7 +86,7 @@ def test_the_end_of_the_task_and_the_time_limit_are_told_apart() -> None:
         for _ in range(9):
             collector.sample()
         rows = collector.transitions()
-        np.testing.assert_array_equal(np.flatnonzero(rows.episode_end), [3, 7])
+        np.testing.assert_array_equal(np.flatnonzero(rows.episode_end), [3, 7, 9])
         np.testing.assert_array_equal(np.flatnonzero(rows.terminated), [3, 7] if terminated else [])
         np.testing.assert_array_equal(rows.next_obs[:8, 0], [1, 2, 3, 4] * 2)  # the last one is the episode's own
         np.testing.assert_array_equal(rows.reward[:8], [1, 2, 3, 4] * 2)
@@ -95,6 +95,30 @@ def test_the_end_of_the_task_and_the_time_limit_are_told_apart() -> None:
         assert len(set(starts.tolist())) == 3  # every episode has a seed of its own
         np.testing.assert_array_equal(rows.obs[1:4, 0], rows.next_obs[:3, 0])
     assert ended.envs[0].unwrapped.commands[1:] == [1.0] * 9
+
+
+def test_rows_of_several_environments_stand_one_after_the_other() -> None:
+    collector = Collector(Right(), task(limit=4), SPEC, 8, warmup=30, num_envs=3)
+    collector.sample()
+    rows = collector.transitions()
+    assert len(rows) == 33  # eleven steps of each
+    for episode in rows.episode_slices():
+        inside = slice(episode.start + 1, episode.stop)
+        np.testing.assert_array_equal(rows.obs[inside, 0], rows.next_obs[episode.start : episode.stop - 1, 0])
+        assert rows.obs[episode.start, 0] < 0.5
+    assert [part.stop - part.start for part in rows.episode_slices()] == [4, 4, 3] * 3
+
+
+def test_a_warm_up_may_be_none() -> None:
+    collector = Collector(Right(), task(), SPEC, 8, warmup=0)
+    assert torch.equal(collector.sample().action, torch.full((8, 1), 0.5))
+
+
+def test_a_command_outside_the_box_is_clipped() -> None:
+    wide = Task("Corridor-v0", (-8.0,), (8.0,))  # half of it is 4, the box ends at 2
+    collector = Collector(Right(), wide, SPEC, 8, warmup=0)
+    collector.sample()
+    assert collector.envs[0].unwrapped.commands == [2.0]
 
 
 def test_a_batch_costs_one_step_of_one_environment() -> None:
@@ -110,10 +134,9 @@ def test_a_checkpoint_ends_the_running_episodes() -> None:
     collector = Collector(Right(), task(limit=3), SPEC, 8, warmup=1, num_envs=2)
     for _ in range(8):  # five steps of both
         collector.sample()
-    rows = collector.transitions().episode_end
-    assert not rows[-2:].any()
+    assert not collector.replay.tensors()["episode_end"][-2:].any()
     collector.pause()
-    assert collector.transitions().episode_end[-2:].all()
+    assert collector.replay.tensors()["episode_end"][-2:].all()
     before = collector.episodes
     collector.pause()  # nothing runs: nothing to end
     collector.sample()
@@ -249,6 +272,19 @@ def test_the_command_keeps_policies_whose_density_is_their_own(tmp_path: Path) -
     obs = torch.randn(5, 3)
     action = policy.sample(obs, 3)[1]
     assert torch.isfinite(policy.log_prob(obs, action)).all()  # type: ignore[operator]
+
+
+def test_the_command_resumes_with_the_flags_that_decide_the_episodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--steps", "20", "--eval-every", "10", "--eval-episodes", "1", "--hidden", "8", "8", "-q"]
+    command = ["train-online", "sac", "--env", "Pendulum-v1", "--output", str(tmp_path / "run"), *small]
+    main(command)
+    for changed in (["--num-envs", "2"], ["--warmup", "7"], ["--save-every", "10"], ["--capacity", "50"]):
+        with pytest.raises(SystemExit) as stopped:
+            main([*command, *changed, "--resume"])
+        assert stopped.value.code == 78
+        assert "another collection" in capsys.readouterr().err
 
 
 def test_the_command_tells_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

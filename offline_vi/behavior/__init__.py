@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from offline_vi.behavior.flow_matching import FlowMatchingBehavior, FlowMatchingBehaviorConfig
     from offline_vi.behavior.gaussian import GaussianBehavior, GaussianBehaviorConfig
     from offline_vi.behavior.mixture import MixtureBehavior, MixtureBehaviorConfig
+    from offline_vi.behavior.reference import EveryAction, UniformBox
 
 
 class Entry(NamedTuple):
@@ -56,6 +57,8 @@ _HOME = {
     "GaussianBehaviorConfig": "gaussian",
     "MixtureBehavior": "mixture",
     "MixtureBehaviorConfig": "mixture",
+    "EveryAction": "reference",
+    "UniformBox": "reference",
 }
 
 __all__ = [
@@ -65,6 +68,7 @@ __all__ = [
     "CVAEConfig",
     "Decoded",
     "DensityModel",
+    "EveryAction",
     "FlowBehavior",
     "FlowBehaviorConfig",
     "FlowMatchingBehavior",
@@ -75,6 +79,7 @@ __all__ = [
     "Likely",
     "MixtureBehavior",
     "MixtureBehaviorConfig",
+    "UniformBox",
     "UnsquashedModel",
 ]
 

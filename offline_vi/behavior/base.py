@@ -48,8 +48,8 @@ class DensityModel(BehaviorModel):
 
     @abc.abstractmethod
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
-        """(B, O), (B, A) -> (B,) nats, of actions in [-1, 1]; exact where possible, else a lower bound (IWAE with
-        ``num_samples``); differentiable in the action."""
+        """(B, O), (..., B, A) -> (..., B) nats, of actions in [-1, 1]; exact where possible, else a lower bound (IWAE
+        with ``num_samples``); differentiable in the action."""
 
 
 class UnsquashedModel(BehaviorModel):
@@ -103,7 +103,7 @@ class Likely(BehaviorModel):
     @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         drawn = self.model.sample(obs, math.ceil(num_samples / self.keep))  # (M, B, A)
-        likely = torch.stack([self.model.log_prob(obs, action, self.num_samples) for action in drawn])  # (M, B)
+        likely = self.model.log_prob(obs, drawn, self.num_samples)  # (M, B)
         best = likely.topk(num_samples, dim=0).indices  # (N, B)
         return drawn.gather(0, best.unsqueeze(-1).expand(-1, -1, drawn.shape[-1]))
 

@@ -1,0 +1,200 @@
+"""Soft Q-learning: back up the log-partition of exp(Q / alpha), act by the posterior of an action that was optimal.
+
+The soft value is estimated by K proposals and their weights, prior over proposal, and the policy resamples the same
+proposals by those weights times exp(Q / alpha): there is no actor. Proposals of pi_beta that is also the prior weigh
+the same (offline; alpha -> 0 is EMaQ); uniform ones under SAC's prior weigh 2^A each (the published online algorithm);
+all A actions of a finite set make the sums exact. `DiscreteSAC` reaches the same fixed point with an actor.
+
+T. Haarnoja, H. Tang, P. Abbeel, S. Levine: Reinforcement Learning with Deep Energy-Based Policies, ICML 2017.
+
+Differences from the reference code
+-----------------------------------
+- The policy resamples proposals (self-normalised importance sampling); the reference trains a network by Stein
+  variational gradient descent to sample it.
+- Two critics, whose minimum is the value, and moving averages as targets; the reference has one and copies it from time
+  to time.
+- The temperature is alpha; the reference scales the reward by 1 / alpha.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import OneHotCategorical
+
+from offline_vi.algorithm import OnlineAlgorithm, adam, descend
+from offline_vi.bank import AS_CONFIGURED, CandidateBank, CandidatePolicy, Fresh, Proposals, Way, reclipped
+from offline_vi.behavior.base import BehaviorModel, capable
+from offline_vi.behavior.reference import EveryAction
+from offline_vi.control import LogPrior, flat
+from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.errors import ConfigError
+from offline_vi.machine import without_gradient
+from offline_vi.nets import Critic, mlp, polyak_
+from offline_vi.types import Batch, Metrics, Spec
+
+
+@dataclass(frozen=True)
+class SoftQConfig:
+    """Hyper-parameters; K is the reference's, the others are our own choices."""
+
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # rate of the target critics
+    temperature: float = 0.1  # alpha, in units of Q: what a nat of log-density is worth
+    num_candidates: int = 16  # K in the target
+    num_acting_candidates: int = 100  # K at acting
+    lr: float = 3e-4  # Adam
+    hidden: tuple[int, ...] = (256, 256)  # units per layer
+    batch_size: int = 256  # transitions per step
+
+
+class SoftQ(OnlineAlgorithm):
+    """Soft Q-learning on anything that can be sampled.
+
+    ``behavior`` proposes actions; ``log_weight`` is log p0(a|s) - log q(a|s), the prior over the proposal, in nats
+    (`control.weight`). The default, 0, makes the proposal the prior.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        behavior: BehaviorModel,
+        config: SoftQConfig | None = None,
+        bank: CandidateBank | None = None,
+        log_weight: LogPrior = flat,
+    ) -> None:
+        super().__init__()
+        self.config = config = config or SoftQConfig()
+        if not 0.0 < config.temperature < float("inf"):
+            raise ConfigError(f"the temperature {config.temperature} is not positive", "EMaQ is the limit of 0")
+        self.batch_size = config.batch_size
+        self.behavior = capable(behavior, BehaviorModel, "SoftQ")
+        self.proposals: Proposals = bank or Fresh(behavior)
+        self.log_weight = log_weight
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        loss, metrics = self.critic_loss(batch)
+        descend(self.critic_opt, loss)
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        return metrics
+
+    @without_gradient
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma alpha log mean_k exp(min_j Q'_j(s', a_k) / alpha + log p0(a_k|s') - log q(a_k|s')), a_k ~ q, (B,):
+        the paper's eq. 10, from below in the mean."""
+        action = self.proposals.at_next_obs(batch, self.config.num_candidates).clamp(-1.0, 1.0)  # (K, B, A)
+        q = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, K, B) -> (K, B)
+        value = soft_value(q, self.log_weight(batch.next_obs, action), temperature=self.config.temperature)
+        return bellman_target(batch, value, self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
+    def weighted(self, obs: Tensor, action: Tensor) -> Tensor:
+        """min_j Q_j(s, a) + alpha (log p0 - log q), (B, O), (..., B, A) -> (..., B): alpha times the log of a
+        proposal's weight in the posterior pi(a|s) = p0(a|s) exp((Q(s, a) - V(s)) / alpha)."""
+        return clipped_double_q(self.critic(obs, action), 1.0) + self.config.temperature * self.log_weight(obs, action)
+
+    def ranking(self, way: Way = AS_CONFIGURED) -> CandidatePolicy:
+        """Proposals chosen by softmax(weighted / T): T = alpha resamples the posterior, T = 0 takes the best."""
+        if way.phi is not None:
+            raise ConfigError("SoftQ perturbs nothing", "leave phi out")
+        count = way.num_candidates or self.config.num_acting_candidates
+        proposals = reclipped(self.behavior, way.noise_clip)
+        return CandidatePolicy(proposals, in_the_box, self.weighted, count, way.temperature)
+
+    def explore(self, obs: Tensor) -> Tensor:
+        """As `act`: the policy is stochastic."""
+        return self.act(obs)
+
+    def act(self, obs: Tensor) -> Tensor:
+        """A sample of pi(a|s), (B, O) -> (B, A), exact as K grows."""
+        return self.ranking(Way(temperature=self.config.temperature)).act(obs)
+
+
+def in_the_box(obs: Tensor, action: Tensor) -> Tensor:
+    """Samples of a Gaussian likelihood may lie outside [-1, 1]."""
+    return action.clamp(-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class DiscreteSACConfig:
+    """Hyper-parameters; our own choices."""
+
+    discount: float = 0.99  # gamma
+    tau: float = 0.005  # rate of the target critics
+    temperature: float = 0.1  # alpha, in units of Q
+    lr: float = 3e-4  # Adam, of policy and critics
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, of policy and critics
+    batch_size: int = 256  # transitions per step
+
+
+class DiscreteSAC(OnlineAlgorithm):
+    """Soft actor-critic on A one-hot actions under the flat prior: every expectation over pi is a sum.
+
+    It has no row in the table: the command's tasks have boxes for actions.
+    """
+
+    def __init__(self, spec: Spec, config: DiscreteSACConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DiscreteSACConfig()
+        self.batch_size = config.batch_size
+        self.actions = EveryAction(spec)
+        self.actor = mlp([spec.obs_dim, *config.hidden, spec.action_dim], stack=spec.stack)
+        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
+
+    def update(self, batch: Batch) -> Metrics:
+        critic_loss, critic_metrics = self.critic_loss(batch)
+        descend(self.critic_opt, critic_loss)
+        actor_loss, actor_metrics = self.actor_loss(batch)
+        descend(self.actor_opt, actor_loss)
+        polyak_(self.critic_target, self.critic, self.config.tau)
+        return critic_metrics | actor_metrics
+
+    def bound(self, obs: Tensor, critic: Critic) -> Tensor:
+        """alpha ELBO = sum_a pi(a|s) [min_j Q_j(s, a) - alpha log pi(a|s)], (B,)."""
+        q = clipped_double_q(critic(obs, self.actions.sample(obs, self.actions.spec.action_dim)), 1.0)  # (A, B)
+        log_pi = torch.log_softmax(self.actor(obs), -1).movedim(-1, 0)  # (A, B)
+        return (log_pi.exp() * (q - self.config.temperature * log_pi)).sum(0)
+
+    @without_gradient
+    def target(self, batch: Batch) -> Tensor:
+        """r + gamma V(s'), V the bound, (B,)."""
+        return bellman_target(batch, self.bound(batch.next_obs, self.critic_target), self.config.discount)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """sum_j mean_B (Q_j(s, a) - y)^2."""
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """-alpha ELBO, mean over the batch: at its minimum pi is softmax(Q / alpha)."""
+        loss = -self.bound(batch.obs, self.critic).mean(-1)
+        return loss, {"actor/loss": loss.detach()}
+
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q1(obs, action)
+
+    @torch.no_grad()
+    def explore(self, obs: Tensor) -> Tensor:
+        """A sample of pi(a|s), one-hot."""
+        action: Tensor = OneHotCategorical(logits=self.actor(obs)).sample()
+        return action
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """The likeliest action, one-hot."""
+        logits = self.actor(obs)
+        return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)

@@ -1,0 +1,194 @@
+"""The report: what it says is what the runs' files say, in HTML, Markdown and CSV alike."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cli import run
+
+from offline_vi.scripts.report import FILTERS, contents
+from offline_vi.scripts.study import read_study
+from offline_vi.scripts.suite import suite_from
+from offline_vi.scripts.tables import published
+
+LEVELS = {"bc": 50.0, "bcq": 75.0, "emaq": 80.0, "plas": 70.0, "spot": 88.0, "td3-bc": 60.0, "iql": 66.0}
+DATASETS = ["hopper-medium-v2", "walker2d-medium-expert-v2"]
+
+
+def fake_study(folder: Path, seeds: int = 3, failed: tuple[str, ...] = ()) -> dict[tuple[str, str, int], float]:
+    """A benchmark directory whose numbers are made up; returns the final scores."""
+    record = {
+        "name": "made-up",
+        "description": "Nothing was trained",
+        "algorithms": list(LEVELS),
+        "datasets": DATASETS,
+        "seeds": list(range(seeds)),
+        "presets": ["fast"],
+        "behavior": {"steps": 20_000},
+    }
+    suite, rng, scores = suite_from(record, "made-up"), np.random.default_rng(0), {}
+    journal = ["run,host,pid,started,exit_code,seconds"]
+    for cell in suite.cells():
+        path = folder / "runs" / cell.name
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(json.dumps({"task": {"note": "another <engine>"}}))
+        if cell.name in failed:
+            (path / "run.json").write_text(json.dumps({"status": "failed", "error": "a <b>loss</b> is not finite"}))
+            continue
+        curve = {
+            str(step): LEVELS[cell.algorithm] * (1 - np.exp(-step / 8000)) + rng.normal(0, 6)
+            for step in range(5000, 30001, 5000)
+        }
+        final, best = curve["30000"], max(curve, key=lambda step: curve[step])
+        scores[cell.dataset, cell.algorithm, cell.seed] = final
+        result = {
+            "steps": 30_000,
+            "normalized_score": final,
+            "return_mean": 30.0 * final,
+            "returns": [30.0 * final] * 10,
+            "best": {"step": int(best), "normalized_score": curve[best]},
+            "curve": curve,
+            "env_id": "Hopper-v5",
+            "mujoco": "4.0.0",
+            "diagnostics": {"support/outside": 0.03, "support/log_prob": 1.5, "q/start": 200.0},
+        }
+        (path / "result.json").write_text(json.dumps(result))
+        (path / "run.json").write_text(json.dumps({"status": "done", "wall_seconds": 100.0}))
+        journal += [f"{cell.name},host,1,0,143,60.5", f"{cell.name},host,2,0,0,300.0"]
+        model = folder / "behavior" / f"{cell.dataset}_cvae_seed{cell.seed}"
+        model.mkdir(parents=True, exist_ok=True)
+        held_out = {"rows": 100.0, "elbo": 2.1, "iwae_64": 2.4, "truth": 3.0, "gap": 0.6}
+        (model / "result.json").write_text(json.dumps({"steps": 20_000, "held_out": held_out}))
+        (model / "run.json").write_text(json.dumps({"status": "done"}))
+    commands = {cell.name: ["offline-vi", "train", cell.algorithm, "--seed", str(cell.seed)] for cell in suite.cells()}
+    (folder / "suite.json").write_text(json.dumps({"schema": 1, "suite": record, "commands": commands}))
+    (folder / "environment.txt").write_text("mujoco 4.0.0\ntorch 2.13.0\n")
+    (folder / "journal.csv").write_text("\n".join(journal) + "\n")
+    return scores
+
+
+class Page(HTMLParser):
+    """Tags that are open at the end, links to elsewhere, text."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "input", "line", "circle", "polyline", "polygon"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.outside += [value for name, value in attrs if name in ("src", "href") and value and value[0] != "#"]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def rows_of(markdown: str, first: str) -> list[list[str]]:
+    """The cells of the Markdown rows that begin with a word."""
+    found = re.findall(rf"^\| {re.escape(first)} \|.*$", markdown, re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found]
+
+
+def test_page_markdown_and_csv_say_what_the_runs_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = fake_study(tmp_path)
+    assert run(["report", str(tmp_path)], capsys)[0] == 0
+    text, markdown = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["dataset"], row["algorithm"], int(row["seed"])): float(row["final"]) for row in rows} == scores
+    assert all(float(row["best"]) >= float(row["final"]) for row in rows)
+    assert {float(row["seconds"]) for row in rows} == {360.5}  # both processes that worked on a run
+
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert page.open == []
+    assert page.outside == ["data:,"]
+    shown = " ".join(" ".join(page.words).split())
+    for dataset in DATASETS:
+        mine = {row[1]: row for row in rows_of(markdown, dataset)[: len(LEVELS)]}
+        for algorithm in LEVELS:
+            values = [scores[dataset, algorithm, seed] for seed in range(3)]
+            told = f"{np.mean(values):.1f} +- {np.std(values, ddof=1):.1f}"
+            assert mine[algorithm][2:4] == ["3", told]
+            assert f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" in shown
+    assert "covers 7" in shown  # three seeds of one task: three quarters, and the page says so
+    assert "offline-vi train spot --seed 2" in shown
+    assert "another <engine>" in shown
+
+
+def test_published_numbers_stand_beside_with_their_source_and_only_where_names_agree(tmp_path: Path) -> None:
+    fake_study(tmp_path)
+    content = contents(read_study(tmp_path))
+    found = {(row["dataset"], row["method"].algorithm): row["published"] for row in content["scores"]}
+    assert [score for score, _ in found["hopper-medium-v2", "iql"]] == [67.53]
+    assert found["hopper-medium-v2", "bcq"] == []  # no -v2 number of BCQ was read anywhere; the -v0 one stays away
+    assert any(row["algorithm"] == "bcq" for row in record() if row["dataset"] == "hopper-medium-v0")
+    assert all(source for values in published().values() for _, source in values)
+    assert content["sources"] == ["CORL README, last scores, 4 seeds"]
+
+
+def record() -> list[dict[str, Any]]:
+    path = Path(__file__).resolve().parents[1] / "datasets" / "published_scores.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["scores"]
+    return rows
+
+
+def test_no_published_number_is_there_twice_or_without_a_source() -> None:
+    keys = [(row["dataset"], row["algorithm"], row["source"]) for row in record()]
+    assert len(set(keys)) == len(keys)
+    assert all(row["source"] and np.isfinite(row["score"]) for row in record())
+
+
+def test_failed_runs_are_in_no_number_and_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tuple(f"{DATASETS[0]}_spot_fast_seed{seed}" for seed in range(3))
+    fake_study(tmp_path, failed=broken)
+    assert run(["report", str(tmp_path)], capsys)[0] == 0
+    content = contents(read_study(tmp_path))
+    assert content["comparable"] == [DATASETS[1]]  # aggregates only where everybody has a score
+    assert {run.cell.name for run in content["failed"]} == set(broken)
+    text = (tmp_path / "report.html").read_text()
+    assert "a &lt;b&gt;loss&lt;/b&gt; is not finite" in text
+    assert "<b>loss</b>" not in text
+
+
+@pytest.mark.parametrize("seeds", [1, 12])
+def test_intervals_need_two_seeds_and_no_excuse_from_ten(
+    seeds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_study(tmp_path, seeds)
+    assert run(["report", str(tmp_path)], capsys)[0] == 0
+    markdown = (tmp_path / "report.md").read_text()
+    assert "covers" not in markdown
+    row = rows_of(markdown, DATASETS[0])[0]
+    assert (row[5] == "–") == (seeds == 1)
+
+
+def test_a_folder_without_a_suite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(["report", str(tmp_path)], capsys)
+    assert (code, "no benchmark directory" in error) == (66, True)
+
+
+def test_numbers_read_well() -> None:
+    shown = {name: FILTERS[name] for name in ("number", "clock", "percent", "thousands")}
+    assert shown["number"](-3.14159) == "−3.1"
+    assert [shown["clock"](value) for value in (59.0, 600.0, 9000.0, None)] == ["59 s", "10 min", "2.5 h", "–"]
+    assert (shown["percent"](0.873), shown["thousands"](30000)) == ("87 %", "30,000")

@@ -1,0 +1,156 @@
+"""Statistics of benchmark scores against SciPy, against values stored from rliable, and against the truth."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from offline_vi.errors import UsageError
+from offline_vi.statistics import (
+    AGGREGATES,
+    bootstrap_interval,
+    compare,
+    improvement,
+    iqm,
+    mean,
+    median,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+    simulated_coverage,
+)
+
+RLIABLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "rliable.json").read_text())
+SCORES = {name: np.array(rows).T for name, rows in RLIABLE["scores"].items()}  # (T, R)
+SCORE = st.floats(-20.0, 120.0)
+
+
+@given(st.lists(st.lists(SCORE, min_size=1, max_size=9), min_size=1, max_size=4))
+def test_the_iqm_is_scipys_trimmed_mean_of_all_runs(tasks: list[list[float]]) -> None:
+    pooled = np.concatenate([np.array(task) for task in tasks])
+    ours = iqm([np.array(task) for task in tasks])
+    np.testing.assert_allclose(ours, stats.trim_mean(pooled, 0.25), rtol=1e-12, atol=1e-9)
+
+
+@given(st.lists(SCORE, min_size=2, max_size=8), st.lists(SCORE, min_size=2, max_size=8))
+def test_the_probability_of_improvement_is_mann_whitneys_statistic(x: list[float], y: list[float]) -> None:
+    expected = stats.mannwhitneyu(x, y).statistic / (len(x) * len(y))
+    assert float(improvement([np.array(x)], [np.array(y)])) == pytest.approx(expected, abs=1e-12)
+
+
+def test_aggregates_by_hand() -> None:
+    tasks = [np.array([0.0, 10.0]), np.array([50.0, 70.0, 90.0]), np.array([120.0])]
+    assert float(mean(tasks)) == pytest.approx((5.0 + 70.0 + 120.0) / 3)
+    assert float(median(tasks)) == 70.0
+    assert float(optimality_gap(tasks)) == pytest.approx((95.0 + 30.0 + 0.0) / 3)
+    assert float(iqm(tasks)) == pytest.approx((10.0 + 50.0 + 70.0 + 90.0) / 4)  # one run of six left out on each side
+
+
+def test_every_aggregate_reduces_many_resamples_as_it_reduces_one() -> None:
+    rng = np.random.default_rng(0)
+    many = [rng.normal(50.0, 30.0, (7, runs)) for runs in (3, 5, 4)]
+    for statistic in AGGREGATES.values():
+        rows = [float(statistic([task[row] for task in many])) for row in range(7)]
+        np.testing.assert_allclose(statistic(many), rows, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(SCORES))
+def test_points_intervals_and_profiles_are_those_of_rliable(name: str) -> None:
+    """Percentiles of 50,000 resamples differ between two seeds by 0.017 standard deviations, a 230th of the width."""
+    for k, aggregate in enumerate(RLIABLE["aggregates"]):
+        found = bootstrap_interval(SCORES[name], AGGREGATES[aggregate], resamples=RLIABLE["reps"])
+        low, high = np.array(RLIABLE["intervals"][name])[:, k]
+        assert found.value == pytest.approx(RLIABLE["points"][name][k], abs=1e-10)
+        tolerance = 0.03 * (high - low)
+        np.testing.assert_allclose([found.low, found.high], [low, high], rtol=0, atol=tolerance)
+    profile = performance_profile(SCORES[name], RLIABLE["taus"], resamples=5_000)
+    np.testing.assert_allclose(profile.fraction, RLIABLE["profiles"][name], atol=1e-12)
+    low, high = RLIABLE["bands"][name]
+    step = 1.0 / SCORES[name].size  # a percentile may fall on the next count
+    np.testing.assert_allclose(profile.low, low, atol=1.01 * step)
+    np.testing.assert_allclose(profile.high, high, atol=1.01 * step)
+
+
+@pytest.mark.parametrize("pair", list(RLIABLE["improvement"]))
+def test_the_probability_of_improvement_is_that_of_rliable(pair: str) -> None:
+    ours, theirs = (SCORES[name] for name in pair.split(","))
+    found = probability_of_improvement(ours, theirs, resamples=20_000)
+    assert found.value == pytest.approx(RLIABLE["improvement"][pair], abs=1e-12)
+    np.testing.assert_allclose([found.low, found.high], RLIABLE["improvement_intervals"][pair], rtol=0, atol=0.01)
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_one_nearly_the_same() -> None:
+    first, again = (bootstrap_interval(SCORES["a"]) for _ in range(2))
+    other = bootstrap_interval(SCORES["a"], seed=1)
+    assert first == again
+    assert other != first
+    assert other.low == pytest.approx(first.low, abs=0.05 * (first.high - first.low))
+
+
+@pytest.mark.parametrize("means", [[0.0], [0.0, 40.0], [10.0, 45.0, 60.0, 95.0, 110.0]], ids=len)
+def test_with_ten_runs_the_95_percent_interval_covers_the_truth_nine_times_in_ten(means: list[float]) -> None:
+    assert simulated_coverage(means, 10.0, runs=10) >= 0.90
+
+
+def test_with_three_runs_it_does_not_and_the_simulation_says_so() -> None:
+    """A percentile bootstrap of three runs sees two thirds of the variance: 1.96 sqrt(2/3) = 1.6 standard deviations
+    cover 89 % at best (many tasks); of one task the 27 resamples know no tails at all."""
+    one, nine = (simulated_coverage(np.zeros(tasks), 10.0, runs=3) for tasks in (1, 9))
+    assert 0.68 < one < 0.80
+    assert 0.84 < nine < 0.90
+
+
+def test_the_permutation_test_is_scipys_where_all_permutations_can_be_had() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(1.5, 1.0, 5), rng.normal(0.0, 1.0, 6)
+    exact = stats.permutation_test(
+        (x, y), lambda a, b: abs(a.mean() - b.mean()), alternative="greater", n_resamples=np.inf, vectorized=False
+    )
+    found = compare([x], [y], mean, resamples=40_000)
+    assert found.p_value == pytest.approx(exact.pvalue, abs=0.005)
+    assert found.difference.value == pytest.approx(x.mean() - y.mean())
+    assert found.smallest_p == pytest.approx(1 / 462)  # 11 over 5, sides of different size
+    assert found.runs == (5, 6)
+
+
+def test_few_runs_cannot_reject_and_say_so() -> None:
+    ours, theirs = np.array([[90.0, 91.0, 92.0]]), np.array([[10.0, 11.0, 12.0]])
+    found = compare(ours, theirs)
+    assert found.improvement.value == 1.0
+    pooled = np.concatenate([ours[0], theirs[0]])
+    gaps = [
+        abs(pooled[list(chosen)].mean() - np.delete(pooled, list(chosen)).mean())
+        for chosen in combinations(range(6), 3)
+    ]
+    assert found.smallest_p == pytest.approx(np.mean(np.array(gaps) >= max(gaps) - 1e-9)) == pytest.approx(0.1)
+    assert found.p_value == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_permutation_test_holds_its_level_between_equals() -> None:
+    rng = np.random.default_rng(0)
+    p = [compare(rng.normal(0, 1, (2, 4)), rng.normal(0, 1, (2, 4)), resamples=200, seed=k).p_value for k in range(400)]
+    rejected = sum(value <= 0.05 for value in p)
+    assert rejected <= stats.binom.ppf(0.999, len(p), 0.05)
+    assert rejected >= 1
+
+
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [([], "at least one"), ([[]], "at least one"), ([[1.0, np.nan]], "not finite"), ([[[1.0]]], "at least one")],
+)
+def test_what_is_no_table_of_scores_is_refused(tasks: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        bootstrap_interval(tasks)
+
+
+def test_different_tasks_are_not_compared() -> None:
+    with pytest.raises(UsageError, match="2 tasks against 1"):
+        compare([[1.0], [2.0]], [[1.0]])

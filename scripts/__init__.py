@@ -11,8 +11,8 @@ from offline_vi.errors import OfflineVIError, unknown
 VERBS = {
     "train": "train an algorithm on a data set, score its policy",
     "train-online": "train an algorithm in its environment, keep what it saw",
-    "finetune": "go on training the policy of a run in its environment",
     "train-pixels": "plan in the latent space of a model of images, from a data set of images",
+    "finetune": "go on training the policy of a run in its environment",
     "fit-behavior": "fit a behaviour model alone and report its density",
     "evaluate": "score the policy of a run",
     "sweep-inference": "score one trained policy over candidates, Phi, clip and temperature",

@@ -98,7 +98,7 @@ def finetune(directory: str, recipe: Recipe, options: Any) -> dict[str, Any]:
     facts = {"algorithm": recipe.algorithm, "start": config["start"], "seed": options.run.seed}
     with run, recorded(run, facts) as record:
         explorer = explorer_of(algorithm, chosen.sigma)
-        result, _ = collect_and_score(
+        result = collect_and_score(
             run,
             algorithm,
             data.task,

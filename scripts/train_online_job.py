@@ -20,7 +20,6 @@ from offline_vi.algorithms.build import Recipe, build, config_class
 from offline_vi.algorithms.vime import VIME
 from offline_vi.behavior import GaussianBehavior
 from offline_vi.checkpoint import RunDirectory
-from offline_vi.data import Transitions
 from offline_vi.datasets import minari
 from offline_vi.datasets.recipes import save
 from offline_vi.errors import UsageError
@@ -36,7 +35,7 @@ from offline_vi.types import Spec, Task
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """Where, what the algorithm sees and is paid for, what is kept of it."""
+    """Where, and what the algorithm meets there."""
 
     env: str = ""
     """Gymnasium id."""
@@ -45,8 +44,6 @@ class EnvOptions:
     where it has none."""
     bonus: Literal["", "vime"] = ""
     """Pay the algorithm for what its observations teach (--vime.eta and the other flags of vime)."""
-    write: Annotated[str, tyro.conf.arg(metavar="NAMESPACE/NAME-v0")] = ""
-    """Write everything that was collected as a Minari data set of this name."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,8 @@ class CollectOptions:
     """Episodes per evaluation."""
     eval_seed: int = 100
     """Seed of the first evaluation episode; independent of --seed."""
+    write: Annotated[str, tyro.conf.arg(metavar="NAMESPACE/NAME-v0")] = ""
+    """Write everything that was collected as a Minari data set of this name."""
     keep_policies: bool = False
     """Keep the policy of every evaluation as a behaviour model in RUN/policies/, where it is a tanh-Normal."""
 
@@ -91,8 +90,9 @@ def run(name: str, arguments: list[str]) -> dict[str, Any]:
     torch.set_num_threads(options.run.threads)
     if not options.where.env:
         raise UsageError("no environment is given", "add --env ID, e.g. Hopper-v5")
-    if options.where.write and minari.is_local(options.where.write):
-        raise UsageError(f"{minari.folder_of(options.where.write)} exists", "choose another version: NAME-v1")
+    name_of_data = options.collect.write
+    if name_of_data and minari.is_local(name_of_data) and not options.run.resume:
+        raise UsageError(f"{minari.folder_of(name_of_data)} exists", "choose another version: NAME-v1")
     return train(name, options)
 
 
@@ -116,8 +116,8 @@ def spec_of(task: Task) -> Spec:
 
 def train(name: str, options: Any) -> dict[str, Any]:
     """Build, collect and train, score; returns the record of result.json."""
-    where = options.where
-    env, task = where.env, datasets.environment(where.env)
+    where, env = options.where, options.where.env
+    task = datasets.environment(env)
     spec = spec_of(task)
     bonus = options.vime if where.bonus else None
     recipe = Recipe(name, spec, options.algorithm, normalize=where.normalize, bonus=where.bonus, bonus_config=bonus)
@@ -139,11 +139,7 @@ def train(name: str, options: Any) -> dict[str, Any]:
             torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
             algorithm = build(recipe)
             standardize(algorithm, task)
-        result, collected = collect_and_score(run, algorithm, task, spec, options, resumes)
-        exploration_map(run.path / "exploration.png", {name: collected})
-        if where.write:
-            description = f"collected by {name} {where.bonus} on {env} in {len(collected)} steps"
-            print(save(where.write, collected, description), file=sys.stderr)
+        result = collect_and_score(run, algorithm, task, spec, options, resumes)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean")}
     tell(run, result, options.run)
     return result
@@ -159,9 +155,9 @@ def collect_and_score(
     *,
     score_first: bool = False,
     **settings: Any,
-) -> tuple[dict[str, Any], Transitions]:
+) -> dict[str, Any]:
     """`fit_online` with evaluations on the way, of the policy as it begins too where ``score_first``; ``settings`` go
-    to it. Returns the record of result.json and what was collected."""
+    to it. Returns the record of result.json."""
     chosen, device = options.collect, options.run.torch_device()
 
     def score(step: int, policy: Algorithm) -> dict[str, float]:
@@ -196,7 +192,10 @@ def collect_and_score(
     result = summary(run, chosen.steps)
     run.write_json("result.json", result)
     learning_curve(run.path)
-    return result, collected
+    exploration_map(run.path / "exploration.png", {run.path.name: collected})
+    if chosen.write:
+        print(save(chosen.write, collected, f"collected on {task.env_id} by {run.path.name}"), file=sys.stderr)
+    return result
 
 
 def tell(run: RunDirectory, result: dict[str, Any], options: RunOptions) -> None:

@@ -7,6 +7,7 @@ and only where the registry means the same, and arrays are read through the guar
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from offline_vi.data import LOG_PROB_KEY, Provenance
 from offline_vi.datasets.d4rl import check_hash
 from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, child, open_hdf5, read_array
-from offline_vi.datasets.tasks import RECIPE_NAMES, d4rl_references, family_of
+from offline_vi.datasets.tasks import RECIPES, d4rl_references, family_of
 from offline_vi.errors import (
     DatasetCorruptError,
     DatasetFormatError,
@@ -123,10 +124,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def fetch(name: str, download_missing: bool) -> None:
     """Collect a recipe's data set, download one of Minari's where that is wanted. Raises what `download` raises."""
-    if name in RECIPE_NAMES:
-        from offline_vi.datasets.recipes import collect  # it imports this module
-
-        collect(name)
+    if name in RECIPES:
+        importlib.import_module(f"offline_vi.datasets.{RECIPES[name].module}").collect(name)  # it imports this module
     elif download_missing:
         download(name)
     else:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from offline_vi.types import Task
@@ -124,7 +124,23 @@ DEFECTS = {
     r"(hopper|halfcheetah|walker2d|ant)-.*-v[01]": "published tables mix v0 and v2 scores (#131)",
 }
 
-RECIPE_NAMES = ("offline-vi/pendulum/mixed-v0",)
+
+class Recipe(NamedTuple):
+    """What the library collects itself."""
+
+    module: str  # of this package, with ``collect(name, size, seed)``
+    env: str
+    size: str  # what its size is counted in: episodes or rows
+
+
+RECIPES = {
+    "offline-vi/pendulum/mixed-v0": Recipe("recipes", "Pendulum-v1", "episodes"),
+    **{
+        f"offline-vi/hopper/{level}-v0": Recipe("locomotion", "Hopper-v5", "rows")
+        for level in ("random", "medium", "medium-replay", "medium-expert", "expert")
+    },
+}
+RECIPE_NAMES = tuple(RECIPES)
 PIXEL_NAMES = {  # read by `datasets.load_images` -> the environment
     "offline-vi/pixels/point-mass-v0": "offline-vi/PixelPointMass-v0",
     "offline-vi/pixels/point-mass-narrow-v0": "offline-vi/PixelPointMass-v0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import sys
@@ -18,6 +19,8 @@ from offline_vi.datasets.tasks import (
     MINARI_NAMES,
     PIXEL_NAMES,
     RECIPE_NAMES,
+    RECIPES,
+    Recipe,
     d4rl_hashes,
     d4rl_references,
     defects_of,
@@ -42,7 +45,7 @@ class List:
 
     def run(self) -> None:
         rows = [
-            *({"name": name, "source": "recipe", "env": "Pendulum-v1"} for name in RECIPE_NAMES),
+            *({"name": name, "source": "recipe", "env": recipe.env} for name, recipe in RECIPES.items()),
             *({"name": name, "source": "pixels", "env": env} for name, env in PIXEL_NAMES.items()),
             *({"name": name, "source": "D4RL"} | _d4rl_facts(name) for name in d4rl_references()),
             *({"name": name, "source": "Minari", "env": ""} for name in MINARI_NAMES),
@@ -134,8 +137,10 @@ class Collect:
     """Make one of our own data sets."""
 
     recipe: Annotated[str, tyro.conf.Positional]
-    episodes: int = 300
-    """Episodes to collect."""
+    episodes: int | None = None
+    """Episodes to collect, of the pendulum and of images; default: the recipe's own number."""
+    rows: int | None = None
+    """Transitions to collect, of locomotion; default: the recipe's own number."""
     seed: int = 0
     """Same seed, same data."""
 
@@ -143,12 +148,17 @@ class Collect:
         known = (*RECIPE_NAMES, *PIXEL_NAMES)
         if self.recipe not in known:
             raise UsageError(f"unknown recipe {self.recipe!r}", f"one of {', '.join(known)}")
-        from offline_vi.datasets import minari, pixels, recipes
+        from offline_vi.datasets import minari
 
         if minari.is_local(self.recipe):
             raise UsageError(f"{minari.folder_of(self.recipe)} exists", "remove it to collect it anew")
-        collect = pixels.collect if self.recipe in PIXEL_NAMES else recipes.collect
-        print(collect(self.recipe, self.episodes, self.seed))
+        recipe = RECIPES.get(self.recipe, Recipe("pixels", "", "episodes"))
+        size, other = ("rows", "episodes") if recipe.size == "rows" else ("episodes", "rows")
+        if getattr(self, other) is not None:
+            raise UsageError(f"{self.recipe} is measured in {size}", f"--{size} N")
+        asked = {} if getattr(self, size) is None else {size: getattr(self, size)}
+        module = importlib.import_module(f"offline_vi.datasets.{recipe.module}")
+        print(module.collect(self.recipe, **asked, seed=self.seed))
 
 
 def describe(source: str) -> dict[str, Any]:

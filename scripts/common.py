@@ -124,7 +124,7 @@ def open_run(options: RunOptions, default: str, config: dict[str, Any]) -> tuple
     run = RunDirectory.resume(path)
     before, config = run.read_json("config.json"), json.loads(json.dumps(config))  # tuples become lists
     for name in ("recipe", "data", "steps", "seed", "collection"):
-        if before.get(name) != config.get(name):
+        if without_empty(before.get(name)) != without_empty(config.get(name)):
             run.close()
             raise ConfigError(
                 f"{path} was made with another {name}", "resume with the flags of the run, or --overwrite"
@@ -134,6 +134,15 @@ def open_run(options: RunOptions, default: str, config: dict[str, Any]) -> tuple
         step = run.latest().step
     run.listeners += listeners(options.log, path, config, first_step=step + 1)
     return run, step >= 0
+
+
+def without_empty(record: Any) -> Any:
+    """The record without what is empty at any depth: a field that an older version did not have, and that is not used,
+    is no difference."""
+    if isinstance(record, dict):
+        kept = {name: without_empty(value) for name, value in record.items()}
+        return {name: value for name, value in kept.items() if value not in (None, "", [], {}, False)}
+    return record
 
 
 @contextmanager

@@ -34,6 +34,11 @@ PRESETS: dict[str, Preset] = {
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000},
     ),
+    "likely": Preset(  # full samples of an exact density, filtered by it (docs/why-bcq.md)
+        behavior="mixture",
+        train={"precision": "auto"},
+        frozen={"behavior_steps": 10_000, "bank_period": 10_000, "proposals": "likely", "keep": 0.1},
+    ),
 }
 
 

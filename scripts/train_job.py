@@ -48,8 +48,9 @@ class TrainOptions:
 
     steps: int = 50_000
     """Gradient steps."""
-    preset: Literal["published", "fast"] = "published"
-    """published: the paper's procedure; fast: a fitted, frozen model, candidates drawn ahead, bfloat16 targets."""
+    preset: Literal["published", "fast", "likely"] = "published"
+    """published: the paper's procedure; fast: a fitted, frozen model, candidates drawn ahead, bfloat16 targets; likely:
+    the same on a mixture, whose samples are filtered by their own density (algorithms that rank candidates)."""
     tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""
     """Start from the settings that the algorithm's paper tuned for this D4RL task or domain (scripts/configs/)."""
     eval_every: int = 5_000

@@ -228,6 +228,19 @@ def test_the_fast_preset_fits_first_and_draws_ahead(
     assert run(["train", "iql", *flags, "--output", str(tmp_path / "iql")], capsys)[0] == 0
 
 
+def test_the_likely_preset_filters_the_samples_of_a_mixture(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", "likely", *TINY, "--behavior-steps", "20"]
+    small = [*flags, "--hidden", "8", "--behavior.hidden", "8", "--num-acting-candidates", "3"]
+    assert run(["train", "emaq", *small, "--output", str(tmp_path / "likely")], capsys)[0] == 0
+    recipe = json.loads((tmp_path / "likely" / "config.json").read_text())["recipe"]
+    assert (recipe["behavior"], recipe["proposals"], recipe["keep"]) == ("mixture", "likely", 0.1)
+    code, _, err = run(["train", "spot", *flags, "--output", str(tmp_path / "spot")], capsys)
+    assert code == 78
+    assert "spot needs a behaviour model that has a log-density" in err
+
+
 def test_a_data_set_without_an_environment_trains_and_says_that_nothing_was_scored(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -388,3 +401,18 @@ def test_a_bug_leaves_its_traceback_in_the_run(
         main(["train", "bc", "--dataset", data, "--env", "Pendulum-v1", *TINY, "--output", str(output)])
     assert "a bug of ours" in (output / "crash.txt").read_text()
     assert json.loads((output / "run.json").read_text())["status"] == "failed"
+
+
+def test_a_run_of_an_older_version_resumes_where_its_configuration_lacks_what_is_not_used(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["train", "bc", "--dataset", data, "--env", "Pendulum-v1", *TINY, "--output", str(tmp_path / "run")]
+    assert run(flags, capsys)[0] == 0
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    del config["recipe"]["spec"]["stack"]
+    path.write_text(json.dumps(config))
+    assert run([*flags, "--resume"], capsys)[0] == 0
+    config["recipe"]["spec"]["stack"] = [2]
+    path.write_text(json.dumps(config))
+    assert run([*flags, "--resume"], capsys)[0] == 78

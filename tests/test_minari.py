@@ -94,7 +94,7 @@ def rewrite(change: Callable[[Metadata], None]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_next_observation_is_the_true_one(seed: int) -> None:
+def test_every_next_observation_is_the_true_one(seed: int, reached: Callable[[int, str, int], None]) -> None:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 12, 50).tolist()
     truth = create(lengths, rng.choice(["term", "trunc", "stop"], 50).tolist())
@@ -108,6 +108,7 @@ def test_every_next_observation_is_the_true_one(seed: int) -> None:
     for rows, length in zip(found.episode_slices(), lengths, strict=True):
         assert rows.stop - rows.start == length
         np.testing.assert_array_equal(found.obs[rows][1:], found.next_obs[rows][:-1])
+    reached(24, "episodes", len(lengths))
 
 
 def test_task_and_provenance() -> None:

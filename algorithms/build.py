@@ -94,7 +94,7 @@ class Recipe:
                 record.get("keep", 0.25),
                 record["normalize"],
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"the configuration lacks or misuses {error}", "is it a run of this library?") from None
 
 

@@ -1,7 +1,7 @@
 """The cases that the library must survive, the figure asked of each, and the tests that reach it.
 
 The tests count what they did (the fixture ``reached`` of conftest.py) into the file that $OFFLINE_VI_FIGURES names;
-``python tests/matrix.py FIGURES docs/reliability.md`` puts the sums beside what is asked. Nothing is rounded up.
+``make reliability`` runs them and puts the sums beside what is asked. Nothing is rounded up.
 """
 
 from __future__ import annotations
@@ -31,16 +31,42 @@ class Row(NamedTuple):
 MATRIX: dict[int, Row] = {
     1: Row(
         "SIGKILL at a random time, then resume",
-        {CASES: 1},
-        ("test_training::test_a_run_interrupted_anywhere_ends_with_the_same_bytes",),
+        {
+            "kills of BCQ survived": 25,
+            "kills of the other algorithms survived": 36,
+            "kills of the online loop survived": 5,
+            "kills of the command survived": 8,
+        },
+        (
+            "test_kill::test_a_killed_run_ends_with_the_same_bytes",
+            "test_kill::test_a_killed_online_run_ends_with_the_same_bytes",
+            "test_kill::test_a_killed_command_ends_with_the_same_bytes",
+            "test_kill::test_two_hundred_kills",
+        ),
+        {"kills of all in the slow test survived": 2_800},
     ),
-    2: Row("SIGTERM, SIGINT", {CASES: 1}, ("test_training::test_a_run_interrupted_anywhere_ends_with_the_same_bytes",)),
+    2: Row(
+        "SIGTERM, SIGINT",
+        {"signals obeyed": 10},
+        (
+            "test_kill::test_a_signal_leaves_a_checkpoint_and_its_exit_code",
+            "test_training::test_a_run_interrupted_anywhere_ends_with_the_same_bytes",
+            "test_online::test_an_interrupted_run_ends_with_the_same_bytes",
+        ),
+    ),
     3: Row(
         "a kill at every system call of a save",
         {CASES: 2},
         ("test_checkpoint::test_kill_at_every_system_call_of_a_save",),
     ),
-    4: Row("disk full", {CASES: 3}, ("test_checkpoint::test_disk_full_leaves_everything_as_it_was",)),
+    4: Row(
+        "disk full",
+        {"writers at three sizes, nothing damaged": 18},
+        (
+            "test_checkpoint::test_disk_full_leaves_everything_as_it_was",
+            "test_faults::test_a_small_disk_fills_up_and_nothing_is_lost",
+        ),
+    ),
     5: Row(
         "read-only or impossible directory",
         {CASES: 1},
@@ -221,7 +247,14 @@ MATRIX: dict[int, Row] = {
         {"races won by exactly one": 50},
         ("test_checkpoint::test_of_two_at_once_one_wins",),
     ),
-    30: Row("many runs at once", {"processes": 20}, ("test_checkpoint::test_twenty_processes_one_winner",)),
+    30: Row(
+        "many runs at once",
+        {"processes": 20, "runs side by side in one directory": 50},
+        (
+            "test_checkpoint::test_twenty_processes_one_winner",
+            "test_faults::test_fifty_runs_in_one_directory_at_once",
+        ),
+    ),
     31: Row(
         "an environment that crashes during evaluation",
         {CASES: 12},
@@ -229,7 +262,9 @@ MATRIX: dict[int, Row] = {
             "test_evaluation::test_an_environment_that_crashes_once_costs_nothing",
             "test_evaluation::test_episodes_that_crash_twice_fail_and_are_in_no_mean",
             "test_evaluation::test_all_episodes_failing_is_an_error",
+            "test_faults::test_ten_thousand_episodes_leave_neither_memory_nor_handles_behind",
         ),
+        {"episodes without growth": 10_000},
         missing="environments run in the process of the evaluation: one that kills its process or hangs kills or "
         "hangs the run, which is then resumed (row 1)",
     ),
@@ -252,13 +287,29 @@ MATRIX: dict[int, Row] = {
         (
             "test_training::test_a_loss_that_is_not_finite_stops_within_a_hundred_steps",
             "test_training::test_weights_that_are_not_finite_are_never_saved",
+            "test_faults::test_a_poisoned_row_stops_training_and_is_in_the_dump",
         ),
     ),
     35: Row("a data set larger than the memory budget", {}, (), missing="not there yet"),
-    36: Row("device memory runs out", {}, (), missing="not there yet"),
-    37: Row("the same seed twice", {CASES: 1}, ("test_training::test_same_seed_same_bytes_and_another_seed_others",)),
-    38: Row("other seeds", {CASES: 1}, ("test_training::test_same_seed_same_bytes_and_another_seed_others",)),
-    39: Row("other threads, versions, device on resume", {}, (), missing="not there yet"),
+    36: Row("device memory runs out", {CASES: 1}, ("test_faults::test_memory_that_ran_out_is_one_line",)),
+    37: Row(
+        "the same seed twice",
+        {"algorithms": 13},
+        ("test_determinism::test_the_same_seed_gives_the_same_bytes_and_another_one_others",),
+    ),
+    38: Row(
+        "other seeds",
+        {"algorithms": 13},
+        ("test_determinism::test_the_same_seed_gives_the_same_bytes_and_another_one_others",),
+    ),
+    39: Row(
+        "other threads, versions, device on resume",
+        {CASES: 2},
+        (
+            "test_determinism::test_another_number_of_threads_is_told_on_resume",
+            "test_determinism::test_the_command_refuses_to_resume_otherwise_where_it_is_told_to",
+        ),
+    ),
     40: Row(
         "evaluation beside 1, 3, 8, ... environments",
         {CASES: 2},
@@ -272,7 +323,11 @@ MATRIX: dict[int, Row] = {
             "test_evaluation::test_training_is_not_disturbed",
         ),
     ),
-    42: Row("hash seed, locale, time zone, working directory", {}, (), missing="not there yet"),
+    42: Row(
+        "hash seed, locale, time zone, working directory",
+        {"settings": 4},
+        ("test_determinism::test_the_surroundings_do_not_matter",),
+    ),
     43: Row(
         "other versions of Python and libraries",
         {},
@@ -281,8 +336,9 @@ MATRIX: dict[int, Row] = {
     ),
     44: Row(
         "optional packages missing",
-        {CASES: 6},
+        {CASES: 8},
         (
+            "test_faults::test_a_package_that_is_absent_is_named_with_its_extra",
             "test_evaluation::test_a_missing_package_names_its_extra",
             "test_sinks::test_a_missing_package_is_one_line",
             "test_behavior::test_without_its_package_a_flow_says_what_to_install",
@@ -360,10 +416,15 @@ def table(figures: Mapping[tuple[int, str], int], passed: Mapping[str, int]) -> 
 
 
 def main() -> None:
+    """Without arguments: the tests of the matrix, for pytest. With a file of figures and a page: the table in it."""
+    if len(sys.argv) == 1:
+        tests = {f"tests/{test.replace('::', '.py::')}" for row in MATRIX.values() for test in row.tests}
+        print(*sorted(tests))
+        return
     figures, page = Path(sys.argv[1]), Path(sys.argv[2])
     before, _, rest = page.read_text().partition(START)
     _, _, after = rest.partition(END)
-    made = f"Made on {time.strftime('%Y-%m-%d')} by `make reliability`."
+    made = f"Made on {time.strftime('%Y-%m-%d')} by `make test-slow`."
     page.write_text(f"{before}{START}\n{made}\n\n{table(*counted(figures.read_text()))}\n{END}{after}")
 
 

@@ -404,6 +404,7 @@ def save_under_limit(path: Path, limit: int, answer: Any) -> None:
         lambda: run.save(30, {}, {}, {"text": "x" * 2_000_000}),
         lambda: run.write_json("result.json", {"text": "x" * 2_000_000}),
         lambda: fill(run),
+        lambda: save_tensors(path / "weights.safetensors", {"w": torch.zeros(500_000)}),
     )
     for attempt in attempts:
         try:
@@ -415,7 +416,7 @@ def save_under_limit(path: Path, limit: int, answer: Any) -> None:
 
 
 @pytest.mark.parametrize("limit", [1_000, 65_536, 1_000_000])
-def test_disk_full_leaves_everything_as_it_was(two: Path, limit: int) -> None:
+def test_disk_full_leaves_everything_as_it_was(two: Path, limit: int, reached: Reached) -> None:
     with RunDirectory.resume(two) as run:
         run.write_json("result.json", {"old": True})
     ours, theirs = fork.Pipe()
@@ -430,6 +431,8 @@ def test_disk_full_leaves_everything_as_it_was(two: Path, limit: int) -> None:
     assert check(load_checkpoint(two)) == 20
     assert read_json(two / "result.json") == {"old": True}
     assert set((two / "metrics.csv").read_text().splitlines()) == {"step", str(10**60)}
+    assert not (two / "weights.safetensors").exists()
+    reached(4, "writers at three sizes, nothing damaged", len(outcomes))
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:

@@ -326,6 +326,14 @@ def test_broken_metadata(text: str) -> None:
         datasets.load(NAME)
 
 
+def test_a_string_that_does_not_end_is_told_at_once() -> None:
+    """4 MB of escaped quotes: a search from each of them would take hours."""
+    create([3])
+    (data_folder() / "metadata.json").write_text('{"a": "' + '\\"' * (2 << 20 >> 1))
+    with pytest.raises(DatasetCorruptError):
+        datasets.load(NAME)
+
+
 @pytest.mark.parametrize("total", [None, -1, "many", 4])
 def test_broken_episode_counts(total: Any) -> None:
     create([3])

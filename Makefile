@@ -4,13 +4,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
+FIGURES := $(CURDIR)/.figures
 
-.PHONY: help install demo test test-slow lint types floors unit smoke wheel format clean
+.PHONY: help install demo test test-slow reliability audit mutants lint types floors unit smoke wheel format clean
 help:
 	@echo "make demo        the main job on the embedded data set: data, behaviour model, BCQ, score, plot"
 	@echo "make test        every check: ruff, mypy, the floors of the house, the tests"
 	@echo "make smoke       the smallest suite and its report: two minutes"
-	@echo "make test-slow   the tests that take minutes"
+	@echo "make test-slow   the tests that take minutes, and the table of docs/reliability.md"
+	@echo "make audit       bandit on the code, pip-audit on the packages (needs the network)"
+	@echo "make mutants     how many changes of four modules the tests notice (hours; MODULE=data,score,... chooses)"
 	@echo "make format      rewrite the code as ruff wants it"
 	@echo "make wheel       build the wheel and try it in a fresh environment outside the checkout"
 
@@ -42,11 +45,22 @@ smoke: $(STAMP)
 	$(BIN)/offline-vi benchmark smoke --jobs $(JOBS)
 	$(BIN)/offline-vi report runs/benchmark-smoke
 test-slow: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m slow
+	rm -f $(FIGURES)
+	OMP_NUM_THREADS=1 OFFLINE_VI_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n $(JOBS) -m slow
+	$(MAKE) reliability
+# the rows of the matrix that every push tests, then the table; figures of slow tests stay in it
+reliability: $(STAMP)
+	OMP_NUM_THREADS=1 OFFLINE_VI_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n $(JOBS) $$($(BIN)/python tests/matrix.py)
+	$(BIN)/python tests/matrix.py $(FIGURES) docs/reliability.md
+audit: $(STAMP)
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet bandit pip-audit
+	.venv-audit/bin/bandit -q -r -c pyproject.toml offline_vi algorithms datasets scripts
+	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 wheel: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_house.py
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-audit .figures build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -101,7 +101,7 @@ class Recipe:
                 record.get("bonus", ""),
                 from_json(config_class(record["bonus"])(), record["bonus_config"]) if record.get("bonus") else None,
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"the configuration lacks or misuses {error}", "is it a run of this library?") from None
 
 

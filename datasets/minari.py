@@ -139,7 +139,8 @@ def fetch(name: str, download_missing: bool) -> None:
 
 
 def _parse_json(text: str, where: str) -> dict[str, Any]:
-    outside_strings = re.sub(r'"(?:[^"\\]|\\.)*"', "", text)
+    # a string that does not end reaches to the end: searching it again from every quote would take hours
+    outside_strings = re.sub(r'"(?:[^"\\]|\\.)*+"?', "", text, flags=re.DOTALL)
     depth = deepest = 0
     for bracket in re.findall(r"[\[\]{}]", outside_strings):
         depth += 1 if bracket in "[{" else -1

@@ -405,8 +405,7 @@ def _load(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
         with _blaming(path, name):
             data[name] = _verified(_read(path / name, entry["bytes"]), entry)
     with _blaming(path, STATE):
-        record = _parse_json(data[STATE])
-        step, state, marks = int(record["step"]), record["state"], record["logs"]
+        step, state, marks = _parse_state(data[STATE])
     with _blaming(path, MODEL):
         model = _parse_tensors(data[MODEL], MODEL)
     with _blaming(path, TRAINER):
@@ -419,7 +418,7 @@ def _blaming(path: Path, name: str) -> Iterator[None]:
     """Say which file of a checkpoint is damaged."""
     try:
         yield
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointCorruptError(
             f"checkpoint {path.name}: {name}: {error}", "copy the run again, or train it anew with --overwrite"
         ) from None
@@ -442,6 +441,20 @@ def _parse_manifest(data: bytes) -> dict[str, dict[str, Any]]:
     if _json_bytes(record) != data:  # the one file without a hash: any byte that is not as we write it is damage
         raise ValueError("not as it was written")
     return entries
+
+
+def _parse_state(data: bytes) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """(step, what training goes on from, where each log ended): well-formed even where a hostile manifest vouches."""
+    record = _parse_json(data)
+    step, state, marks = record["step"], record["state"], record["logs"]
+    if type(step) is not int or not isinstance(state, dict) or not isinstance(marks, dict):
+        raise ValueError("step, state or logs are not what they should be")
+    for name, mark in marks.items():
+        rows, columns = mark["rows"], mark["columns"]
+        texts = isinstance(columns, list) and all(isinstance(column, str) for column in columns)
+        if type(rows) is not int or rows < 0 or not texts:
+            raise ValueError(f"the end of the log {name!r} is malformed")
+    return step, state, marks
 
 
 def _verified(data: bytes, entry: Mapping[str, Any]) -> bytes:

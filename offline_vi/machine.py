@@ -12,11 +12,12 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
 
 from offline_vi.errors import ConfigError
@@ -150,3 +151,24 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(mallopt(m_mmap_threshold, limit)) and bool(mallopt(m_trim_threshold, limit))
+
+
+# ------------------------------------------------------------------ what bits depend on
+
+
+def facts(device: torch.device) -> dict[str, str]:
+    """What the bits of a run depend on besides its configuration."""
+    return {
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """E.g. "threads 1 -> 2"; empty where a resumed run will be bit-identical."""
+    return ", ".join(
+        f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]
+    )

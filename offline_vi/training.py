@@ -8,6 +8,7 @@ same bytes as one that was not.
 
 from __future__ import annotations
 
+import random
 import signal
 import sys
 import threading
@@ -29,11 +30,21 @@ from offline_vi.bank import Scheduled
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, random_state, set_random_state
 from offline_vi.data import Sampler, Source, StackedSampler, Transitions
-from offline_vi.errors import CapabilityError, Interrupted, MachineWarning, NonFiniteLossError, UsageError
+from offline_vi.errors import (
+    CapabilityError,
+    CheckpointCorruptError,
+    DeterminismWarning,
+    Interrupted,
+    MachineWarning,
+    NonFiniteLossError,
+    UsageError,
+)
 from offline_vi.experience import Blended, Collector, Experience, Explorer
 from offline_vi.machine import (
     compiled,
     compiler,
+    differences,
+    facts,
     fastest_exact_products,
     keep_freed_memory,
     precision_of_targets,
@@ -45,6 +56,7 @@ from offline_vi.types import Batch, Metrics, Spec, Task
 OnEval = Callable[[int, Algorithm], dict[str, float]]
 """(step, algorithm) -> numbers to show beside the metrics, e.g. {"score": 61.2}."""
 
+NONFINITE = "nonfinite.json"  # of a run that stopped: the step, its losses, the rows of its last batch
 CHECK_EVERY = 100  # steps between two looks for NaN: one host synchronisation each
 
 
@@ -107,6 +119,19 @@ def torch_seed(sequence: np.random.SeedSequence) -> int:
     """A seed for `torch.manual_seed`."""
     state = int(sequence.generate_state(1, np.uint64).item())
     return state >> 1
+
+
+@contextmanager
+def _own_random_state(noise: np.random.SeedSequence, cuda: list[torch.device]) -> Iterator[None]:
+    """Torch's and Python's default generators, seeded from ``noise``; the caller's states come back afterwards."""
+    before = random.getstate()
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(torch_seed(noise))
+        random.seed(torch_seed(noise))  # nothing here draws from it, but an environment may, and checkpoints hold it
+        try:
+            yield
+        finally:
+            random.setstate(before)
 
 
 @contextmanager
@@ -179,22 +204,24 @@ def fit(
     )
     history, interval, start = History(), IntervalMean(), 0
     cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _stop_requests(run) as stop:
-        torch.manual_seed(torch_seed(streams["noise"]))
+    with _own_random_state(streams["noise"], cuda), _stop_requests(run) as stop:
         if run is not None and resume:
-            start = _restore(run, algorithm, source, interval)
+            start = _restore(run, algorithm, source, interval, torch.device(device))
         bar = _Progress(start, steps, progress, run)
         algorithm.train()
         for step in range(start + 1, steps + 1):
             for part in scheduled:
                 part.advance(step)
             with precision_of_targets(precision, torch.device(device)):
-                interval.add(algorithm.update(source.sample()))
+                batch = source.sample()
+                interval.add(algorithm.update(batch))
             if isinstance(source, Experience):
                 interval.add(source.metrics())
             logs, evaluates = step % log_every == 0, bool(eval_every) and step % (eval_every or 1) == 0
             saves = step == steps or (save_every is not None and step % save_every == 0)
             if (step % CHECK_EVERY == 0 or logs or saves or stop) and not interval.finite():
+                if run is not None:
+                    run.write_json(NONFINITE, {"step": step, "losses": _worst(interval), "rows": batch.index.tolist()})
                 raise NonFiniteLossError(
                     f"a loss is not finite at step {step:,}: {_worst(interval)}",
                     "lower the learning rate, or look at the data with `offline-vi data check`",
@@ -211,7 +238,7 @@ def fit(
                 algorithm.train()
             collects = isinstance(source, Experience)  # between its regular checkpoints it would end other episodes
             if run is not None and (saves or (stop and not collects)):
-                _save(run, step, algorithm, source, interval)
+                _save(run, step, algorithm, source, interval, torch.device(device))
             if stop:
                 raise Interrupted(stop[0], step, resumable=run is not None and run.has_checkpoint())
             bar.advance()
@@ -231,7 +258,9 @@ def _compile_losses(algorithm: Algorithm, device: torch.device) -> None:
                 setattr(part, name, compiled(getattr(part, name)))
 
 
-def _save(run: RunDirectory, step: int, algorithm: Algorithm, source: Source, interval: IntervalMean) -> None:
+def _save(
+    run: RunDirectory, step: int, algorithm: Algorithm, source: Source, interval: IntervalMean, device: torch.device
+) -> None:
     rows: dict[str, Tensor] = {}
     if isinstance(source, Experience):
         source.pause()
@@ -253,24 +282,35 @@ def _save(run: RunDirectory, step: int, algorithm: Algorithm, source: Source, in
             "interval": interval.state(),
             "random": python_noise,
             "products": torch.get_float32_matmul_precision(),
+            "machine": facts(device),
         },
     )
 
 
-def _restore(run: RunDirectory, algorithm: Algorithm, source: Source, interval: IntervalMean) -> int:
+def _restore(
+    run: RunDirectory, algorithm: Algorithm, source: Source, interval: IntervalMean, device: torch.device
+) -> int:
     checkpoint = run.latest()
+    if changed := differences(checkpoint.state.get("machine", {}), facts(device)):
+        warnings.warn(f"{changed}: the bits will not be those of one run", DeterminismWarning, stacklevel=3)
     noise, rows = (
         {name.removeprefix(prefix): t for name, t in checkpoint.trainer.items() if name.startswith(prefix)}
         for prefix in ("random.", "replay.")
     )
     moments = {name: t for name, t in checkpoint.trainer.items() if not name.startswith(("random.", "replay."))}
     algorithm.restore({**checkpoint.model, **moments})
-    source.load_state(checkpoint.state["source"])
-    if isinstance(source, Experience):
-        source.load_tensors(rows)
-    interval.load_state(checkpoint.state["interval"])
-    set_random_state(noise, checkpoint.state["random"])
-    use_products(checkpoint.state.get("products", "highest"))  # as it began: the two paths round differently
+    try:
+        source.load_state(checkpoint.state["source"])
+        if isinstance(source, Experience):
+            source.load_tensors(rows)
+        interval.load_state(checkpoint.state["interval"])
+        set_random_state(noise, checkpoint.state["random"])
+        use_products(checkpoint.state.get("products", "highest"))  # as it began: the two paths round differently
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointCorruptError(
+            f"checkpoint {checkpoint.path.name}: its state is not that of such a run ({error!r})",
+            "train it anew with --overwrite",
+        ) from error
     return checkpoint.step
 
 

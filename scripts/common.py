@@ -23,7 +23,7 @@ from offline_vi.checkpoint import RunDirectory, read_json
 from offline_vi.data import Transitions
 from offline_vi.errors import ConfigError, NoCheckpointError, OfflineVIError, OutOfMemoryError, UsageError
 from offline_vi.evaluation import check_spaces
-from offline_vi.machine import use_products
+from offline_vi.machine import differences, facts, use_products
 from offline_vi.scripts.info import versions
 from offline_vi.scripts.sinks import check_sinks, listeners
 
@@ -81,6 +81,8 @@ class RunOptions:
     """Continue the run in --output from its newest checkpoint."""
     overwrite: bool = False
     """Replace the run in --output."""
+    strict: bool = False
+    """Refuse to --resume where threads, device or versions changed, so that the bits would differ."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
     """No progress on stderr."""
     json: bool = False
@@ -112,7 +114,8 @@ def without(record: dict[str, Any], *names: str) -> dict[str, Any]:
 def open_run(options: RunOptions, default: str, config: dict[str, Any]) -> tuple[RunDirectory, bool]:
     """The run directory, locked, and whether there is a checkpoint to resume from.
 
-    Raises ConfigError where the run to resume was made with another configuration.
+    Raises ConfigError where the run to resume was made with another configuration, or, with --strict, on another
+    machine.
     """
     check_sinks(options.log)
     path = Path(options.output or Path("runs") / default)
@@ -122,6 +125,8 @@ def open_run(options: RunOptions, default: str, config: dict[str, Any]) -> tuple
         run.listeners += listeners(options.log, path, config, first_step=0)
         return run, False
     run = RunDirectory.resume(path)
+    if not (run.has_checkpoint() or (path / "config.json").exists()):  # it died before it had begun
+        run.write_json("config.json", config)
     before, config = run.read_json("config.json"), json.loads(json.dumps(config))  # tuples become lists
     for name in ("recipe", "data", "steps", "seed", "collection"):
         if without_empty(before.get(name)) != without_empty(config.get(name)):
@@ -129,9 +134,14 @@ def open_run(options: RunOptions, default: str, config: dict[str, Any]) -> tuple
             raise ConfigError(
                 f"{path} was made with another {name}", "resume with the flags of the run, or --overwrite"
             )
-    step = -1
+    step, changed = -1, ""
     with suppress(NoCheckpointError):
-        step = run.latest().step
+        checkpoint = run.latest()
+        step = checkpoint.step
+        changed = differences(checkpoint.state.get("machine", {}), facts(options.torch_device()))
+    if options.strict and changed:
+        run.close()
+        raise ConfigError(f"{path} would go on with {changed}", "give it what it had, or leave --strict out")
     run.listeners += listeners(options.log, path, config, first_step=step + 1)
     return run, step >= 0
 

@@ -99,7 +99,7 @@ def run(name: str, file: str, arguments: list[str]) -> dict[str, Any]:
         raise ConfigError(
             f"{file} is not a configuration of `offline-vi train`, schema {SCHEMA}", "use a run's config.json"
         )
-    name = name or saved["recipe"]["algorithm"]
+    name = name or Recipe.from_json(saved.get("recipe") or {}).algorithm
     entry(name)
     options = parse(name, saved, arguments)
     torch.set_num_threads(options.run.threads)
@@ -108,6 +108,12 @@ def run(name: str, file: str, arguments: list[str]) -> dict[str, Any]:
 
 def parse(name: str, saved: dict[str, Any], arguments: list[str]) -> Any:
     """Defaults < --preset < --config < flags. The hyper-parameters of algorithm and model become flags of their own."""
+    for section in ("recipe", "data_options", "train_options", "run_options"):
+        if not isinstance(saved.get(section, {}), dict):
+            raise ConfigError(f"{section!r} of the configuration is no table", "use a run's config.json")
+    from_json(TrainOptions(), saved.get("train_options", {}))
+    if "recipe" in saved:
+        Recipe.from_json(saved["recipe"])  # whole, before any part of it is used
     recipe, before = saved.get("recipe", {}), saved.get("train_options", {})
     chosen: Any = flag(arguments, "--preset") or before.get("preset", "published")
     directory = flag(arguments, "--behavior-from") or before.get("behavior_from", "")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+from matrix import MATRIX
 
 torch.set_num_threads(1)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
@@ -33,3 +36,34 @@ def real_data(name: str) -> Path:
         if folder and (Path(folder) / name).exists():
             return Path(folder) / name
     pytest.skip(f"{name} is neither in $OFFLINE_VI_DATA nor in ../shared/data")
+
+
+# ------------------------------------------------------------------ the figures of the matrix
+
+
+def note(record: dict[str, Any]) -> None:
+    """A line into the file that $OFFLINE_VI_FIGURES names; processes side by side append whole lines."""
+    if path := os.environ.get("OFFLINE_VI_FIGURES"):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.write(descriptor, (json.dumps(record) + "\n").encode())
+        os.close(descriptor)
+
+
+@pytest.fixture
+def reached() -> Callable[[int, str, int], None]:
+    """``reached(row, what, figure)``: so many more of what the row asks for were tried, and survived."""
+
+    def tell(row: int, what: str, figure: int) -> None:
+        assert what in MATRIX[row].asked or what in MATRIX[row].nightly, f"row {row} asks for no {what!r}"
+        note({"row": row, "what": what, "figure": figure})
+
+    return tell
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and report.passed:
+        file, _, name = item.nodeid.rpartition("/")[2].partition(".py::")
+        note({"passed": f"{file}::{name.partition('[')[0].rpartition('::')[2]}"})
+    return report

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from test_cli import pendulum, run
 
-from offline_vi.errors import OfflineVIError, OutputDirError
+from offline_vi.errors import OfflineVIError, OutputDirError, StudyError
 from offline_vi.scripts.benchmark import BenchmarkOptions, run_suite, writable
 from offline_vi.scripts.board import Board
 from offline_vi.scripts.cells import Job, run_job, table
@@ -300,3 +300,15 @@ def test_the_engine_ray_without_ray_is_one_line(
 def test_one_job_is_the_least(data: str, tmp_path: Path) -> None:
     with pytest.raises(OfflineVIError, match="one job"):
         run_suite(read_suite(write(tmp_path, data)), BenchmarkOptions(jobs=0, output=str(tmp_path / "out")))
+
+
+def test_runs_that_failed_are_told_at_the_end(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "offline_vi.scripts.benchmark.run_jobs", lambda *arguments: {tmp_path / "toy_bcq": "the machine is on fire"}
+    )
+    code, _, error = run(["benchmark", write(tmp_path, data), "--output", str(tmp_path / "out")], capsys)
+    assert code == StudyError.exit_code
+    assert "1 runs are not done: toy_bcq: the machine is on fire" in error
+    assert issubclass(StudyError, OfflineVIError)

@@ -49,6 +49,7 @@ from offline_vi.errors import (
     UnsafeCheckpointError,
 )
 
+Reached = Callable[[int, str, int], None]
 FILES = ("model.safetensors", "trainer.safetensors", "state.json", "MANIFEST.json")
 fork = mp.get_context("fork")
 
@@ -153,7 +154,7 @@ def test_kill_at_every_system_call_of_a_save(tmp_path: Path, monkeypatch: pytest
     assert (seen[0], seen[-1]) == (10, step)
 
 
-def test_bit_flips_and_cuts_are_never_loaded(two: Path) -> None:
+def test_bit_flips_and_cuts_are_never_loaded(two: Path, reached: Reached) -> None:
     """200 flips and 200 cuts of the newest checkpoint: each is named, and the older one is used."""
     rng = random.Random(0)
     newest = two / "checkpoints" / "step_00000020"
@@ -171,6 +172,28 @@ def test_bit_flips_and_cuts_are_never_loaded(two: Path) -> None:
             assert check(load_checkpoint(two)) == 10
         (newest / name).write_bytes(intact[name])
     assert check(load_checkpoint(two)) == 20
+    reached(6, "flips refused", 200)
+    reached(7, "cuts refused", 200)
+
+
+@pytest.mark.slow
+def test_many_more_flips_are_never_loaded(two: Path, reached: Reached) -> None:
+    """5,000 flips, also of several bits at once."""
+    shutil.rmtree(two / "checkpoints" / "step_00000010")
+    rng = random.Random(1)
+    newest = two / "checkpoints" / "step_00000020"
+    intact = {name: (newest / name).read_bytes() for name in FILES}
+    for trial in range(5_000):
+        name = FILES[trial % 4]
+        data = bytearray(intact[name])
+        for bit in rng.sample(range(8 * len(data)), 1 + trial // 4 % 2):
+            data[bit // 8] ^= 1 << bit % 8
+        (newest / name).write_bytes(data)
+        with pytest.raises((CheckpointCorruptError, UnsafeCheckpointError)):
+            load_checkpoint(two)
+        (newest / name).write_bytes(intact[name])
+    assert check(load_checkpoint(two)) == 20
+    reached(6, "flips refused in the slow test", 5_000)
 
 
 def test_every_bit_of_the_manifest_counts(two: Path) -> None:
@@ -290,7 +313,7 @@ def attack(path: Path, answer: Any) -> None:
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_tensor_files_are_refused_fast_and_small(tmp_path: Path, case: str) -> None:
+def test_hostile_tensor_files_are_refused_fast_and_small(tmp_path: Path, case: str, reached: Reached) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(HOSTILE[case])
     ours, theirs = fork.Pipe()
@@ -302,9 +325,10 @@ def test_hostile_tensor_files_are_refused_fast_and_small(tmp_path: Path, case: s
     assert name == "corrupt"
     assert seconds < 1.0
     assert kilobytes < 200_000
+    reached(8, "headers refused", 1)
 
 
-def test_mutated_tensor_files_raise_our_error_or_load(tmp_path: Path) -> None:
+def test_mutated_tensor_files_raise_our_error_or_load(tmp_path: Path, reached: Reached) -> None:
     rng = random.Random(1)
     path = tmp_path / "model.safetensors"
     save_tensors(path, {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.uint8)})
@@ -316,6 +340,7 @@ def test_mutated_tensor_files_raise_our_error_or_load(tmp_path: Path) -> None:
         path.write_bytes(data)
         with suppress(CheckpointCorruptError, UnsafeCheckpointError):
             load_tensors(path)
+    reached(8, "mutations without a crash", 2_000)
 
 
 class Payload:
@@ -379,6 +404,7 @@ def save_under_limit(path: Path, limit: int, answer: Any) -> None:
         lambda: run.save(30, {}, {}, {"text": "x" * 2_000_000}),
         lambda: run.write_json("result.json", {"text": "x" * 2_000_000}),
         lambda: fill(run),
+        lambda: save_tensors(path / "weights.safetensors", {"w": torch.zeros(500_000)}),
     )
     for attempt in attempts:
         try:
@@ -390,7 +416,7 @@ def save_under_limit(path: Path, limit: int, answer: Any) -> None:
 
 
 @pytest.mark.parametrize("limit", [1_000, 65_536, 1_000_000])
-def test_disk_full_leaves_everything_as_it_was(two: Path, limit: int) -> None:
+def test_disk_full_leaves_everything_as_it_was(two: Path, limit: int, reached: Reached) -> None:
     with RunDirectory.resume(two) as run:
         run.write_json("result.json", {"old": True})
     ours, theirs = fork.Pipe()
@@ -405,6 +431,8 @@ def test_disk_full_leaves_everything_as_it_was(two: Path, limit: int) -> None:
     assert check(load_checkpoint(two)) == 20
     assert read_json(two / "result.json") == {"old": True}
     assert set((two / "metrics.csv").read_text().splitlines()) == {"step", str(10**60)}
+    assert not (two / "weights.safetensors").exists()
+    reached(4, "writers at three sizes, nothing damaged", len(outcomes))
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
@@ -474,7 +502,7 @@ def race(path: Path, start: Event, stop: Event, answers: Any) -> None:
         answers.put((str(error), os.getpid()))
 
 
-def test_twenty_processes_one_winner(tmp_path: Path) -> None:
+def test_twenty_processes_one_winner(tmp_path: Path, reached: Reached) -> None:
     start, stop, answers = fork.Event(), fork.Event(), fork.Queue()
     arguments = (tmp_path / "run", start, stop, answers)
     children = [fork.Process(target=race, args=arguments, daemon=True) for _ in range(20)]
@@ -494,6 +522,23 @@ def test_twenty_processes_one_winner(tmp_path: Path) -> None:
     assert str(winners[0]) in str(caught.value)
     assert caught.value.exit_code == 75
     RunDirectory.resume(tmp_path / "run").close()  # the lock died with its holder
+    reached(30, "processes", 20)
+
+
+def test_of_two_at_once_one_wins(tmp_path: Path, reached: Reached) -> None:
+    for number in range(50):
+        start, stop, answers = fork.Event(), fork.Event(), fork.Queue()
+        arguments = (tmp_path / str(number), start, stop, answers)
+        children = [fork.Process(target=race, args=arguments, daemon=True) for _ in range(2)]
+        for child in children:
+            child.start()
+        start.set()
+        told = [answers.get(timeout=60)[0] for _ in children]
+        stop.set()
+        for child in children:
+            child.join()
+        assert told.count("won") == 1, told
+        reached(29, "races won by exactly one", 1)
 
 
 # ------------------------------------------------------------------ logs and JSON

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,7 @@ from offline_vi.errors import (
 )
 from offline_vi.types import Task
 
+Reached = Callable[[int, str, int], None]
 BOX = Task("Box-v0", (-1.0,), (1.0,))
 
 
@@ -59,9 +61,20 @@ def quietly(columns: dict[str, np.ndarray], **options: Any) -> Transitions | Non
 # ------------------------------------------------------------------ rows
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
-@given(flags(), st.one_of(st.none(), st.integers(1, 6)))
-def test_d4rl_rows_are_those_of_a_row_by_row_reading(ends: list[int], limit: int | None) -> None:
+def test_d4rl_rows_are_those_of_a_row_by_row_reading(reached: Reached) -> None:
+    ran = []
+
+    @settings(max_examples=2000, deadline=None, derandomize=True)
+    @given(flags(), st.one_of(st.none(), st.integers(1, 6)))
+    def check(ends: list[int], limit: int | None) -> None:
+        ran.append(1)
+        d4rl_rows_are_right(ends, limit)
+
+    check()
+    reached(19, "data sets in d4rl mode", len(ran))
+
+
+def d4rl_rows_are_right(ends: list[int], limit: int | None) -> None:
     columns = dataset(ends)
     timeouts = columns["timeouts"] if limit is None else None
     found = quietly(columns if limit is None else without(columns, "timeouts"), max_episode_steps=limit)
@@ -77,9 +90,20 @@ def test_d4rl_rows_are_those_of_a_row_by_row_reading(ends: list[int], limit: int
     assert found.terminated.tolist() == [done for _, _, done in expected]
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
-@given(flags(), st.one_of(st.none(), st.integers(1, 6)), st.booleans())
-def test_strict_rows_never_cross_an_episode(ends: list[int], limit: int | None, has_next: bool) -> None:
+def test_strict_rows_never_cross_an_episode(reached: Reached) -> None:
+    ran = []
+
+    @settings(max_examples=2000, deadline=None, derandomize=True)
+    @given(flags(), st.one_of(st.none(), st.integers(1, 6)), st.booleans())
+    def check(ends: list[int], limit: int | None, has_next: bool) -> None:
+        ran.append(1)
+        strict_rows_are_right(ends, limit, has_next)
+
+    check()
+    reached(19, "data sets in strict mode", len(ran))
+
+
+def strict_rows_are_right(ends: list[int], limit: int | None, has_next: bool) -> None:
     columns = dataset(ends)
     given_columns = without(
         columns, *([] if has_next else ["next_observations"]), *([] if limit is None else ["timeouts"])
@@ -195,14 +219,26 @@ def test_options_have_names() -> None:
 # ------------------------------------------------------------------ formats
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(
-    st.sampled_from(["observations", "actions", "rewards", "terminals", "timeouts", "infos/action_log_probs"]),
-    st.sampled_from(["drop", "short", "flat", "column", "cube", "text", "object", "complex", "scalar"]),
-)
-def test_only_our_errors_escape_malformed_columns(key: str, damage: str) -> None:
-    columns = dataset([0, 0, 1, 0, 0, 2])
-    columns["infos/action_log_probs"] = np.zeros(6, np.float32)
+def test_only_our_errors_escape_malformed_columns(reached: Reached) -> None:
+    ran = []
+
+    @settings(max_examples=1_000, deadline=None, derandomize=True)
+    @given(
+        st.sampled_from(["observations", "actions", "rewards", "terminals", "timeouts", "infos/action_log_probs"]),
+        st.sampled_from(["drop", "short", "flat", "column", "cube", "text", "object", "complex", "scalar"]),
+        st.integers(3, 60),
+    )
+    def check(key: str, damage: str, rows: int) -> None:
+        ran.append(1)
+        malformed(key, damage, rows)
+
+    check()
+    reached(15, "examples", len(ran))
+
+
+def malformed(key: str, damage: str, rows: int) -> None:
+    columns = dataset([0] * (rows - 1) + [2])
+    columns["infos/action_log_probs"] = np.zeros(rows, np.float32)
     whole = columns[key]
     columns[key] = {
         "drop": whole,
@@ -223,7 +259,7 @@ def test_only_our_errors_escape_malformed_columns(key: str, damage: str) -> None
         assert error.exit_code == 65 and repr(key) in str(error)
     else:
         assert damage in ("column", "flat") or (damage == "drop" and key == "infos/action_log_probs")
-        assert len(result) == 5
+        assert len(result) == (rows - 1)
 
 
 def test_lengths_are_named() -> None:

@@ -94,7 +94,7 @@ def rewrite(change: Callable[[Metadata], None]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_next_observation_is_the_true_one(seed: int) -> None:
+def test_every_next_observation_is_the_true_one(seed: int, reached: Callable[[int, str, int], None]) -> None:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 12, 50).tolist()
     truth = create(lengths, rng.choice(["term", "trunc", "stop"], 50).tolist())
@@ -108,6 +108,7 @@ def test_every_next_observation_is_the_true_one(seed: int) -> None:
     for rows, length in zip(found.episode_slices(), lengths, strict=True):
         assert rows.stop - rows.start == length
         np.testing.assert_array_equal(found.obs[rows][1:], found.next_obs[rows][:-1])
+    reached(24, "episodes", len(lengths))
 
 
 def test_task_and_provenance() -> None:
@@ -322,6 +323,14 @@ def test_broken_metadata(text: str) -> None:
     create([3])
     (data_folder() / "metadata.json").write_text(text)
     with pytest.raises((DatasetCorruptError, DatasetFormatError), match=r"metadata\.json"):
+        datasets.load(NAME)
+
+
+def test_a_string_that_does_not_end_is_told_at_once() -> None:
+    """4 MB of escaped quotes: a search from each of them would take hours."""
+    create([3])
+    (data_folder() / "metadata.json").write_text('{"a": "' + '\\"' * (2 << 20 >> 1))
+    with pytest.raises(DatasetCorruptError):
         datasets.load(NAME)
 
 

@@ -1,0 +1,432 @@
+"""The cases that the library must survive, the figure asked of each, and the tests that reach it.
+
+The tests count what they did (the fixture ``reached`` of conftest.py) into the file that $OFFLINE_VI_FIGURES names;
+``make reliability`` runs them and puts the sums beside what is asked. Nothing is rounded up.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+CASES = "cases passed"  # counted by themselves: every passed test of the row
+
+
+class Row(NamedTuple):
+    """One case."""
+
+    case: str
+    asked: dict[str, int]  # what is counted -> how many on every push
+    tests: tuple[str, ...]  # "file::function" in tests/, slow ones too
+    nightly: Mapping[str, int] = MappingProxyType({})  # what is counted in the slow tests -> how many
+    missing: str = ""  # what of the case is not covered, and why
+
+
+MATRIX: dict[int, Row] = {
+    1: Row(
+        "SIGKILL at a random time, then resume",
+        {
+            "kills of BCQ survived": 25,
+            "kills of the other algorithms survived": 36,
+            "kills of the online loop survived": 5,
+            "kills of the command survived": 8,
+        },
+        (
+            "test_kill::test_a_killed_run_ends_with_the_same_bytes",
+            "test_kill::test_a_killed_online_run_ends_with_the_same_bytes",
+            "test_kill::test_a_killed_command_ends_with_the_same_bytes",
+            "test_kill::test_two_hundred_kills",
+        ),
+        {"kills of all in the slow test survived": 2_800},
+    ),
+    2: Row(
+        "SIGTERM, SIGINT",
+        {"signals obeyed": 10},
+        (
+            "test_kill::test_a_signal_leaves_a_checkpoint_and_its_exit_code",
+            "test_training::test_a_run_interrupted_anywhere_ends_with_the_same_bytes",
+            "test_online::test_an_interrupted_run_ends_with_the_same_bytes",
+        ),
+    ),
+    3: Row(
+        "a kill at every system call of a save",
+        {CASES: 2},
+        ("test_checkpoint::test_kill_at_every_system_call_of_a_save",),
+    ),
+    4: Row(
+        "disk full",
+        {"writers at three sizes, nothing damaged": 18},
+        (
+            "test_checkpoint::test_disk_full_leaves_everything_as_it_was",
+            "test_faults::test_a_small_disk_fills_up_and_nothing_is_lost",
+        ),
+    ),
+    5: Row(
+        "read-only or impossible directory",
+        {CASES: 1},
+        (
+            "test_checkpoint::test_places_that_cannot_be_written",
+            "test_checkpoint::test_read_only_directory",
+            "test_cli::test_a_bad_call_is_one_line_with_its_exit_code",
+        ),
+    ),
+    6: Row(
+        "a bit flip in a checkpoint",
+        {"flips refused": 200},
+        (
+            "test_checkpoint::test_bit_flips_and_cuts_are_never_loaded",
+            "test_checkpoint::test_every_bit_of_the_manifest_counts",
+            "test_checkpoint::test_many_more_flips_are_never_loaded",
+        ),
+        {"flips refused in the slow test": 5_000},
+    ),
+    7: Row(
+        "a cut checkpoint; missing, extra, foreign files",
+        {"cuts refused": 200},
+        (
+            "test_checkpoint::test_bit_flips_and_cuts_are_never_loaded",
+            "test_checkpoint::test_damage_is_named",
+            "test_checkpoint::test_links_and_pipes_are_refused_without_waiting",
+            "test_checkpoint::test_resume_sets_damaged_checkpoints_aside_and_saves_over_their_steps",
+        ),
+    ),
+    8: Row(
+        "hostile safetensors headers",
+        {"headers refused": 12, "mutations without a crash": 2_000},
+        (
+            "test_checkpoint::test_hostile_tensor_files_are_refused_fast_and_small",
+            "test_checkpoint::test_mutated_tensor_files_raise_our_error_or_load",
+        ),
+    ),
+    9: Row(
+        "a pickle offered as a checkpoint",
+        {CASES: 3},
+        ("test_checkpoint::test_pickles_are_refused_and_do_not_run",),
+    ),
+    10: Row("a cut HDF5 file", {"cuts refused": 100}, ("test_hostile_data::test_cut_files_are_refused",)),
+    11: Row(
+        "a bit flip in an HDF5 file",
+        {"flips without a crash or a silent change": 400},
+        (
+            "test_hostile_data::test_flipped_bits_are_refused_or_harmless",
+            "test_hostile_data::test_a_damaged_array_is_named",
+            "test_hostile_data::test_a_known_hash_finds_every_flip_in_arrays_as_they_are",
+            "test_hostile_data::test_hashes_find_what_the_format_cannot",
+        ),
+    ),
+    12: Row(
+        "HDF5 links, foreign storage, loops, odd types",
+        {CASES: 10},
+        (
+            "test_hostile_data::test_attacks_are_refused_and_nothing_else_is_opened",
+            "test_hostile_data::test_the_watch_on_foreign_files_sees_what_hdf5_opens",
+        ),
+    ),
+    13: Row("HDF5 bombs", {CASES: 2}, ("test_hostile_data::test_bombs_are_refused_before_memory_is_taken",)),
+    14: Row(
+        "hostile Minari metadata",
+        {CASES: 8},
+        (
+            "test_minari::test_hostile_metadata_are_refused_and_nothing_runs",
+            "test_minari::test_names_do_not_leave_the_root",
+            "test_minari::test_links_do_not_leave_the_root",
+            "test_minari::test_the_marker_appears_where_minari_is_asked_directly",
+        ),
+    ),
+    15: Row(
+        "missing keys, wrong shapes, lengths that differ",
+        {"examples": 1_000},
+        (
+            "test_data::test_only_our_errors_escape_malformed_columns",
+            "test_data::test_lengths_are_named",
+            "test_hostile_data::test_shapes_are_checked_before_reading",
+        ),
+    ),
+    16: Row(
+        "NaN and infinities in the data",
+        {CASES: 3},
+        (
+            "test_data::test_nonfinite_entries_are_counted_and_located",
+            "test_data::test_next_observations_matter_only_where_they_are_read",
+            "test_data::test_flags_are_finite",
+        ),
+    ),
+    17: Row(
+        "actions out of bounds",
+        {CASES: 3},
+        (
+            "test_data::test_actions_just_beyond_the_bounds_are_clipped_with_a_count",
+            "test_data::test_actions_far_beyond_are_refused_clipped_or_mapped",
+            "test_data::test_a_constant_action_can_be_mapped",
+        ),
+    ),
+    18: Row(
+        "actions on the bounds",
+        {CASES: 2},
+        (
+            "test_data::test_actions_on_the_bounds_are_left_alone",
+            "test_distributions::test_tanh_normal_of_saturated_actions",
+        ),
+    ),
+    19: Row(
+        "timeouts against terminals, in both row modes",
+        {"data sets in d4rl mode": 2_000, "data sets in strict mode": 2_000},
+        (
+            "test_data::test_d4rl_rows_are_those_of_a_row_by_row_reading",
+            "test_data::test_strict_rows_never_cross_an_episode",
+            "test_data::test_d4rl_itself_agrees",
+        ),
+    ),
+    20: Row(
+        "the next observation of the last row",
+        {CASES: 2},
+        (
+            "test_data::test_next_observations_of_the_last_row_are_used_in_strict_mode_only",
+            "test_data::test_strict_rows_never_cross_an_episode",
+        ),
+    ),
+    21: Row(
+        "terminal and timeout on one row",
+        {CASES: 2},
+        (
+            "test_data::test_rows_that_are_terminal_and_timeout_are_counted",
+            "test_data::test_strict_rows_never_cross_an_episode",
+        ),
+    ),
+    22: Row(
+        "no timeouts key",
+        {CASES: 3},
+        (
+            "test_data::test_without_timeouts_the_task_gives_the_length_else_it_is_asked_for",
+            "test_data::test_d4rl_itself_agrees",
+            "test_datasets::test_info_splits_by_length_where_there_are_no_timeouts",
+        ),
+    ),
+    23: Row(
+        "empty data, one-step episodes, no end",
+        {CASES: 2},
+        ("test_data::test_one_step_episodes_and_empty_data", "test_minari::test_empty_episodes_are_skipped"),
+    ),
+    24: Row(
+        "Minari's T + 1 observations", {"episodes": 200}, ("test_minari::test_every_next_observation_is_the_true_one",)
+    ),
+    25: Row(
+        "data and environment disagree",
+        {CASES: 8},
+        (
+            "test_evaluation::test_spaces_that_differ_name_both_sides",
+            "test_cli::test_bad_data_is_one_line_before_the_first_step",
+        ),
+    ),
+    26: Row(
+        "types and byte orders",
+        {CASES: 2},
+        (
+            "test_data::test_every_numeric_type_becomes_float32",
+            "test_data::test_rounding_that_matters_is_reported",
+        ),
+    ),
+    27: Row("a constant feature", {CASES: 1}, ("test_data::test_constant_features_are_named_and_stay_finite",)),
+    28: Row(
+        "a run directory that exists",
+        {CASES: 3},
+        (
+            "test_checkpoint::test_an_existing_run_is_kept_resumed_or_replaced",
+            "test_checkpoint::test_overwrite_never_empties_what_is_no_run",
+            "test_checkpoint::test_overwrite_does_not_follow_links",
+        ),
+    ),
+    29: Row(
+        "two processes, one run directory",
+        {"races won by exactly one": 50},
+        ("test_checkpoint::test_of_two_at_once_one_wins",),
+    ),
+    30: Row(
+        "many runs at once",
+        {"processes": 20, "runs side by side in one directory": 50},
+        (
+            "test_checkpoint::test_twenty_processes_one_winner",
+            "test_faults::test_fifty_runs_in_one_directory_at_once",
+        ),
+    ),
+    31: Row(
+        "an environment that crashes during evaluation",
+        {CASES: 12},
+        (
+            "test_evaluation::test_an_environment_that_crashes_once_costs_nothing",
+            "test_evaluation::test_episodes_that_crash_twice_fail_and_are_in_no_mean",
+            "test_evaluation::test_all_episodes_failing_is_an_error",
+            "test_faults::test_ten_thousand_episodes_leave_neither_memory_nor_handles_behind",
+        ),
+        {"episodes without growth": 10_000},
+        missing="environments run in the process of the evaluation: one that kills its process or hangs kills or "
+        "hangs the run, which is then resumed (row 1)",
+    ),
+    32: Row(
+        "an environment that returns NaN or wrong shapes",
+        {CASES: 4},
+        ("test_evaluation::test_impossible_values_name_step_and_episode",),
+    ),
+    33: Row(
+        "a NaN action of the policy",
+        {CASES: 1},
+        (
+            "test_evaluation::test_an_action_that_is_not_finite_never_reaches_the_environment",
+            "test_online::test_a_policy_that_diverged_is_told_before_the_environment_sees_it",
+        ),
+    ),
+    34: Row(
+        "a loss that is not finite",
+        {CASES: 2},
+        (
+            "test_training::test_a_loss_that_is_not_finite_stops_within_a_hundred_steps",
+            "test_training::test_weights_that_are_not_finite_are_never_saved",
+            "test_faults::test_a_poisoned_row_stops_training_and_is_in_the_dump",
+        ),
+    ),
+    35: Row("a data set larger than the memory budget", {}, (), missing="not there yet"),
+    36: Row("device memory runs out", {CASES: 1}, ("test_faults::test_memory_that_ran_out_is_one_line",)),
+    37: Row(
+        "the same seed twice",
+        {"algorithms": 13},
+        ("test_determinism::test_the_same_seed_gives_the_same_bytes_and_another_one_others",),
+    ),
+    38: Row(
+        "other seeds",
+        {"algorithms": 13},
+        ("test_determinism::test_the_same_seed_gives_the_same_bytes_and_another_one_others",),
+    ),
+    39: Row(
+        "other threads, versions, device on resume",
+        {CASES: 2},
+        (
+            "test_determinism::test_another_number_of_threads_is_told_on_resume",
+            "test_determinism::test_the_command_refuses_to_resume_otherwise_where_it_is_told_to",
+        ),
+    ),
+    40: Row(
+        "evaluation beside 1, 3, 8, ... environments",
+        {CASES: 2},
+        ("test_evaluation::test_the_same_bytes_however_many_environments",),
+    ),
+    41: Row(
+        "evaluation does not disturb training",
+        {CASES: 2},
+        (
+            "test_training::test_evaluating_does_not_disturb_training",
+            "test_evaluation::test_training_is_not_disturbed",
+        ),
+    ),
+    42: Row(
+        "hash seed, locale, time zone, working directory",
+        {"settings": 4},
+        ("test_determinism::test_the_surroundings_do_not_matter",),
+    ),
+    43: Row(
+        "other versions of Python and libraries",
+        {},
+        (),
+        missing="one interpreter and one torch are on the machine that made the figures",
+    ),
+    44: Row(
+        "optional packages missing",
+        {CASES: 8},
+        (
+            "test_faults::test_a_package_that_is_absent_is_named_with_its_extra",
+            "test_evaluation::test_a_missing_package_names_its_extra",
+            "test_sinks::test_a_missing_package_is_one_line",
+            "test_behavior::test_without_its_package_a_flow_says_what_to_install",
+        ),
+    ),
+    45: Row(
+        "help answers fast and without torch",
+        {CASES: 5},
+        (
+            "test_cli::test_help_is_fast_where_torch_is_not_needed",
+            "test_house::test_importing_the_package_and_listing_names_imports_no_torch",
+        ),
+    ),
+    46: Row(
+        "no network",
+        {CASES: 2},
+        (
+            "test_datasets::test_without_a_network_the_path_is_told",
+            "test_minari::test_without_a_network_the_path_is_told",
+        ),
+    ),
+    47: Row(
+        "a download that breaks off or has another hash",
+        {CASES: 20},
+        (
+            "test_datasets::test_no_cut_leaves_a_bad_file",
+            "test_datasets::test_a_wrong_hash_leaves_nothing",
+            "test_datasets::test_broken_connections_are_resumed",
+        ),
+    ),
+    48: Row(
+        "gradients of bounds and discrepancies",
+        {CASES: 5},
+        (
+            "test_bounds::test_oracle_gradients_against_finite_differences",
+            "test_bounds::test_every_estimator_has_the_gradient_of_the_elbo",
+            "test_distributions::test_kl_of_normals_against_the_closed_form",
+            "test_distributions::test_gradient_of_log_mean_exp_is_the_softmax",
+            "test_equations::test_mmd_pair_by_pair",
+        ),
+    ),
+    49: Row("CPU against GPU", {}, (), missing="needs a GPU"),
+    50: Row("compiled losses on and off, on a GPU", {}, (), missing="needs a GPU"),
+}
+
+START, END = "<!-- figures -->", "<!-- /figures -->"
+
+
+def counted(lines: str) -> tuple[Counter[tuple[int, str]], Counter[str]]:
+    """(figures by row and what, passed tests by "file::function") of a file that tests wrote."""
+    figures: Counter[tuple[int, str]] = Counter()
+    passed: Counter[str] = Counter()
+    for record in map(json.loads, lines.splitlines()):
+        if "row" in record:
+            figures[record["row"], record["what"]] += record["figure"]
+        else:
+            passed[record["passed"]] += 1
+    return figures, passed
+
+
+def table(figures: Mapping[tuple[int, str], int], passed: Mapping[str, int]) -> str:
+    """Markdown: what is asked, what was reached, what falls short or is missing."""
+    lines = ["| # | case | asked | reached | |", "|---|---|---|---|---|"]
+    for number, row in MATRIX.items():
+        asked, reached, remarks = [], [], [row.missing] if row.missing else []
+        for what, least in [*row.asked.items(), *row.nightly.items()]:
+            found = sum(passed.get(test, 0) for test in row.tests) if what == CASES else figures.get((number, what), 0)
+            asked.append(f"{least:,} {what}")
+            reached.append(f"{found:,}" if found else "not run")
+            if found < least:
+                remarks.append(f"**short of {least:,} {what}**")
+        cells = [str(number), row.case, "; ".join(asked), "; ".join(reached), "; ".join(remarks)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Without arguments: the tests of the matrix, for pytest. With a file of figures and a page: the table in it."""
+    if len(sys.argv) == 1:
+        tests = {f"tests/{test.replace('::', '.py::')}" for row in MATRIX.values() for test in row.tests}
+        print(*sorted(tests))
+        return
+    figures, page = Path(sys.argv[1]), Path(sys.argv[2])
+    before, _, rest = page.read_text().partition(START)
+    _, _, after = rest.partition(END)
+    made = f"Made on {time.strftime('%Y-%m-%d')} by `make test-slow`."
+    page.write_text(f"{before}{START}\n{made}\n\n{table(*counted(figures.read_text()))}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()

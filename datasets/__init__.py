@@ -44,6 +44,7 @@ def load(
     max_dataset_bytes: int = 32 << 30,
     sha256: str | Sequence[str] | None = None,
     download: bool = False,
+    memory_budget: int | None = None,
 ) -> Transitions:
     """Read data sets, each alone, and join them: episodes never run across files.
 
@@ -56,11 +57,13 @@ def load(
     next observation, so that ``rows`` makes no difference to them. ``env`` names the Gymnasium environment to score
     on (its box gives the action bounds) where the name does not tell or another one is wanted. ``sha256`` is the
     expected hash of each file; those of D4RL's names are known. ``download`` fetches what is not on this machine.
+    One .hdf5 file whose rows would take more than ``memory_budget`` bytes (half of the machine's memory where None) is
+    converted once to columns in $OFFLINE_VI_HOME and mapped.
 
     Raises UsageError (unknown name, with the nearest valid one), MissingInputError, OfflineError, and the DataErrors
     of the readers and of `Transitions.from_d4rl`.
     """
-    from offline_vi.data import Transitions, concatenate
+    from offline_vi.data import Provenance, Transitions, concatenate
 
     sources = (name_or_path, *more)
     hashes = [sha256] if sha256 is None or isinstance(sha256, str) else list(sha256)
@@ -68,6 +71,24 @@ def load(
         hashes *= len(sources)
     if len(hashes) != len(sources):
         raise UsageError(f"{len(hashes)} hashes for {len(sources)} data sets", "give one for each")
+    if len(sources) == 1 and not is_minari(str(name_or_path)):
+        from offline_vi.datasets import mapped
+
+        path, name, known = hdf5_file(str(name_or_path), download)
+        budget = mapped.default_budget() if memory_budget is None else memory_budget
+        large = path.is_file() and path.stat().st_size > budget // 50  # no file expands further
+        if large and mapped.bytes_in_memory(path, rows, max_dataset_bytes) > budget:
+            task = task_of(name) if env is None else task_on(env, task_of(name))
+            return mapped.load_mapped(
+                path,
+                Provenance(name, (str(path),)),
+                task,
+                rows,
+                action_range,
+                on_nonfinite,
+                max_dataset_bytes,
+                hashes[0] or known,
+            )
     parts = []
     for source, expected in zip(sources, hashes, strict=True):
         columns, task, provenance = read(

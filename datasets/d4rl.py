@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from offline_vi.data import LOG_PROB_KEY, REQUIRED_KEYS, RowMode
-from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_array, sha256_of
+from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_rows, sha256_of
 from offline_vi.datasets.tasks import d4rl_hashes, d4rl_references
 from offline_vi.errors import (
     DatasetCorruptError,
@@ -61,14 +61,19 @@ def read_columns(path: Path, rows: RowMode = "strict", max_bytes: int = DEFAULT_
     but corruption of the compressed data itself before anything is read.
     """
     with open_hdf5(path) as file:
-        present = arrays_of(file, path, (*_COLUMNS, *_GROUPS))
-        wanted = [key for key in (*_COLUMNS, LOG_PROB_KEY) if rows == "strict" or key != "next_observations"]
-        arrays = {key: present[key] for key in wanted if key in present}
-        budget = Budget(path, max_bytes)
-        for key, array in arrays.items():
-            budget.admit(array, key)
-        _check_shapes(arrays, path)
-        return {key: read_array(array, path, key) for key, array in arrays.items()}
+        return {key: read_rows(array, path, key) for key, array in admitted(file, path, rows, max_bytes).items()}
+
+
+def admitted(file: h5py.File, path: Path, rows: RowMode, max_bytes: int) -> dict[str, h5py.Dataset]:
+    """The arrays that a row mode reads, found safe and of the right shapes before any of them is read."""
+    present = arrays_of(file, path, (*_COLUMNS, *_GROUPS))
+    wanted = [key for key in (*_COLUMNS, LOG_PROB_KEY) if rows == "strict" or key != "next_observations"]
+    arrays = {key: present[key] for key in wanted if key in present}
+    budget = Budget(path, max_bytes)
+    for key, array in arrays.items():
+        budget.admit(array, key)
+    _check_shapes(arrays, path)
+    return arrays
 
 
 def check_hash(path: Path, expected: str | None) -> str:

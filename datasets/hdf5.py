@@ -144,6 +144,12 @@ def read_array(array: h5py.Dataset, path: Path, key: str) -> NDArray[Any]:
         return np.asarray(array[()])
 
 
+def read_rows(array: h5py.Dataset, path: Path, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    """Rows ``start`` to ``stop``, all of them by default. Raises DatasetCorruptError naming file and key."""
+    with _damage(path, key):
+        return np.asarray(array[start:stop])
+
+
 def sha256_of(path: Path) -> str:
     """Of the file's bytes."""
     with path.open("rb") as file:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import tyro
 
@@ -44,6 +45,8 @@ class DataOptions:
     """Actions outside [-1, 1]: refuse, clip, or map the data's range to [-1, 1]."""
     on_nonfinite: Literal["error", "drop-episode"] = "error"
     """NaN or infinity in the data: refuse, or drop the episodes that hold them."""
+    memory_budget: int = 0
+    """Bytes that the rows of a file may take; larger ones are mapped from the cache. 0: half of the memory."""
 
     def load(self) -> Transitions:
         if not self.dataset:
@@ -56,6 +59,7 @@ class DataOptions:
             action_range=self.action_range,
             on_nonfinite=self.on_nonfinite,
             env=self.env or None,
+            memory_budget=self.memory_budget or None,
         )
 
 
@@ -205,7 +209,7 @@ def fingerprint(data: Transitions) -> str:
     """SHA-256 over the rows that training sees: what "the same data" means for --resume."""
     digest = hashlib.sha256()
     for column in (data.obs, data.action, data.reward, data.next_obs, data.terminated):
-        digest.update(column.tobytes())
+        digest.update(np.ascontiguousarray(column).data)  # no copy: it may be mapped
     return digest.hexdigest()
 
 

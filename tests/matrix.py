@@ -290,7 +290,15 @@ MATRIX: dict[int, Row] = {
             "test_faults::test_a_poisoned_row_stops_training_and_is_in_the_dump",
         ),
     ),
-    35: Row("a data set larger than the memory budget", {}, (), missing="not there yet"),
+    35: Row(
+        "a data set larger than the memory budget",
+        {"megabytes in a file with a budget of 30": 290},
+        (
+            "test_mapped::test_a_file_ten_times_the_budget_trains_within_it",
+            "test_mapped::test_the_rows_are_those_of_the_file_read_whole",
+            "test_mapped::test_a_conversion_that_dies_leaves_nothing_and_the_next_one_goes_through",
+        ),
+    ),
     36: Row("device memory runs out", {CASES: 1}, ("test_faults::test_memory_that_ran_out_is_one_line",)),
     37: Row(
         "the same seed twice",

@@ -13,7 +13,7 @@ help:
 	@echo "make smoke       the smallest suite and its report: two minutes"
 	@echo "make test-slow   the tests that take minutes, and the table of docs/reliability.md"
 	@echo "make audit       bandit on the code, pip-audit on the packages (needs the network)"
-	@echo "make mutants     how many changes of four modules the tests notice (hours; MODULE=data,score,... chooses)"
+	@echo "make mutants     how many changes of four modules the tests notice (hours; NAMES='offline_vi.types*' chooses)"
 	@echo "make format      rewrite the code as ruff wants it"
 	@echo "make wheel       build the wheel and try it in a fresh environment outside the checkout"
 
@@ -31,6 +31,14 @@ demo: $(STAMP)
 
 test: lint types floors unit smoke
 
+# changes the code in mutants/, runs the tests against each change; NAMES chooses, e.g. NAMES='offline_vi.types*'
+NAMES ?=
+mutants: $(STAMP)
+	$(PYTHON) -m venv .venv-mutants
+	.venv-mutants/bin/python -m pip install --quiet mutmut
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(.venv-mutants/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
+	env -u PYTHONPATH OMP_NUM_THREADS=1 .venv-mutants/bin/mutmut run $(if $(NAMES),'$(NAMES)')
+	.venv-mutants/bin/mutmut results
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +71,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 clean:
-	rm -rf $(VENV) .venv-audit .figures build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-audit .venv-mutants mutants .figures build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

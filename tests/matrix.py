@@ -204,6 +204,7 @@ MATRIX: dict[int, Row] = {
         {CASES: 3},
         (
             "test_data::test_without_timeouts_the_task_gives_the_length_else_it_is_asked_for",
+            "test_data::test_d4rl_rows_are_those_of_a_row_by_row_reading",
             "test_data::test_d4rl_itself_agrees",
             "test_datasets::test_info_splits_by_length_where_there_are_no_timeouts",
         ),
@@ -338,15 +339,17 @@ MATRIX: dict[int, Row] = {
     ),
     43: Row(
         "other versions of Python and libraries",
-        {},
-        (),
-        missing="one interpreter and one torch are on the machine that made the figures",
+        {CASES: 1},
+        ("test_golden::test_a_run_of_format_1_acts_as_it_did",),
+        missing="one Python, NumPy, torch and gymnasium are on the machine that made the figures; the stored run is "
+        "there to be read by others",
     ),
     44: Row(
         "optional packages missing",
         {CASES: 8},
         (
             "test_faults::test_a_package_that_is_absent_is_named_with_its_extra",
+            "test_minari::test_without_a_network_the_path_is_told",
             "test_evaluation::test_a_missing_package_names_its_extra",
             "test_sinks::test_a_missing_package_is_one_line",
             "test_behavior::test_without_its_package_a_flow_says_what_to_install",
@@ -432,7 +435,7 @@ def main() -> None:
     figures, page = Path(sys.argv[1]), Path(sys.argv[2])
     before, _, rest = page.read_text().partition(START)
     _, _, after = rest.partition(END)
-    made = f"Made on {time.strftime('%Y-%m-%d')} by `make test-slow`."
+    made = f"Figures of {time.strftime('%Y-%m-%d')}. `make test-slow` makes them anew, `make reliability` some of them."
     page.write_text(f"{before}{START}\n{made}\n\n{table(*counted(figures.read_text()))}\n{END}{after}")
 
 

@@ -16,7 +16,6 @@ import csv
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,8 @@ def theirs(seed: int, steps: int, folder: Path) -> None:
                 if "episode" in info
             ]
             if self.num_timesteps % ROW == 0 and self.ended:
-                self.rows.append((self.num_timesteps, *(sum(column) / len(self.ended) for column in zip(*self.ended))))
+                means = (sum(column) / len(self.ended) for column in zip(*self.ended, strict=True))
+                self.rows.append((self.num_timesteps, *means))
                 self.ended = []
             return True
 
@@ -71,8 +71,7 @@ def train(library: str, seed: int, options: argparse.Namespace) -> str:
     if library == "sb3":
         if (folder / "result.json").exists():
             return ""
-        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-        from scripts.compare_speed import python_of
+        from offline_vi.scripts.compare_speed import python_of
 
         python = python_of("sb3", options.envs)
         worker = [str(python), str(Path(__file__).resolve()), "--worker", str(seed), "--steps", str(options.steps)]
@@ -154,7 +153,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000, help="in the environment (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=list(LIBRARIES))
-    parser.add_argument("--envs", type=Path, default=Path("build/compare_speed"), help="environments of other libraries")
+    parser.add_argument(
+        "--envs", type=Path, default=Path("build/compare_speed"), help="environments of other libraries"
+    )
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # a seed of theirs
     options = parser.parse_args()

@@ -79,14 +79,15 @@ def run_suite(suite: Suite, options: BenchmarkOptions) -> None:
     folder = writable(Path(options.output or Path("runs") / f"benchmark-{suite.name}"))
     check_options(suite)
     suite = with_data(suite, options)
-    commands = {cell.name: command(suite, cell, folder) for cell in suite.cells()}
-    check_unchanged(folder, commands, decided(suite, folder))
+    machine = decided(suite, folder)
+    commands = {cell.name: command(suite, cell, folder, machine) for cell in suite.cells()}
+    check_unchanged(folder, commands, machine)
     if options.check:
         print("\n".join(" ".join(words) for words in commands.values()))
         print(f"{len(commands)} cells; everything that can be checked ahead is right", file=sys.stderr)
         return
-    remember(folder, suite, commands)
-    failed = run_jobs(jobs_of(suite, folder), folder, options)
+    remember(folder, suite, commands, machine)
+    failed = run_jobs(jobs_of(suite, folder, machine), folder, options)
     write_results(folder)
     if failed:
         names = "; ".join(f"{path.name}: {error}" for path, error in failed.items())
@@ -142,9 +143,9 @@ def with_data(suite: Suite, options: BenchmarkOptions) -> Suite:
     return replace(suite, datasets=kept)
 
 
-def command(suite: Suite, cell: Cell, folder: Path) -> list[str]:
+def command(suite: Suite, cell: Cell, folder: Path, machine: Mapping[str, str]) -> list[str]:
     """What a reader types to make the cell's row again, but for the output."""
-    return ["offline-vi", "train", *_train(suite, cell, folder, decided(suite, folder))]
+    return ["offline-vi", "train", *_train(suite, cell, folder, machine)]
 
 
 def decided(suite: Suite, folder: Path) -> dict[str, str]:
@@ -178,18 +179,18 @@ def check_unchanged(folder: Path, commands: Mapping[str, Sequence[str]], machine
             )
 
 
-def remember(folder: Path, suite: Suite, commands: Mapping[str, Sequence[str]]) -> None:
+def remember(folder: Path, suite: Suite, commands: Mapping[str, Sequence[str]], machine: Mapping[str, str]) -> None:
     """suite.json, machine.json, environment.txt."""
     from offline_vi.checkpoint import read_json, write_json
     from offline_vi.scripts.cells import JOURNAL, note
     from offline_vi.scripts.common import git_revision
     from offline_vi.scripts.info import versions
 
-    write_json(folder / "machine.json", decided(suite, folder))
+    write_json(folder / "machine.json", machine)
     known = read_json(folder / "suite.json")["commands"] if (folder / "suite.json").exists() else {}
     known |= {name: list(words) for name, words in commands.items()}
     write_json(folder / "suite.json", {"schema": SCHEMA, "suite": asdict(suite), "commands": known})
-    facts = {**versions(), "platform": platform.platform(), "revision": git_revision(), **decided(suite, folder)}
+    facts = {**versions(), "platform": platform.platform(), "revision": git_revision(), **machine}
     (folder / "environment.txt").write_text("".join(f"{name} {value}\n" for name, value in facts.items()))
     if not (folder / "journal.csv").exists():
         note(folder / "journal.csv", *JOURNAL)
@@ -198,11 +199,10 @@ def remember(folder: Path, suite: Suite, commands: Mapping[str, Sequence[str]]) 
 # ------------------------------------------------------------------ the work
 
 
-def jobs_of(suite: Suite, folder: Path) -> list[Any]:
+def jobs_of(suite: Suite, folder: Path, machine: Mapping[str, str]) -> list[Any]:
     """The behaviour models that are shared, then the cells on them."""
     from offline_vi.scripts.cells import Job
 
-    machine = decided(suite, folder)
     variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     environment = tuple({**variables, "OFFLINE_VI_PRODUCTS": machine["products"]}.items())
     fits, cells = {}, []

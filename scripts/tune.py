@@ -157,12 +157,13 @@ class Search:
         from offline_vi.scripts.benchmark import decided, jobs_of
 
         (self.folder / "behavior").mkdir(exist_ok=True)
-        write_json(self.folder / "machine.json", decided(self.suite, self.folder))
+        machine = decided(self.suite, self.folder)
+        write_json(self.folder / "machine.json", machine)
         name = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
         home = (self.folder / "trials" / f"{self.algorithm}-{name}").resolve()
         home.mkdir(parents=True, exist_ok=True)
         write_json(home / "hyperparameters.json", chosen)
-        jobs = jobs_of(variant(self.suite, self.algorithm, chosen), self.folder)
+        jobs = jobs_of(variant(self.suite, self.algorithm, chosen), self.folder, machine)
         cells = [job._replace(path=home / job.path.name) for job in jobs if job.arguments[0] == "train"]
         return cells, [job for job in jobs if job.arguments[0] != "train"]
 

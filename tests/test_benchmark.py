@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -243,6 +244,19 @@ def test_a_study_that_is_killed_twice_ends_with_the_same_numbers(data: str, tmp_
     assert start(suite, killed).wait(timeout=300) == 0
     assert scores(killed) == scores(whole)
     assert not cells_of(killed)
+
+
+def test_the_machine_is_tried_once_for_all_cells(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial is noisy: cells of one study that disagree could not be continued."""
+    answers = itertools.cycle(["bfloat16", "float32"])
+    monkeypatch.setattr("offline_vi.machine.fastest_precision", lambda *_: next(answers))
+    suite = write(tmp_path, data, swap('precision = "float32"\n', ""))
+    run_suite(read_suite(suite), BenchmarkOptions(suite, str(tmp_path / "out"), check=True))
+    commands = [line for line in capsys.readouterr().out.splitlines() if "--precision" in line]
+    assert len({line.split("--precision ")[1].split()[0] for line in commands}) == 1
+    assert len(commands) == 2
 
 
 def test_a_cell_whose_run_is_held_by_another_process_is_waited_for(data: str, tmp_path: Path) -> None:

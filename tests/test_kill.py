@@ -28,7 +28,8 @@ from offline_vi.algorithms.build import Recipe, build, config_class
 from offline_vi.algorithms.sac import SAC, SACConfig
 from offline_vi.checkpoint import RunDirectory
 from offline_vi.data import Transitions
-from offline_vi.datasets import environment
+from offline_vi.datasets import environment, pixels
+from offline_vi.datasets.images import Episode, save_episode
 from offline_vi.machine import fastest_exact_products
 from offline_vi.scripts import main
 from offline_vi.share import behavior_config
@@ -172,6 +173,38 @@ def command(data: Path, path: Path) -> None:
     )
 
 
+def goes_on(path: Path) -> list[str]:
+    """The flags of a run that may have been begun."""
+    return ["-q", "--output", str(path), "--resume" if (path / "config.json").exists() else "--overwrite"]
+
+
+def explore(path: Path) -> None:
+    """The verb for an online algorithm, with a bonus that has a network of its own and evaluations on the way."""
+    small = "--steps 60 --warmup 10 --eval-every 20 --eval-episodes 1 --log-every 15 --save-every 15"
+    sizes = "--hidden 8 --batch-size 8 --bonus vime --vime.features 16"
+    main(["train-online", "sac", "--env", "Pendulum-v1", *small.split(), *sizes.split(), *goes_on(path)])
+
+
+def planner(data: Path, path: Path) -> None:
+    """The verb for images: a model of sequences, a behaviour model on its states, a value, evaluations by planning."""
+    small = "--steps 12 --eval-every 6 --eval-episodes 1 --log-every 2 --save-every 3 --batch-size 4 --length 4"
+    sizes = "--hidden 8 --features 8 --channels 4 --ensemble 2 --horizon 2 --num-samples 4 --elite 2 --iterations 1"
+    env = ["--env", "offline-vi/PixelPointMass-v0"]
+    main(["train-pixels", "--dataset", str(data), *small.split(), *sizes.split(), *env, *goes_on(path)])
+
+
+@pytest.fixture
+def walks(tmp_path: Path) -> Path:
+    """Four episodes of the point mass in images, in V-D4RL's layout."""
+    steps = pixels.walk(4, 12, 1.0, seed=0)
+    folder = tmp_path / "walks"
+    folder.mkdir()
+    for number in range(4):
+        frames, reward = pixels.draw_points(steps["obs"][:, number]), steps["reward"][:, number].astype(np.float32)
+        save_episode(folder / f"{number}.npz", Episode(frames, steps["action"][:, number], reward, np.zeros(12, bool)))
+    return folder
+
+
 @pytest.fixture
 def pendulum(tmp_path: Path) -> Path:
     """A file of Pendulum's shapes."""
@@ -199,6 +232,15 @@ def test_a_killed_online_run_ends_with_the_same_bytes(tmp_path: Path, reached: R
 
 def test_a_killed_command_ends_with_the_same_bytes(pendulum: Path, tmp_path: Path, reached: Reached) -> None:
     reached(1, "kills of the command survived", survive(partial(command, pendulum), tmp_path, 8))
+
+
+def test_a_killed_explorer_ends_with_the_same_bytes(tmp_path: Path, reached: Reached) -> None:
+    reached(1, "kills of the command of exploration survived", survive(explore, tmp_path, 3))
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_planner_ends_with_the_same_bytes(walks: Path, tmp_path: Path, reached: Reached) -> None:
+    reached(1, "kills of planning from images survived", survive(partial(planner, walks), tmp_path, 3))
 
 
 @pytest.mark.slow

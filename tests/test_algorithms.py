@@ -220,7 +220,7 @@ def test_the_others_find_it_too(name: str) -> None:
     if made.behavior:
         made = replace(made, behavior="cvae", behavior_config=replace(behavior_config("cvae", SPEC), hidden=(64, 64)))
         model = build_behavior("cvae", SPEC, made.behavior_config)
-        fit_behavior(model, data, 600, batch_size=128, progress=False)
+        fit_behavior(model, data, 2_000, batch_size=128, progress=False)  # its warm-up takes 1,000
     algorithm = build(made, model)
     fit(algorithm, data, 1_000, progress=False)
     algorithm.eval()

@@ -33,6 +33,7 @@ class Entry(NamedTuple):
     summary: str
     behavior: str = ""  # its default behaviour model; empty where it uses none
     proposals: str = "model"  # what it is given: the model itself, or a "decoded" view of one that can decode
+    normalize: bool = False  # whether its published results normalise the observations
 
 
 ALGORITHMS: dict[str, Entry] = {
@@ -56,7 +57,7 @@ ALGORITHMS: dict[str, Entry] = {
     "soft-q": Entry("soft_q", "SoftQ", "soft Q-learning over a behaviour model's samples, no actor", "cvae"),
     "spot": Entry("spot", "SPOT", "TD3 under a penalty on the behaviour's log-density", "cvae-published"),
     "td3": Entry("td3", "TD3", "online baseline: two critics, smoothed targets, delayed actor"),
-    "td3-bc": Entry("td3_bc", "TD3BC", "TD3 with a squared distance to the data's action"),
+    "td3-bc": Entry("td3_bc", "TD3BC", "TD3 with a squared distance to the data's action", normalize=True),
 }
 
 # What learns from sequences of images, and what wraps another algorithm: not from a batch of transitions alone.

@@ -13,6 +13,7 @@ Differences from the reference code
   its model up to a constant: a published lambda weighs nats by lambda / (4 A), which ``published_scale`` applies.
 - With a latent-variable model log pi_beta is the importance-weighted bound of ``num_samples``; with one sample, as
   published, that is the ELBO with its KL term sampled, where the reference has it in closed form.
+- Observations are as they are; the reference normalises them off AntMaze, for the behaviour model too.
 - Actions live in [-1, 1]. Initialisation is torch's; the reference shrinks the last layers on AntMaze.
 """
 

@@ -5,7 +5,8 @@ Reference code: sfujim/TD3_BC, TD3_BC.py, commit 76cdd14843a0a38a7482f2abe44a0b7
 
 Differences from the reference code
 -----------------------------------
-- Observations are as they are; the published results normalise them (wrap with `Normalized`, ``--normalize``).
+- Observations are normalised outside (`Normalized`; the command does, as the published results do), with a standard
+  deviation of at least 1e-3; the reference adds 1e-3.
 - Actions live in [-1, 1]; the critics are one ensemble of batched matrices.
 """
 

@@ -83,7 +83,7 @@ class TrainOptions:
     keep: float = 0.25
     """likely: share of the samples that is kept, by their log-density."""
     normalize: bool = False
-    """Normalise observations; the statistics are stored with the policy."""
+    """Normalise observations, the statistics stored with the policy; default: where the published results do."""
     seeds_at_once: int = 1
     """Train so many seeds side by side in this process: --seed, --seed + 1, ...; each is scored, all are one
     checkpoint. A model fitted ahead is shared."""
@@ -120,7 +120,7 @@ def parse(name: str, saved: dict[str, Any], arguments: list[str]) -> Any:
     card = read_card(directory) if directory else {}
     model = flag(arguments, "--behavior") or card.get("model") or recipe.get("behavior")
     model = model or preset(chosen).behavior_of(name)
-    train = TrainOptions(preset=chosen, **preset(chosen).options(name))
+    train = TrainOptions(preset=chosen, normalize=entry(name).normalize, **preset(chosen).options(name))
     train = replace(from_json(train, before), behavior_model=model)
     task = flag(arguments, "--tuned-for")
     published = from_json(config_class(name)(), tuned(name, task) if task else {})

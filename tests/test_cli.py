@@ -15,6 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
+from offline_vi.algorithm import Normalized
+from offline_vi.algorithms.build import load
 from offline_vi.scripts import VERBS, main
 from offline_vi.scripts.train_job import parse
 from offline_vi.scripts.tuned import tables, tuned
@@ -226,6 +228,18 @@ def test_the_fast_preset_fits_first_and_draws_ahead(
     assert json.loads((tmp_path / "fast" / "run.json").read_text())["precision"] in ("float32", "bfloat16")
     flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", "fast", *TINY, "--hidden", "8"]
     assert run(["train", "iql", *flags, "--output", str(tmp_path / "iql")], capsys)[0] == 0
+
+
+@pytest.mark.parametrize(("flag", "normalizes"), [([], True), (["--no-normalize"], False)])
+def test_what_is_published_on_normalised_observations_normalises_them(
+    flag: list[str], normalizes: bool, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TD3+BC's tables are; a policy that is loaded again does it itself."""
+    flags = ["--dataset", data, "--env", "Pendulum-v1", *TINY, "--hidden", "8", *flag]
+    assert run(["train", "td3-bc", *flags, "--output", str(tmp_path / "run")], capsys)[0] == 0
+    policy = load(tmp_path / "run")
+    assert isinstance(policy, Normalized) is normalizes
+    assert not parse("bcq", {}, ["--dataset", data]).train.normalize
 
 
 def test_the_likely_preset_filters_the_samples_of_a_mixture(

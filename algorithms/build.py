@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import torch
 
-from offline_vi.algorithm import Algorithm, Jointly, Normalized, NormalizedOnline, OnlineAlgorithm
+from offline_vi.algorithm import Algorithm, Jointly, Normalized, NormalizedOnline, OnlineAlgorithm, Rescaled
 from offline_vi.algorithms import ALGORITHMS, OTHERS, Entry
 from offline_vi.bank import CandidateBank
 from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel, Likely
@@ -60,6 +60,7 @@ class Recipe:
     normalize: bool = False  # whether the algorithm sees normalised observations
     bonus: str = ""  # the algorithm of OTHERS that wraps this one and pays it for exploring
     bonus_config: Any = None
+    reward_scale: float = 0.0  # c: the algorithm is paid c times the reward; 0: the reward
 
     def of_one_seed(self) -> Recipe:
         """The recipe of one of the seeds that train side by side."""
@@ -79,6 +80,7 @@ class Recipe:
             "normalize": self.normalize,
             "bonus": self.bonus,
             "bonus_config": asdict(self.bonus_config) if self.bonus else None,
+            "reward_scale": self.reward_scale,
         }
 
     @classmethod
@@ -100,6 +102,7 @@ class Recipe:
                 record["normalize"],
                 record.get("bonus", ""),
                 from_json(config_class(record["bonus"])(), record["bonus_config"]) if record.get("bonus") else None,
+                float(record.get("reward_scale", 0.0)),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"the configuration lacks or misuses {error}", "is it a run of this library?") from None
@@ -117,6 +120,8 @@ def build(recipe: Recipe, behavior: BehaviorModel | None = None, bank: Bank | No
     Raises CapabilityError where the algorithm cannot use the model.
     """
     algorithm = _build(recipe, behavior, bank)
+    if recipe.reward_scale:
+        algorithm = Rescaled(recipe.reward_scale, algorithm)
     if recipe.normalize:
         normalizer = Normalizer(recipe.spec.obs_dim)
         if isinstance(algorithm, OnlineAlgorithm):

@@ -10,8 +10,8 @@ configs/mujoco_config.py, commit e3d4e613c7e526abc9af2d893ac6de3376ea82e2.
 Differences from the reference code
 -----------------------------------
 - Initialisation is torch's (the reference's is orthogonal).
-- Rewards are as they are; the reference scales them by 1000 / (largest - smallest return) on locomotion tasks and
-  subtracts 1 on AntMaze.
+- Rewards are as they are: the reference's unit on locomotion tasks, 1000 / (largest - smallest return), is outside
+  (`Rescaled`, ``--tuned-for hopper``); on AntMaze it subtracts 1.
 """
 
 from __future__ import annotations

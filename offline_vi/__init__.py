@@ -17,6 +17,7 @@ _HOME = {
     "Task": "types",
     "OfflineVIError": "errors",
     "Normalized": "algorithm",
+    "Rescaled": "algorithm",
     "Frames": "data",
     "Normalizer": "data",
     "Provenance": "data",
@@ -82,6 +83,7 @@ __all__ = [
     "OnlineAlgorithm",
     "Policy",
     "Provenance",
+    "Rescaled",
     "RunDirectory",
     "Sampler",
     "SequenceSampler",
@@ -150,7 +152,7 @@ if TYPE_CHECKING:
         training,
         types,
     )
-    from offline_vi.algorithm import Algorithm, Jointly, Normalized, OnlineAlgorithm, Policy, StatefulPolicy
+    from offline_vi.algorithm import Algorithm, Jointly, Normalized, OnlineAlgorithm, Policy, Rescaled, StatefulPolicy
     from offline_vi.algorithms.build import load
     from offline_vi.bank import CandidateBank
     from offline_vi.checkpoint import RunDirectory

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.data import Normalizer
-from offline_vi.errors import CheckpointCorruptError
+from offline_vi.errors import CheckpointCorruptError, ConfigError
 from offline_vi.types import Batch, Metrics
 
 
@@ -188,6 +188,28 @@ class Normalized(Algorithm):
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         return self.algorithm.act(self.normalizer(obs))
+
+
+class Rescaled(Algorithm):
+    """An algorithm that is paid c times the reward. Its Q is told in units of the data, where the algorithm itself, its
+    losses and its temperatures live in units of c times that."""
+
+    def __init__(self, scale: float, algorithm: Algorithm) -> None:
+        super().__init__()
+        if not 0.0 < scale < float("inf"):
+            raise ConfigError(f"the scale of the reward is {scale}", "a positive number")
+        self.scale = scale
+        self.algorithm = algorithm
+        self.batch_size = algorithm.batch_size
+
+    def update(self, batch: Batch) -> Metrics:
+        return self.algorithm.update(batch._replace(reward=self.scale * batch.reward))
+
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        return q_value(self.algorithm, obs, action) / self.scale
+
+    def act(self, obs: Tensor) -> Tensor:
+        return self.algorithm.act(obs)
 
 
 class NormalizedOnline(OnlineAlgorithm):

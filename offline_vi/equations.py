@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_vi.distributions import log_mean_exp
+from offline_vi.errors import ConfigError
 from offline_vi.types import Batch, Metrics
 
 
@@ -80,6 +83,18 @@ def expectile_loss(error: Tensor, expectile: float) -> Tensor:
     (IQL), eq. 5.
     """
     return (expectile - (error < 0.0).to(error.dtype)).abs() * error.square()
+
+
+def return_scale(returns: NDArray[np.float64]) -> float:
+    """c = 1000 / (max - min) of the data's returns (R,): the reward's unit for IQL on locomotion tasks
+    (ikostrikov/implicit_q_learning, train_offline.py, ``normalize``).
+
+    Raises ConfigError where all returns are the same.
+    """
+    spread = float(np.ptp(returns))
+    if not spread > 0.0:
+        raise ConfigError("the returns of all episodes are the same", "scale the reward by a number")
+    return 1000.0 / spread
 
 
 def advantage_weight(advantage: Tensor, beta: float, cap: float) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, make_dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -19,6 +20,7 @@ from offline_vi.bank import CandidateBank
 from offline_vi.behavior import BehaviorModel, DensityModel
 from offline_vi.checkpoint import RunDirectory, read_json
 from offline_vi.data import Normalizer, StackedSampler, Transitions
+from offline_vi.equations import return_scale
 from offline_vi.errors import CapabilityError, ConfigError, SpaceMismatchError
 from offline_vi.evaluation import evaluate
 from offline_vi.machine import fastest_precision
@@ -84,6 +86,9 @@ class TrainOptions:
     """likely: share of the samples that is kept, by their log-density."""
     normalize: bool = False
     """Normalise observations, the statistics stored with the policy; default: where the published results do."""
+    reward_scale: Annotated[str, tyro.conf.arg(metavar="C|returns")] = ""
+    """Pay the algorithm C times the reward; returns: 1000 over the range of the episodes' returns (IQL's on locomotion
+    tasks). Scores, and Q where it is reported, stay in the data's units."""
     seeds_at_once: int = 1
     """Train so many seeds side by side in this process: --seed, --seed + 1, ...; each is scored, all are one
     checkpoint. A model fitted ahead is shared."""
@@ -123,7 +128,10 @@ def parse(name: str, saved: dict[str, Any], arguments: list[str]) -> Any:
     train = TrainOptions(preset=chosen, normalize=entry(name).normalize, **preset(chosen).options(name))
     train = replace(from_json(train, before), behavior_model=model)
     task = flag(arguments, "--tuned-for")
-    published = from_json(config_class(name)(), tuned(name, task) if task else {})
+    own = tuned(name, task) if task else {}
+    of_run = {field.name for field in fields(TrainOptions)} & own.keys()
+    train = replace(train, **({key: own[key] for key in of_run} if "train_options" not in saved else {}))
+    published = from_json(config_class(name)(), {key: value for key, value in own.items() if key not in of_run})
     settings = from_json(published, recipe["config"]) if recipe else published
     parts: list[tuple[str, Any, Any]] = [
         ("data", DataOptions, from_json(DataOptions(), saved.get("data_options", {}))),
@@ -177,6 +185,7 @@ def train(name: str, options: Any) -> dict[str, Any]:
         noise_clip=chosen.noise_clip,
         keep=chosen.keep,
         normalize=chosen.normalize,
+        reward_scale=scale_of(chosen.reward_scale, data),
     )
     behavior = shared(chosen, recipe) if chosen.behavior_from else None
     density = density_in(chosen.support_from, data.spec) if chosen.support_from else None
@@ -208,6 +217,18 @@ def train(name: str, options: Any) -> dict[str, Any]:
     elif not options.run.quiet:
         report(run.path, result)
     return result
+
+
+def scale_of(chosen: str, data: Transitions) -> float:
+    """The number that --reward-scale stands for, 0 where it is not given. Raises ConfigError."""
+    if not chosen:
+        return 0.0
+    if chosen == "returns":
+        return return_scale(data.episode_returns())
+    with suppress(ValueError):
+        if 0.0 < float(chosen) < float("inf"):
+            return float(chosen)
+    raise ConfigError(f"--reward-scale {chosen}", "a positive number, or returns")
 
 
 class Trained(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from offline_vi.algorithm import Algorithm, Normalized
+from offline_vi.algorithm import Algorithm, Normalized, Rescaled, q_value
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.bc import BC
 from offline_vi.algorithms.bcq import BCQ
@@ -169,6 +169,31 @@ def test_normalised_observations_are_what_the_algorithm_sees() -> None:
     twin = build(replace(recipe("bc"), normalize=True))
     twin.restore(wrapped.snapshot())
     assert torch.equal(twin.act(torch.from_numpy(rows)), wrapped.act(torch.from_numpy(rows)))
+
+
+def test_rescaled_rewards_change_the_learner_and_not_the_units_of_its_q() -> None:
+    """Two steps on rewards r at c = 4 are two steps on rewards 4 r; Q is told in units of r."""
+    torch.manual_seed(0)
+    wrapped, plain = build(replace(recipe("iql"), reward_scale=4.0)), build(recipe("iql"))
+    assert isinstance(wrapped, Rescaled)
+    plain.load_state_dict(wrapped.algorithm.state_dict())
+    data = Bandit.data(64)
+    obs, action, reward, next_obs = (
+        torch.from_numpy(column[:32]) for column in (data.obs, data.action, data.reward, data.next_obs)
+    )
+    batch = Batch(obs, action, reward, next_obs, torch.zeros(32), torch.arange(32))
+    for _ in range(2):
+        wrapped.update(batch)
+        plain.update(batch._replace(reward=4.0 * batch.reward))
+    for (name, ours), (_, theirs) in zip(
+        wrapped.algorithm.state_dict().items(), plain.state_dict().items(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    believed = q_value(wrapped, batch.obs, batch.action)
+    torch.testing.assert_close(4.0 * believed, q_value(plain, batch.obs, batch.action))
+    twin = build(replace(recipe("iql"), reward_scale=4.0))
+    twin.restore(wrapped.snapshot())
+    assert torch.equal(twin.act(batch.obs), wrapped.act(batch.obs))
 
 
 class Bandit:

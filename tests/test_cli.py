@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from offline_vi.algorithm import Normalized
+from offline_vi import datasets
+from offline_vi.algorithm import Normalized, Rescaled
 from offline_vi.algorithms.build import load
 from offline_vi.scripts import VERBS, main
 from offline_vi.scripts.train_job import parse
@@ -209,7 +210,7 @@ def test_tuned_settings_are_hyper_parameters_of_their_algorithm() -> None:
         for task in json.loads(tables()[name].read_text())["tasks"]:
             made = parse(name, {}, ["--dataset", "x", "--tuned-for", f"{task}-v2"])
             for key, value in tuned(name, task).items():
-                assert getattr(made.algorithm, key) == value
+                assert getattr(made.train if key == "reward_scale" else made.algorithm, key) == value
     assert tuned("iql", "antmaze-large-play-v0") == {"expectile": 0.9, "beta": 10.0}  # of the domain
     assert tuned("spot", "hopper-medium-expert-v2") == {"lmbda": 0.2}
     flags = ["--dataset", "x", "--tuned-for", "hopper-medium", "--lmbda", "7"]
@@ -240,6 +241,26 @@ def test_what_is_published_on_normalised_observations_normalises_them(
     policy = load(tmp_path / "run")
     assert isinstance(policy, Normalized) is normalizes
     assert not parse("bcq", {}, ["--dataset", data]).train.normalize
+
+
+def test_rewards_are_scaled_for_the_algorithm_alone(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--dataset", data, "--env", "Pendulum-v1", *TINY, "--hidden", "8"]
+    runs = {"tuned": ["--tuned-for", "hopper-medium-v2"], "plain": [], "ten": ["--reward-scale", "10"]}
+    for path, own in runs.items():
+        assert run(["train", "iql", *flags, *own, "--output", str(tmp_path / path)], capsys)[0] == 0
+    returns = datasets.load(data, env="Pendulum-v1").episode_returns()
+    scale = json.loads((tmp_path / "tuned" / "config.json").read_text())["recipe"]["reward_scale"]
+    assert scale == pytest.approx(1000.0 / (returns.max() - returns.min()))
+    assert isinstance(load(tmp_path / "ten"), Rescaled)
+    assert not isinstance(load(tmp_path / "plain"), Rescaled)
+    for wrong in ("-1", "0", "much", "nan"):
+        given = [f"--reward-scale={wrong}", "--output", str(tmp_path / "wrong")]
+        code, _, err = run(["train", "iql", *flags, *given], capsys)
+        assert code == 78
+        assert err == f"error: --reward-scale {wrong}\nhint: a positive number, or returns\n"
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_the_likely_preset_filters_the_samples_of_a_mixture(

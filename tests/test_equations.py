@@ -18,10 +18,12 @@ from offline_vi.equations import (
     laplacian_kernel,
     mmd_squared,
     normalized_q,
+    return_scale,
     smoothed,
     soft_value,
     td_loss,
 )
+from offline_vi.errors import ConfigError
 from offline_vi.types import Batch
 
 INF = math.inf
@@ -123,6 +125,13 @@ def test_its_minimum_is_the_expectile(expectile: float, expected: float) -> None
 def test_advantage_weights_are_cut_off() -> None:
     weight = advantage_weight(torch.tensor([-1.0, 0.0, 1.0, 50.0]), 3.0, 100.0)
     torch.testing.assert_close(weight, torch.tensor([math.exp(-3.0), 1.0, math.exp(3.0), 100.0]))
+
+
+def test_the_scale_of_returns_is_a_thousand_over_their_range() -> None:
+    assert return_scale(np.array([-20.0, 5.0, 480.0])) == 2.0
+    for returns in (np.array([3.0]), np.full(4, 7.0)):
+        with pytest.raises(ConfigError, match="the same"):
+            return_scale(returns)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from offline_vi.behavior.base import BehaviorModel, Decoded
 from offline_vi.data import Transitions
 from offline_vi.errors import ConfigError
+from offline_vi.machine import full_precision
 from offline_vi.types import Batch
 
 
@@ -147,7 +148,7 @@ class CandidateBank(Proposals, Scheduled):
         obs = torch.from_numpy(np.ascontiguousarray(self._rows[field][rows])).to(self.device)
         stream = np.random.SeedSequence([self.seed, num_samples, field == "obs", piece, self.turn(piece)])
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
+        with torch.random.fork_rng(devices=cuda), full_precision(self.device):  # filled within targets, redrawn outside
             torch.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
             sample = self.behavior.sample(obs, num_samples)
         self._tables[key][rows] = sample.transpose(0, 1).to(self._tables[key])

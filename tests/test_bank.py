@@ -155,8 +155,10 @@ BANKED: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", BANKED)
-def test_an_interrupted_run_on_a_bank_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_on_a_bank_ends_with_the_same_bytes(name: str, precision: str, tmp_path: Path) -> None:
+    """Whatever the precision of targets: a table is first filled within one, and redrawn between steps."""
     data, model = transitions(), frozen()
 
     def train(folder: str, stop_at: int | None) -> dict[str, Tensor]:
@@ -171,6 +173,7 @@ def test_an_interrupted_run_on_a_bank_ends_with_the_same_bytes(name: str, tmp_pa
 
         resumed = False
         options: Any = {"eval_every": 30, "save_every": 40, "progress": False, "on_eval": on_eval}
+        options["precision"] = precision
         with RunDirectory.create(tmp_path / folder) as run, suppress(KeyboardInterrupt):
             fit(build(), data, 160, run=run, **options)
         if stop_at is None:

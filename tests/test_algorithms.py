@@ -232,10 +232,14 @@ def test_bcq_finds_the_better_of_two_modes_and_cloning_the_mean_does_not() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bear", "cql", "emaq", "iql", "kl-sac", "plas", "soft-q", "spot"])
-def test_the_others_find_it_too(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "prior"),
+    [(name, "cvae") for name in ("bear", "cql", "emaq", "iql", "plas", "soft-q", "spot")] + [("kl-sac", "gaussian")],
+)
+def test_the_others_find_it_too(name: str, prior: str) -> None:
     """Not TD3+BC and ReBRAC: at their published weights a squared distance to actions of both modes lets the policy go
-    to the corner of the box, -0.32, where the critics extrapolate."""
+    to the corner of the box, -0.32, where the critics extrapolate. KL-SAC's one mode stays in the first of two that it
+    comes to, where the prior between them is as good as zero: it is given a prior of one."""
     data = Bandit.data()
     made: Any = recipe(name)
     rates = {field.name: 1e-3 for field in fields(made.config) if field.name == "lr" or field.name.endswith("_lr")}
@@ -243,8 +247,8 @@ def test_the_others_find_it_too(name: str) -> None:
     made = replace(made, config=replace(made.config, hidden=(64, 64), batch_size=128, **rates, **short))
     model = None
     if made.behavior:
-        made = replace(made, behavior="cvae", behavior_config=replace(behavior_config("cvae", SPEC), hidden=(64, 64)))
-        model = build_behavior("cvae", SPEC, made.behavior_config)
+        made = replace(made, behavior=prior, behavior_config=replace(behavior_config(prior, SPEC), hidden=(64, 64)))
+        model = build_behavior(prior, SPEC, made.behavior_config)
         fit_behavior(model, data, 2_000, batch_size=128, progress=False)  # its warm-up takes 1,000
     algorithm = build(made, model)
     fit(algorithm, data, 1_000, progress=False)

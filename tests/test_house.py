@@ -53,7 +53,10 @@ def test_public_functions_are_not_hidden_by_modules_of_the_same_name() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_works_in_a_fresh_environment_outside_the_checkout(tmp_path: Path) -> None:
+def test_the_wheel_works_in_a_fresh_environment_outside_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # it would be found before what is installed
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)],
         check=True,

@@ -13,11 +13,10 @@ if TYPE_CHECKING:
     from offline_vi.algorithms.ddpg import DDPG
     from offline_vi.algorithms.emaq import EMaQ
     from offline_vi.algorithms.iql import IQL
-    from offline_vi.algorithms.kl_sac import KLSAC
     from offline_vi.algorithms.latent_planning import LatentPlanning
     from offline_vi.algorithms.plas import PLAS
     from offline_vi.algorithms.rebrac import ReBRAC
-    from offline_vi.algorithms.sac import SAC
+    from offline_vi.algorithms.sac import KLSAC, SAC
     from offline_vi.algorithms.soft_q import SoftQ
     from offline_vi.algorithms.spot import SPOT
     from offline_vi.algorithms.td3 import TD3
@@ -50,7 +49,7 @@ ALGORITHMS: dict[str, Entry] = {
     "ddpg": Entry("ddpg", "DDPG", "online baseline: extrapolates, and diverges, offline"),
     "emaq": Entry("emaq", "EMaQ", "expected-max Q-learning: the best of N behaviour samples, no actor", "cvae"),
     "iql": Entry("iql", "IQL", "implicit Q-learning: expectiles of Q over the data's actions"),
-    "kl-sac": Entry("kl_sac", "KLSAC", "soft actor-critic whose action prior is the behaviour model", "cvae"),
+    "kl-sac": Entry("sac", "KLSAC", "soft actor-critic whose action prior is the behaviour model", "cvae"),
     "plas": Entry("plas", "PLAS", "policy in the latent space of a behaviour model", "cvae-published"),
     "rebrac": Entry("rebrac", "ReBRAC", "TD3+BC with the penalty in the target too, and layer norm", "cvae"),
     "sac": Entry("sac", "SAC", "online: soft actor-critic, the policy as a posterior of optimal actions"),

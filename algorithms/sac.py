@@ -4,8 +4,14 @@ The actor climbs alpha times the library's one ELBO with likelihood exp(Q / alph
 bound at K = 1, the soft value; a dual variable alpha keeps the policy's entropy at a target. An online algorithm: on a
 fixed data set it is a baseline that is expected to fail.
 
+KL-SAC is SAC whose action prior is the behaviour model: its entropy is -KL(pi, pi_beta), its optimum
+pi_beta exp((Q - V) / alpha), and alpha keeps KL(pi, pi_beta) at epsilon = -H. An offline algorithm: where the data have
+no actions the prior is small and the bound with it.
+
 T. Haarnoja, A. Zhou, P. Abbeel, S. Levine: Soft Actor-Critic, ICML 2018; T. Haarnoja et al.: Soft Actor-Critic
-Algorithms and Applications, arXiv 1812.05905 (automatic temperature).
+Algorithms and Applications, arXiv 1812.05905 (automatic temperature). KL-SAC: S. Levine: Reinforcement Learning and
+Control as Probabilistic Inference, arXiv 1805.00909, 2018 (the bound); Y. Wu, G. Tucker, O. Nachum: Behavior
+Regularized Offline Reinforcement Learning, arXiv 1911.11361, 2019 (BRAC: KL(pi, pi_beta) in target and actor).
 
 Differences from the reference codes
 ------------------------------------
@@ -14,6 +20,8 @@ Differences from the reference codes
 - The policy is a `GaussianBehavior`, the library's tanh-Normal: its log-scale is bounded smoothly to [-5, 2], its
   density computed from u, the action before the tanh (the usual log(1 - a^2 + 1e-6) has no gradient from |u| = 10 on).
 - ``log_prior`` is explicit. The default, log p0 = 0, is the usual convention; see `control.flat`.
+- KL-SAC follows no code. With a latent-variable model log pi_beta is a lower bound from ``num_samples``, and the KL
+  divergence an upper one.
 """
 
 from __future__ import annotations
@@ -25,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.algorithm import OnlineAlgorithm, adam, descend
+from offline_vi.behavior.base import DensityModel, capable
 from offline_vi.behavior.gaussian import GaussianBehavior, GaussianBehaviorConfig
 from offline_vi.bounds import elbo
 from offline_vi.control import LogPrior, Optimality, flat
@@ -46,6 +55,7 @@ class SACConfig:
     lr: float = 3e-4  # Adam, of policy, critics and log alpha
     temperature_rate: float = 1.0  # of Adam's rate for log alpha, in units of lr; 0: alpha stays as it is
     hidden: tuple[int, ...] = (256, 256)  # units per layer, of policy and critics
+    init_log_scale: float = 0.0  # log of the policy's standard deviation at the start, before the tanh
     batch_size: int = 256  # transitions per step
 
 
@@ -58,7 +68,8 @@ class SAC(OnlineAlgorithm):
         self.batch_size = config.batch_size
         self.log_prior = log_prior
         self.target_entropy = -float(spec.action_dim) if config.target_entropy is None else config.target_entropy
-        self.actor = GaussianBehavior(spec, GaussianBehaviorConfig(hidden=config.hidden, init_log_scale=0.0))
+        policy = GaussianBehaviorConfig(hidden=config.hidden, init_log_scale=config.init_log_scale)
+        self.actor = GaussianBehavior(spec, policy)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.full(spec.stack, config.temperature).log())
@@ -130,3 +141,25 @@ class SAC(OnlineAlgorithm):
     def act(self, obs: Tensor) -> Tensor:
         """The policy's median, tanh of the mean of u."""
         return self.actor.distribution(obs).mode
+
+
+@dataclass(frozen=True)
+class KLSACConfig(SACConfig):
+    """SAC's, with two choices of our own. By the default target KL(pi, pi_beta) is a nat for each action dimension."""
+
+    init_log_scale: float = -1.0  # narrower than the behaviour, mostly
+    num_samples: int = 8  # L: latent samples of the bound on log pi_beta
+
+
+class KLSAC(SAC):
+    """Soft actor-critic relative to any behaviour model with a log-density."""
+
+    config: KLSACConfig
+
+    def __init__(self, spec: Spec, behavior: DensityModel, config: KLSACConfig | None = None) -> None:
+        super().__init__(spec, config or KLSACConfig(), self.log_behavior)
+        self.behavior = capable(behavior, DensityModel, "KLSAC")
+
+    def log_behavior(self, obs: Tensor, action: Tensor) -> Tensor:
+        """log p0(a|s) = log pi_beta(a|s): (B, O), (K, B, A) -> (K, B) nats."""
+        return self.behavior.log_prob(obs, action, self.config.num_samples)

@@ -20,6 +20,8 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from offline_vi.scripts.cells import table
+
 ACCENT, CHOSEN, INK = "#0b6e99", "#c2410c", "#1f2933"
 REPLAYED = 10  # snapshots on the way to medium
 
@@ -27,9 +29,8 @@ REPLAYED = 10  # snapshots on the way to medium
 def curve(run: Path) -> dict[int, list[float]]:
     """step -> returns of its evaluation."""
     by_step: dict[int, list[float]] = defaultdict(list)
-    with (run / "episodes.csv").open() as stream:
-        for row in csv.DictReader(stream):
-            by_step[int(row["step"])].append(float(row["return"]))
+    for row in table(run / "episodes.csv"):
+        by_step[int(row["step"])].append(float(row["return"]))
     return dict(sorted(by_step.items()))
 
 

@@ -87,8 +87,9 @@ def train(library: str, seed: int, options: argparse.Namespace) -> str:
 
 def returns(folder: Path) -> list[tuple[int, float]]:
     """(step, mean return of the training episodes that ended in the ROW steps up to it)."""
-    with (folder / "metrics.csv").open() as stream:
-        rows = [(int(row["step"]), row["episode/return"]) for row in csv.DictReader(stream)]
+    from offline_vi.scripts.cells import table
+
+    rows = [(int(row["step"]), row["episode/return"]) for row in table(folder / "metrics.csv")]
     return [(step, float(value)) for step, value in rows if value not in ("", "nan")]
 
 

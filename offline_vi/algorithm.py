@@ -212,26 +212,11 @@ class Rescaled(Algorithm):
         return self.algorithm.act(obs)
 
 
-class NormalizedOnline(OnlineAlgorithm):
+class NormalizedOnline(Normalized, OnlineAlgorithm):
     """`Normalized`, for an algorithm that explores."""
 
-    def __init__(self, normalizer: Normalizer, algorithm: OnlineAlgorithm) -> None:
-        super().__init__()
-        self.normalizer = normalizer
-        self.algorithm = algorithm
-        self.batch_size = algorithm.batch_size
-
-    def update(self, batch: Batch) -> Metrics:
-        obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
-        return self.algorithm.update(batch._replace(obs=obs, next_obs=next_obs))
-
-    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
-        return q_value(self.algorithm, self.normalizer(obs), action)
+    algorithm: OnlineAlgorithm
 
     @torch.no_grad()
     def explore(self, obs: Tensor) -> Tensor:
         return self.algorithm.explore(self.normalizer(obs))
-
-    @torch.no_grad()
-    def act(self, obs: Tensor) -> Tensor:
-        return self.algorithm.act(self.normalizer(obs))

@@ -24,7 +24,8 @@ from offline_vi.scripts.common import (
     recorded,
     without,
 )
-from offline_vi.scripts.train_online_job import CollectOptions, collect_and_score, collection_of, tell
+from offline_vi.scripts.train_job import tell
+from offline_vi.scripts.train_online_job import CollectOptions, collect_and_score, collection_of
 from offline_vi.share import from_json
 
 

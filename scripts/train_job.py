@@ -6,14 +6,14 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
+from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import tyro
 
-from offline_vi.algorithm import Algorithm, Normalized, NormalizedOnline
+from offline_vi.algorithm import Algorithm, Normalized
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Bank, Recipe, build, config_class, entry
 from offline_vi.bank import CandidateBank
@@ -129,9 +129,10 @@ def parse(name: str, saved: dict[str, Any], arguments: list[str]) -> Any:
     train = replace(from_json(train, before), behavior_model=model)
     task = flag(arguments, "--tuned-for")
     own = tuned(name, task) if task else {}
-    of_run = {field.name for field in fields(TrainOptions)} & own.keys()
-    train = replace(train, **({key: own[key] for key in of_run} if "train_options" not in saved else {}))
-    published = from_json(config_class(name)(), {key: value for key, value in own.items() if key not in of_run})
+    if "reward_scale" in own:  # the one setting of a paper's table that is not the algorithm's
+        scale = own.pop("reward_scale")
+        train = replace(train, reward_scale=train.reward_scale or scale)
+    published = from_json(config_class(name)(), own)
     settings = from_json(published, recipe["config"]) if recipe else published
     parts: list[tuple[str, Any, Any]] = [
         ("data", DataOptions, from_json(DataOptions(), saved.get("data_options", {}))),
@@ -211,11 +212,7 @@ def train(name: str, options: Any) -> dict[str, Any]:
         density = density or density_of(trained.behavior, recipe)
         result = fit_and_score(run, trained, density, data, options, device, resumes, precision)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean") if key in result}
-    if options.run.json:
-        json.dump(result, sys.stdout, indent=1)
-        print()
-    elif not options.run.quiet:
-        report(run.path, result)
+    tell(run, result, options.run)
     return result
 
 
@@ -264,7 +261,7 @@ def begun(
             singles.append((build(one, model, ahead if len(members) == 1 else None), model))
         algorithm = singles[0][0] if len(members) == 1 else build(recipe, behavior, ahead)
     for each in {algorithm, *(single for single, _ in singles)}:
-        if isinstance(each, Normalized | NormalizedOnline):
+        if isinstance(each, Normalized):
             each.normalizer.fit(data.obs)
     if len(members) > 1:
         stack_(algorithm, [single for single, _ in singles])
@@ -478,6 +475,15 @@ def scores(episodes: Sequence[Mapping[str, Any]], steps: int) -> dict[str, Any]:
         "best": {"step": best, "normalized_score": means[best]},
         "curve": {str(step): mean for step, mean in means.items()},
     }
+
+
+def tell(run: RunDirectory, result: dict[str, Any], options: RunOptions) -> None:
+    """On stdout, as the flags ask."""
+    if options.json:
+        json.dump(result, sys.stdout, indent=1)
+        print()
+    elif not options.quiet:
+        report(run.path, result)
 
 
 def report(path: Path, result: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import asdict, dataclass, field, make_dataclass
@@ -27,7 +26,7 @@ from offline_vi.evaluation import evaluate, make_env, observation_of
 from offline_vi.scripts.common import SCHEMA, RunOptions, open_run, recorded, without
 from offline_vi.scripts.info import versions
 from offline_vi.scripts.plots import exploration_map, learning_curve
-from offline_vi.scripts.train_job import report, summary
+from offline_vi.scripts.train_job import summary, tell
 from offline_vi.share import CARD, save_behavior
 from offline_vi.training import fit_online, seeds, torch_seed
 from offline_vi.types import Spec, Task
@@ -196,15 +195,6 @@ def collect_and_score(
     if chosen.write:
         print(save(chosen.write, collected, f"collected on {task.env_id} by {run.path.name}"), file=sys.stderr)
     return result
-
-
-def tell(run: RunDirectory, result: dict[str, Any], options: RunOptions) -> None:
-    """On stdout, as the flags ask."""
-    if options.json:
-        json.dump(result, sys.stdout, indent=1)
-        print()
-    elif not options.quiet:
-        report(run.path, result)
 
 
 def standardize(algorithm: Algorithm, task: Task, steps: int = 1_000) -> None:

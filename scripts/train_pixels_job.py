@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict, dataclass, field, make_dataclass
 from typing import Annotated, Any, Literal
 
@@ -20,7 +18,7 @@ from offline_vi.evaluation import check_spaces, evaluate
 from offline_vi.scripts.common import SCHEMA, RunOptions, open_run, recorded, without
 from offline_vi.scripts.pictures import imagined_frames, reconstructions, traversals
 from offline_vi.scripts.plots import learning_curve
-from offline_vi.scripts.train_job import report, summary
+from offline_vi.scripts.train_job import summary, tell
 from offline_vi.training import fit, seeds, torch_seed
 
 NAME = "latent-planning"
@@ -121,9 +119,5 @@ def train(options: Any) -> dict[str, Any]:
         imagined_frames(run.path / "open_loop.png", agent, held_out)
         traversals(run.path / "traversals.png", agent, held_out)
         record["result"] = {key: result[key] for key in ("normalized_score", "return_mean") if key in result}
-    if options.run.json:
-        json.dump(result, sys.stdout, indent=1)
-        print()
-    elif not options.run.quiet:
-        report(run.path, result)
+    tell(run, result, options.run)
     return result

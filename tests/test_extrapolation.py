@@ -21,8 +21,8 @@ from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
-from offline_vi.algorithms.kl_sac import KLSAC, KLSACConfig
 from offline_vi.algorithms.plas import PLAS, PLASConfig
+from offline_vi.algorithms.sac import KLSAC, KLSACConfig
 from offline_vi.algorithms.soft_q import SoftQ, SoftQConfig
 from offline_vi.algorithms.spot import SPOT, SPOTConfig
 from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, Decoded, DensityModel

@@ -18,10 +18,9 @@ from offline_vi.algorithms.cql import CQL, CQLConfig
 from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
 from offline_vi.algorithms.iql import IQL, IQLConfig
-from offline_vi.algorithms.kl_sac import KLSAC, KLSACConfig
 from offline_vi.algorithms.plas import PLAS, PLASConfig
 from offline_vi.algorithms.rebrac import ReBRAC, ReBRACConfig
-from offline_vi.algorithms.sac import SAC, SACConfig
+from offline_vi.algorithms.sac import KLSAC, SAC, KLSACConfig, SACConfig
 from offline_vi.algorithms.soft_q import SoftQ, SoftQConfig
 from offline_vi.algorithms.spot import SPOT, SPOTConfig
 from offline_vi.algorithms.td3 import TD3, TD3Config
@@ -287,7 +286,7 @@ def test_the_soft_actor_critics(name: str) -> None:
     made: dict[str, Any] = {
         "sac": lambda: SAC(SPEC, SACConfig(temperature=0.3, target_entropy=-1.5, **HIDDEN)),
         "sac uniform": lambda: SAC(SPEC, SACConfig(temperature=0.3, target_entropy=-1.5, **HIDDEN), uniform),
-        "kl-sac": lambda: KLSAC(SPEC, model, KLSACConfig(temperature=0.3, divergence=0.75, **HIDDEN)),
+        "kl-sac": lambda: KLSAC(SPEC, model, KLSACConfig(temperature=0.3, target_entropy=-1.5, **HIDDEN)),
     }
     algorithm = scattered(made[name]())
     start = -1.0 if name == "kl-sac" else 0.0
@@ -313,9 +312,8 @@ def test_the_soft_actor_critics(name: str) -> None:
     prior = log_prior(rows.state, pi, drawn[0])
     expected, entropy = oracle.sac_actor(rows, pi, critic, drawn[0], temperature, prior)
     check(found, expected)
-    told = -metrics["actor/kl"] if name == "kl-sac" else metrics["actor/entropy"]
-    check(told, entropy)
-    loss, _ = algorithm.alpha_loss(next(metrics[key] for key in ("actor/kl", "actor/entropy") if key in metrics))
+    check(metrics["actor/entropy"], entropy)
+    loss, _ = algorithm.alpha_loss(metrics["actor/entropy"])
     check(loss, algorithm.log_alpha.item() * (entropy + 1.5))  # both aim at a relative entropy of -1.5
     same(algorithm.act(batch.obs), np.tanh(pi.mean))
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.algorithm import adam, descend
-from offline_vi.algorithms.kl_sac import KLSAC, KLSACConfig
-from offline_vi.algorithms.sac import SAC, SACConfig
+from offline_vi.algorithms.sac import KLSAC, SAC, KLSACConfig, SACConfig
 from offline_vi.algorithms.soft_q import DiscreteSAC, DiscreteSACConfig, SoftQ, SoftQConfig
 from offline_vi.behavior import BehaviorModel, DensityModel, EveryAction, UniformBox
 from offline_vi.bounds import elbo
@@ -403,7 +402,7 @@ class Narrow(DensityModel):
 
 def test_the_multiplier_goes_where_the_policy_is_as_far_from_the_behaviour_as_allowed() -> None:
     """Q = atanh(a), linear before the tanh: the posterior is the behaviour's Normal moved by c s^2 / alpha."""
-    config = KLSACConfig(divergence=0.5, temperature=0.5, hidden=(16,), lr=1e-2)
+    config = KLSACConfig(target_entropy=-0.5, temperature=0.5, hidden=(16,), lr=1e-2)
     algorithm: Any = KLSAC(Spec((1,), 1), Narrow(), config).double()
     algorithm.critic = Fixed(torch.atanh)
     batch = nothing_happens(256)
@@ -413,10 +412,10 @@ def test_the_multiplier_goes_where_the_policy_is_as_far_from_the_behaviour_as_al
             for optimizer in (algorithm.actor_opt, algorithm.alpha_opt):
                 optimizer.param_groups[0]["lr"] = 1e-3
         loss, metrics = algorithm.actor_loss(batch)
-        alpha_loss, _ = algorithm.alpha_loss(metrics["actor/kl"])
+        alpha_loss, _ = algorithm.alpha_loss(metrics["actor/entropy"])
         descend(algorithm.actor_opt, loss)
         descend(algorithm.alpha_opt, alpha_loss)
-        found.append((algorithm.alpha.item(), metrics["actor/kl"].item()))
+        found.append((algorithm.alpha.item(), -metrics["actor/entropy"].item()))
     alpha, mean = oracle.tilted_normal(1.0, 0.1, 0.5)
     np.testing.assert_allclose(np.mean(found[-500:], axis=0), [alpha, 0.5], rtol=0.05)
     assert torch.atanh(algorithm.act(batch.obs)).mean().item() == pytest.approx(mean, rel=0.05)

@@ -37,7 +37,7 @@ mutants: $(STAMP)
 	$(PYTHON) -m venv .venv-mutants
 	.venv-mutants/bin/python -m pip install --quiet mutmut
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(.venv-mutants/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
-	env -u PYTHONPATH OMP_NUM_THREADS=1 .venv-mutants/bin/mutmut run $(if $(NAMES),'$(NAMES)')
+	env -u PYTHONPATH OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=mutants .venv-mutants/bin/mutmut run $(if $(NAMES),'$(NAMES)')
 	.venv-mutants/bin/mutmut results
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -138,6 +138,12 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     return torch.compile(function)
 
 
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """What a compiled function calls as it is."""
+    disabled: Callable[P, R] = torch.compiler.disable(function)
+    return disabled
+
+
 @functools.cache
 def keep_freed_memory(limit: int = 1 << 30) -> bool:
     """Let the C library keep blocks up to ``limit`` bytes that are freed instead of handing them back to the kernel.

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from offline_vi.algorithm import Algorithm, OnlineAlgorithm, adam, descend
-from offline_vi.bank import Scheduled
+from offline_vi.bank import CandidateBank, Scheduled
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.checkpoint import RunDirectory, random_state, set_random_state
 from offline_vi.data import Sampler, Source, StackedSampler, Transitions
@@ -48,6 +48,7 @@ from offline_vi.machine import (
     fastest_exact_products,
     keep_freed_memory,
     precision_of_targets,
+    uncompiled,
     use_products,
 )
 from offline_vi.nets import cosine_
@@ -248,7 +249,8 @@ def fit(
 
 
 def _compile_losses(algorithm: Algorithm, device: torch.device) -> None:
-    """Every ``*_loss`` method, of wrapped algorithms too: what lies between two `descend`."""
+    """Every ``*_loss`` method, of wrapped algorithms too: what lies between two `descend`. A table of candidates drawn
+    ahead stays outside: a compiled step would read it whole."""
     if device.type == "cpu" and compiler() is None:
         warnings.warn("there is no C++ compiler: losses run as they are", MachineWarning, stacklevel=3)
         return
@@ -256,6 +258,8 @@ def _compile_losses(algorithm: Algorithm, device: torch.device) -> None:
         if isinstance(part, Algorithm):
             for name in (name for name in dir(type(part)) if name.endswith("_loss")):
                 setattr(part, name, compiled(getattr(part, name)))
+        if isinstance(part, CandidateBank):
+            part.at_obs, part.at_next_obs = uncompiled(part.at_obs), uncompiled(part.at_next_obs)  # type: ignore[method-assign]
 
 
 def _save(

@@ -6,8 +6,9 @@ Every contender lives in a process of its own, other libraries in environments o
 in --envs). They train on the same synthetic data of MuJoCo hopper's sizes, with equal networks, batches and candidates;
 SAC, beside Stable-Baselines3's, collects its own in Hopper-v5: its step is one of the environment and one of gradient.
 A round lets each of them take its steps in turn; the ratio of a round compares neighbours in time, so that a machine
-that slows down slows all of them. "reference" is the reference code of BCQ as the golden test restates it
-(tests/oracle_bcq.py, NumPy), in float32; it needs a checkout.
+that slows down slows all of them. BCQ's reference code is no package; two restatements of its step stand for it, which
+need a checkout: "numpy" (tests/oracle_bcq.py, the golden test's, in float32) does the arithmetic and nothing else, on
+NumPy's own matrix products; "pytorch" (benchmarks/plain_bcq.py) is the code that people run, with PyTorch's defaults.
 """
 
 from __future__ import annotations
@@ -30,26 +31,29 @@ import numpy as np
 
 OBS, ACTION, ROWS = 11, 3, 100_000
 SECONDS = 1.5  # of a turn
-CONTENDERS: dict[str, tuple[str, str]] = {  # name -> (environment, what it is compared with)
-    "bcq reference": ("ours", ""),
-    "bcq d3rlpy": ("d3rlpy", "bcq reference"),
-    "bcq published float32": ("ours", "bcq reference"),
-    "bcq published bfloat16": ("ours", "bcq reference"),
-    "bcq fast": ("ours", "bcq reference"),
-    "td3-bc d3rlpy": ("d3rlpy", ""),
-    "td3-bc float32": ("ours", "td3-bc d3rlpy"),
-    "td3-bc bfloat16": ("ours", "td3-bc d3rlpy"),
-    "iql d3rlpy": ("d3rlpy", ""),
-    "iql float32": ("ours", "iql d3rlpy"),
-    "iql bfloat16": ("ours", "iql d3rlpy"),
-    "sac sb3": ("sb3", ""),
-    "sac float32": ("ours", "sac sb3"),
-    "sac bfloat16": ("ours", "sac sb3"),
+BCQS = ("bcq numpy", "bcq pytorch", "bcq d3rlpy")
+CONTENDERS: dict[str, tuple[str, tuple[str, ...]]] = {  # name -> (environment, what it is compared with)
+    "bcq numpy": ("ours", ()),
+    "bcq pytorch": ("ours", ()),
+    "bcq d3rlpy": ("d3rlpy", ()),
+    "bcq published float32": ("ours", BCQS),
+    "bcq published bfloat16": ("ours", BCQS),
+    "bcq fast": ("ours", BCQS),
+    "td3-bc d3rlpy": ("d3rlpy", ()),
+    "td3-bc float32": ("ours", ("td3-bc d3rlpy",)),
+    "td3-bc bfloat16": ("ours", ("td3-bc d3rlpy",)),
+    "iql d3rlpy": ("d3rlpy", ()),
+    "iql float32": ("ours", ("iql d3rlpy",)),
+    "iql bfloat16": ("ours", ("iql d3rlpy",)),
+    "sac sb3": ("sb3", ()),
+    "sac float32": ("ours", ("sac sb3",)),
+    "sac bfloat16": ("ours", ("sac sb3",)),
 }
 PACKAGES: dict[str, list[list[str]]] = {  # environment -> what is installed into it, in this order
     "d3rlpy": [["torch==2.13.0"], ["d3rlpy>=2.8"]],
     "sb3": [["torch==2.13.0"], ["stable-baselines3>=2.7", "gymnasium[mujoco]"]],
 }
+CHECKOUT = Path(__file__).resolve().parents[1]
 ENV, WARMUP = "Hopper-v5", 1_000  # uniform actions before the first gradient step
 
 
@@ -69,9 +73,18 @@ def data() -> dict[str, Any]:
 Step = Callable[[], object]
 
 
-def reference_step() -> Step:
+def pytorch_step() -> Step:
+    """A step of the PyTorch restatement."""
+    sys.path.insert(0, str(CHECKOUT / "benchmarks"))
+    from plain_bcq import PlainBCQ  # type: ignore[import-not-found, unused-ignore]
+
+    bcq, columns, rng = PlainBCQ(OBS, ACTION), data(), np.random.default_rng(0)
+    return lambda: bcq.step(columns, rng)
+
+
+def numpy_step() -> Step:
     """A step of the NumPy restatement, float32."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    sys.path.insert(0, str(CHECKOUT / "tests"))
     import oracle_bcq as oracle  # type: ignore[import-not-found, unused-ignore]
 
     rng = np.random.default_rng(0)
@@ -241,8 +254,10 @@ def our_sac_step(precision: str) -> Step:
 def worker(name: str) -> None:
     """Answer every line on stdin by the milliseconds of a step over one turn."""
     algorithm, *kind = name.split()
-    if kind == ["reference"]:
-        step = reference_step()
+    if kind == ["numpy"]:
+        step = numpy_step()
+    elif kind == ["pytorch"]:
+        step = pytorch_step()
     elif kind == ["d3rlpy"]:
         step = d3rlpy_step(algorithm)
     elif kind == ["sb3"]:
@@ -304,9 +319,12 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     for process in workers.values():
         process.terminate()
     ratios = {
-        name: [other / own for other, own in zip(times[CONTENDERS[name][1]], times[name], strict=True)]
+        name: {
+            other: [theirs / own for theirs, own in zip(times[other], times[name], strict=True)]
+            for other in CONTENDERS[name][1]
+            if other in times
+        }
         for name in chosen
-        if CONTENDERS[name][1] in times
     }
     return {
         "processor": platform.processor() or platform.machine(),
@@ -325,11 +343,13 @@ def _read(process: subprocess.Popen[str]) -> str:
 
 def told(record: dict[str, Any]) -> str:
     """The table."""
-    lines = ["| contender | ms a step | times as fast as | ratio, range over rounds |", "|---|---|---|---|"]
+    lines = ["| contender | ms a step | times as fast as: median, range over rounds |", "|---|---|---|"]
     for name, values in record["milliseconds"].items():
-        ratio = record["ratios"].get(name)
-        spread = f"{statistics.median(ratio):.2f}, {min(ratio):.2f} to {max(ratio):.2f}" if ratio else ""
-        lines.append(f"| {name} | {statistics.median(values):.2f} | {CONTENDERS[name][1]} | {spread} |")
+        spread = [
+            f"{other.split()[-1]} {statistics.median(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f})"
+            for other, ratio in record["ratios"][name].items()
+        ]
+        lines.append(f"| {name} | {statistics.median(values):.2f} | {', '.join(spread)} |")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from matrix import MATRIX
 torch.set_num_threads(1)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=20_000, deadline=None)
+settings.register_profile("mutants", max_examples=30, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

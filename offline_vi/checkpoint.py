@@ -123,10 +123,11 @@ def _read(path: Path, limit: int | None = None) -> bytes:
         raise ValueError("missing") from None
     except OSError as error:
         raise ValueError(f"cannot be opened ({error.strerror})") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):  # before Python opens it: a directory it will not
+        os.close(descriptor)
+        raise ValueError("not a regular file")
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a regular file")
         if limit is not None and status.st_size > limit:
             raise ValueError(f"{status.st_size:,} bytes, more than {limit:,}")
         return file.read() if limit is None else file.read(limit)

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from offline_vi.algorithm import Jointly
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
+from offline_vi.bank import Way
 from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, Decoded
 from offline_vi.nets import EnsembleLinear
 from offline_vi.types import Batch, Metrics, Spec
@@ -170,3 +171,32 @@ def test_perturbation_stays_within_phi_and_within_the_box() -> None:
     assert (moved - action).abs().max() <= 0.05 + 1e-6
     assert (moved - action).abs().max() > 0.04
     assert moved.abs().max() <= 1.0
+
+
+def test_a_way_to_act_changes_what_it_names_and_nothing_else() -> None:
+    spec = Spec((3,), 2)
+    algorithm = BCQ(spec, Decoded(CVAE(spec), 0.5), BCQConfig(hidden=(8,)))
+    obs, action = torch.randn(4, 3), torch.rand(5, 4, 2) - 0.5
+    plain, other = algorithm.ranking(), algorithm.ranking(Way(7, temperature=3.0, phi=0.2, noise_clip=0.1))
+    assert (plain.num_candidates, plain.temperature, plain.behavior) == (100, 0.0, algorithm.behavior)
+    assert (other.num_candidates, other.temperature) == (7, 3.0)
+    assert isinstance(other.behavior, Decoded) and other.behavior.noise_clip == 0.1
+    assert other.behavior.model is algorithm.behavior.model  # type: ignore[attr-defined]
+    moved = algorithm.actor(obs, action) - action
+    torch.testing.assert_close(other.perturb(obs, action) - action, 4.0 * moved)
+    torch.testing.assert_close(plain.perturb(obs, action) - action, moved)  # its own Phi is still 0.05
+    assert torch.equal(algorithm.q_value(obs, action), algorithm.critic(obs, action)[0])
+    assert torch.equal(other.value(obs, action), algorithm.critic(obs, action)[0])
+
+
+def test_an_actor_learns_from_the_first_critic_at_one_sample_of_each_state() -> None:
+    spec = Spec((2,), 1)
+    algorithm = BCQ(spec, FixedCandidates(spec, [0.4, -0.9]), BCQConfig(hidden=(8,)))
+    batch = random_batch(spec, 6, torch.float32)
+    loss, metrics = algorithm.actor_loss(batch)
+    start = torch.full((6, 1), 0.4)
+    moved = algorithm.actor(batch.obs, start)
+    torch.testing.assert_close(loss, -algorithm.critic(batch.obs, moved)[0].mean())
+    torch.testing.assert_close(metrics["actor/loss"], loss.detach())
+    torch.testing.assert_close(metrics["actor/perturbation"], (moved - start).abs().mean().detach())
+    assert not metrics["actor/loss"].requires_grad and not metrics["actor/perturbation"].requires_grad

@@ -487,6 +487,8 @@ def test_runs_are_refused_in_these_words(case: str, tmp_path: Path, monkeypatch:
         *(pickle.dumps({"a": 1}, protocol) for protocol in range(6)),
         pickle.dumps([], 0),
         pickle.dumps({}, 0),
+        b"l.",
+        b"d.",
         pickle.dumps(OSError("x"), 0),
         b"(lp0\n. \n",  # blanks at its end
         b"]q\x00.",

@@ -1,11 +1,11 @@
-"""What is in the hopper data sets that the library makes, and what BC and BCQ make of them.
+"""What is in the locomotion data sets that the library makes, and what BC and BCQ make of them.
 
-    python benchmarks/recipes.py --output FOLDER [--levels medium expert] [--steps 20000] [--seeds 0]
+    python benchmarks/recipes.py --output FOLDER [--robot hopper] [--levels medium expert] [--steps 20000] [--seeds 0]
 
 Each data set is collected where it is missing. recipes.md: rows, returns, ends, true log-probabilities, SHA-256 of the
 file, the default CVAE's gap to the true density on held-out episodes (`offline-vi fit-behavior cvae`), the scores of
-BC and of BCQ with the preset `fast` (`offline-vi train`). returns.png: a histogram of the returns of each. Done cells
-are skipped, cut ones resumed.
+BC and of BCQ with the preset `fast` (`offline-vi train`; no --seeds: none). returns.png: a histogram of the returns of
+each. Done cells are skipped, cut ones resumed.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ from matplotlib import pyplot as plt
 from offline_vi import datasets
 from offline_vi.data import Transitions
 from offline_vi.datasets.locomotion import LEVELS
+from offline_vi.datasets.tasks import ROBOTS
 from offline_vi.scripts.cells import Job, is_done, result, run_job
 
 ACCENT, INK = "#0b6e99", "#1f2933"
 
 
-def name_of(level: str) -> str:
-    return f"offline-vi/hopper/{level}-v0"
-
-
-def jobs_of(level: str, options: argparse.Namespace) -> dict[str, Job]:
+def jobs_of(level: str, name: str, options: argparse.Namespace) -> dict[str, Job]:
     """The fit and the trainings on one data set."""
-    data = ["--dataset", name_of(level)]
+    data = ["--dataset", name]
     fit = ["fit-behavior", "cvae", *data, "--steps", str(options.steps), "-q"]
     jobs = {"cvae": Job(options.output / "runs" / f"{level}-cvae", tuple(fit))}
     for seed in options.seeds:
@@ -48,12 +45,12 @@ def jobs_of(level: str, options: argparse.Namespace) -> dict[str, Job]:
     return jobs
 
 
-def facts(level: str, data: Transitions, jobs: dict[str, Job], seeds: list[int]) -> dict[str, Any]:
+def facts(name: str, data: Transitions, jobs: dict[str, Job], seeds: list[int]) -> dict[str, Any]:
     """A row of the table."""
     assert data.task is not None
     assert data.behavior_log_prob is not None
     row: dict[str, Any] = {
-        "data set": name_of(level),
+        "data set": name,
         "rows": f"{len(data):,}",
         "mean score": f"{data.task.normalized(data.episode_returns()).mean():.1f}",
         "episodes": f"{len(data.episode_slices()):,}",
@@ -73,11 +70,13 @@ def facts(level: str, data: Transitions, jobs: dict[str, Job], seeds: list[int])
 
 def picture(sets: dict[str, Transitions], path: Path) -> None:
     """Returns of the episodes of each data set."""
+    every = np.concatenate([data.episode_returns() for data in sets.values()])
+    bins = np.linspace(every.min(), every.max(), 73)
     figure, axes = plt.subplots(len(sets), 1, figsize=(6, 1.25 * len(sets) + 0.6), sharex=True, squeeze=False)
     for place, (level, data) in zip(axes[:, 0], sets.items(), strict=True):
         returns = data.episode_returns()
         share = np.full(len(returns), 100 / len(returns))
-        place.hist(returns, bins=np.linspace(0, 3600, 73), color=ACCENT, weights=share)
+        place.hist(returns, bins=bins, color=ACCENT, weights=share)
         place.axvline(returns.mean(), color=INK, linewidth=1, linestyle="--")
         place.set_ylabel(level, rotation=0, ha="right", va="center", fontsize=9)
         place.spines[["top", "right"]].set_visible(False)
@@ -91,21 +90,23 @@ def picture(sets: dict[str, Transitions], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
+    parser.add_argument("--robot", default="hopper", choices=list(ROBOTS))
     parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS))
     parser.add_argument("--steps", type=int, default=20_000, help="gradient steps (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of BC and BCQ (default: 0)")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    sets = {level: datasets.load(name_of(level)) for level in options.levels}
+    names = {level: f"offline-vi/{options.robot}/{level}-v0" for level in options.levels}
+    sets = {level: datasets.load(name) for level, name in names.items()}
     picture(sets, options.output / "returns.png")
-    jobs = {level: jobs_of(level, options) for level in sets}
+    jobs = {level: jobs_of(level, name, options) for level, name in names.items()}
     if not options.report_only:
         for job in (job for of_level in jobs.values() for job in of_level.values()):
             if not is_done(job.path):
                 outcome = run_job(job)
                 print(f"{job.path.name}: {f'{outcome.seconds:.0f} s' if outcome.done else outcome.error}", flush=True)
-    rows = [facts(level, data, jobs[level], options.seeds) for level, data in sets.items()]
+    rows = [facts(names[level], data, jobs[level], options.seeds) for level, data in sets.items()]
     head = list(dict.fromkeys(name for row in rows for name in row))
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [f"| {' | '.join(str(row.get(name, '')) for name in head)} |" for row in rows]

@@ -24,7 +24,8 @@ from torch import Tensor
 from offline_vi.behavior import DensityModel
 from offline_vi.datasets import environment
 from offline_vi.datasets.minari import folder_of
-from offline_vi.datasets.recipes import write
+from offline_vi.datasets.recipes import specified, write
+from offline_vi.datasets.tasks import ROBOTS
 from offline_vi.errors import UsageError
 from offline_vi.evaluation import make_env
 from offline_vi.share import load_behavior
@@ -41,7 +42,6 @@ LEVELS: dict[str, tuple[str, ...]] = {  # each policy collects equally many rows
     "medium-expert": ("medium", "expert"),
     "expert": ("expert",),
 }
-ENVIRONMENTS = {"hopper": "Hopper-v5"}
 
 
 class Uniform:
@@ -132,7 +132,7 @@ def roll_out(policy: DensityModel | Uniform, task: Task, rows: int, seed: int) -
 def collect(name: str, rows: int = ROWS, seed: int = 0) -> Path:
     """Make a recipe's data set in Minari's root, whole or not at all; returns its folder. Same seed, same data."""
     robot, level = name.removesuffix("-v0").split("/")[1:]
-    task = environment(ENVIRONMENTS[robot])
+    task = environment(ROBOTS[robot])
     policies = LEVELS[level]
     if rows < 1 or rows % (SLOTS * len(policies)):
         raise UsageError(f"{rows} rows", f"{name} is made of multiples of {SLOTS * len(policies)}")
@@ -140,7 +140,9 @@ def collect(name: str, rows: int = ROWS, seed: int = 0) -> Path:
     episodes = list(_numbered(robot, policies, task, rows, seed))
     assert task.ref_min is not None
     assert task.ref_max is not None
-    return write(name, episodes, task.env_id, task.ref_min, task.ref_max, f"{__doc__}\nPolicies: {', '.join(policies)}")
+    return write(
+        name, episodes, specified(task), task.ref_min, task.ref_max, f"{__doc__}\nPolicies: {', '.join(policies)}"
+    )
 
 
 def _numbered(robot: str, policies: tuple[str, ...], task: Task, rows: int, seed: int) -> Iterator[EpisodeBuffer]:

@@ -46,6 +46,7 @@ MAX_METADATA_BYTES = 4 << 20
 MAX_JSON_DEPTH = 32
 MAX_SPACE_SIZE = 1 << 20  # numbers in one observation or action
 _ENV_KWARGS = {"maze_map", "reward_type", "continuing_task", "reset_target", "tasks_to_complete", "max_episode_steps"}
+_OWN_MODEL = re.compile(r"\w+\.xml", re.ASCII)  # a robot's: a bare name is looked for among Gymnasium's own files alone
 # environments that may be missing here without a suspicion
 _KNOWN_PACKAGES = ("gymnasium.", "gymnasium_robotics.", "minigrid.", "ale_py.")
 _STEP_ARRAYS = {"rewards": "rewards", "terminations": "terminals", "truncations": "timeouts"}
@@ -262,6 +263,8 @@ def _with_environment(task: Task, text: Any, name: str) -> Task:
         raise UnsafeDatasetError(f"{name}: the environment's arguments are no JSON object", hint)
     kwargs = {key: value for key, value in kwargs.items() if key != "render_mode"}
     refused = {key for key, value in kwargs.items() if key not in _ENV_KWARGS or isinstance(value, dict)}
+    if str(entry_point).startswith("gymnasium.envs.mujoco.") and _OWN_MODEL.fullmatch(str(kwargs.get("xml_file"))):
+        refused -= {"xml_file"}
     if refused:
         raise UnsafeDatasetError(f"{name}: environment arguments {sorted(refused)} are not accepted from a file", hint)
     steps = spec.get("max_episode_steps")

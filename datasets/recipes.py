@@ -8,6 +8,7 @@ better than the mixture: what an offline algorithm can gain over cloning.
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 import tempfile
@@ -19,12 +20,14 @@ from typing import Any
 import gymnasium
 import minari
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
 from offline_vi.data import Transitions
 from offline_vi.datasets.minari import folder_of, root
 from offline_vi.errors import ConfigError, UsageError
+from offline_vi.types import Task
 
 Array = NDArray[np.float64]
 PENDULUM = "offline-vi/pendulum/mixed-v0"
@@ -139,13 +142,20 @@ def save(name: str, data: Transitions, description: str) -> Path:
             )
         )
     task = data.task
-    return write(name, buffers, task.env_id, task.ref_min, task.ref_max, description, "exploration")
+    return write(name, buffers, specified(task), task.ref_min, task.ref_max, description, "exploration")
+
+
+def specified(task: Task) -> EnvSpec:
+    """The registered environment with the task's own arguments."""
+    spec = copy.deepcopy(gymnasium.spec(task.env_id))
+    spec.kwargs.update(task.kwargs)
+    return spec
 
 
 def write(
     name: str,
     episodes: list[EpisodeBuffer],
-    env_id: str,
+    env: str | EnvSpec,
     ref_min: float | None,
     ref_max: float | None,
     description: str,
@@ -159,8 +169,8 @@ def write(
             minari.create_dataset_from_buffers(
                 name,
                 episodes,
-                env=env_id,
-                eval_env=env_id,
+                env=env,
+                eval_env=env,
                 algorithm_name=by,
                 author="offline_vi",
                 author_email="none",

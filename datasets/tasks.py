@@ -133,10 +133,12 @@ class Recipe(NamedTuple):
     size: str  # what its size is counted in: episodes or rows
 
 
+ROBOTS = {"hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5"}
 RECIPES = {
     "offline-vi/pendulum/mixed-v0": Recipe("recipes", "Pendulum-v1", "episodes"),
     **{
-        f"offline-vi/hopper/{level}-v0": Recipe("locomotion", "Hopper-v5", "rows")
+        f"offline-vi/{robot}/{level}-v0": Recipe("locomotion", env, "rows")
+        for robot, env in ROBOTS.items()
         for level in ("random", "medium", "medium-replay", "medium-expert", "expert")
     },
 }

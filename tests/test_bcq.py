@@ -181,7 +181,7 @@ def test_a_way_to_act_changes_what_it_names_and_nothing_else() -> None:
     assert (plain.num_candidates, plain.temperature, plain.behavior) == (100, 0.0, algorithm.behavior)
     assert (other.num_candidates, other.temperature) == (7, 3.0)
     assert isinstance(other.behavior, Decoded) and other.behavior.noise_clip == 0.1
-    assert other.behavior.model is algorithm.behavior.model  # type: ignore[attr-defined]
+    assert other.behavior.model is algorithm.behavior.model
     moved = algorithm.actor(obs, action) - action
     torch.testing.assert_close(other.perturb(obs, action) - action, 4.0 * moved)
     torch.testing.assert_close(plain.perturb(obs, action) - action, moved)  # its own Phi is still 0.05

@@ -14,12 +14,14 @@ pytest.importorskip("mujoco", reason="MuJoCo is not installed")
 
 from offline_vi.behavior import GaussianBehavior
 from offline_vi.datasets import environment, load, locomotion
+from offline_vi.datasets.tasks import ROBOTS
 from offline_vi.distributions import log_dtanh
 from offline_vi.evaluation import make_env
 from offline_vi.scripts import main
 from offline_vi.share import load_behavior
 
 SHIPPED = sorted({name for names in locomotion.LEVELS.values() for name in names if name})
+SCORES = {"hopper": 3234.3, "halfcheetah": 12135.0, "walker2d": 4592.3}  # D4RL's, of 100
 
 
 @pytest.fixture(autouse=True)
@@ -27,39 +29,42 @@ def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
 
 
-def made(level: str, rows: int = 600, seed: int = 0) -> Path:
-    return locomotion.collect(f"offline-vi/hopper/{level}-v0", rows, seed)
+def made(robot: str, level: str, rows: int = 600, seed: int = 0) -> Path:
+    return locomotion.collect(f"offline-vi/{robot}/{level}-v0", rows, seed)
 
 
-def test_the_same_seed_gives_the_same_file_and_another_one_does_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_same_seed_gives_the_same_file_and_another_one_does_not(robot: str, tmp_path: Path) -> None:
     hashes = []
     for seed in (0, 0, 1):
-        folder = made("medium", seed=seed)
+        folder = made(robot, "medium", seed=seed)
         hashes.append(sha256((folder / "data" / "main_data.hdf5").read_bytes()).hexdigest())
         folder.rename(tmp_path / f"aside-{len(hashes)}")
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.parametrize("robot", ROBOTS)
 @pytest.mark.parametrize("level", locomotion.LEVELS)
-def test_rows_are_what_the_policies_did(level: str) -> None:
+def test_rows_are_what_the_policies_did(robot: str, level: str) -> None:
     """Simulated again from the data's own seeds and actions, and scored by the policies' own densities."""
     policies = locomotion.LEVELS[level]
-    folder = made(level)
-    data = load(f"offline-vi/hopper/{level}-v0")
+    folder = made(robot, level)
+    data = load(f"offline-vi/{robot}/{level}-v0")
     assert len(data) == 600
     assert data.task is not None
-    assert (data.task.env_id, data.task.ref_max) == ("Hopper-v5", 3234.3)
+    task = environment(ROBOTS[robot])
+    assert (data.task.env_id, data.task.kwargs, data.task.ref_max) == (task.env_id, task.kwargs, SCORES[robot])
     assert not data.terminated[~data.episode_end].any()
     share = 600 // len(policies)
     for stage, name in enumerate(policies):
         rows = slice(stage * share, (stage + 1) * share)
-        policy = locomotion.policy_of("hopper", name, 3)
+        policy = locomotion.policy_of(robot, name, data.spec.action_dim)
         obs, action = torch.from_numpy(data.obs[rows]), torch.from_numpy(data.action[rows])
         with torch.no_grad():
             expected = policy.log_prob(obs, action).numpy()
         assert data.behavior_log_prob is not None
         np.testing.assert_allclose(data.behavior_log_prob[rows], expected, rtol=1e-4, atol=1e-3)
-    env = make_env(environment("Hopper-v5"))
+    env = make_env(task)
     seed = json.loads((folder / "data" / "metadata.json").read_text())  # Minari keeps each episode's seed in the file
     assert seed["total_steps"] == 600
     first = data.episode_slices()[0]
@@ -79,26 +84,35 @@ def minari_seed(folder: Path) -> int:
         return int(file["episode_0"].attrs["seed"])
 
 
+@pytest.mark.parametrize("robot", ROBOTS)
 @pytest.mark.parametrize("name", SHIPPED)
-def test_densities_integrate_to_one(name: str) -> None:
-    """Over the box of three actions, in a state that the policy meets: a grid of u, the action before the tanh."""
-    policy = load_behavior(locomotion.POLICIES / "hopper" / name)
+def test_densities_integrate_to_one(robot: str, name: str) -> None:
+    """In a state that the policy meets, over a grid of u, the action before the tanh. Of more than three actions over
+    three at a time: the others stand still, where the density of a mean-field policy is a known factor."""
+    task = environment(ROBOTS[robot])
+    policy = load_behavior(locomotion.POLICIES / robot / name)
     assert isinstance(policy, GaussianBehavior)
-    env = make_env(environment("Hopper-v5"))
+    env = make_env(task)
     obs = torch.from_numpy(env.reset(seed=0)[0][None].astype(np.float32))
     env.close()
     normal = policy.distribution(obs).base  # says where the mass is, and nothing else
     line = torch.linspace(-5.0, 5.0, 31)
-    u = normal.loc + normal.stddev * torch.cartesian_prod(line, line, line)
-    with torch.no_grad():
-        log_prob = policy.log_prob(obs.expand(len(u), -1), torch.tanh(u)) + log_dtanh(u).sum(-1)
-        cell = (normal.stddev * (line[1] - line[0])).prod()
-        assert float(log_prob.double().exp().sum() * cell) == pytest.approx(1.0, abs=2e-3)
+    grid = torch.cartesian_prod(line, line, line)
+    for first in range(0, len(task.action_low), 3):
+        moved = torch.zeros(len(grid), len(task.action_low))
+        moved[:, first : first + 3] = grid
+        u = normal.loc + normal.stddev * moved
+        still = np.prod([2.5066282746 * float(s) for d, s in enumerate(normal.stddev[0]) if not first <= d < first + 3])
+        with torch.no_grad():
+            log_prob = policy.log_prob(obs.expand(len(u), -1), torch.tanh(u)) + log_dtanh(u).sum(-1)
+        cell = (normal.stddev[0, first : first + 3] * (line[1] - line[0])).prod()
+        assert float(log_prob.double().exp().sum() * cell) * still == pytest.approx(1.0, abs=3e-3)
 
 
 def test_policies_are_small() -> None:
     files = [*locomotion.POLICIES.rglob("*.safetensors")]
-    assert {file.parent.name for file in files} >= set(SHIPPED)
+    shipped = {(file.parent.parent.name, file.parent.name) for file in files}
+    assert shipped == {(robot, name) for robot in ROBOTS for name in SHIPPED}
     assert max(file.stat().st_size for file in files) <= 300_000
 
 

@@ -179,6 +179,34 @@ def test_mujoco_sets_have_d4rls_scores() -> None:
     assert "not Minari's own" in task.note
 
 
+@pytest.mark.parametrize(
+    ("model", "safe"),
+    [
+        ("walker2d.xml", True),
+        ("/tmp/walker2d.xml", False),
+        ("./walker2d.xml", False),
+        ("~/walker2d.xml", False),
+        ("../assets/walker2d.xml", False),
+        ("..\\walker2d.xml", False),
+        ("walker2d.xml\n", False),
+        (["walker2d.xml"], False),
+    ],
+)
+def test_a_robots_model_is_one_of_gymnasiums_own_or_refused(model: Any, safe: bool) -> None:
+    pytest.importorskip("mujoco")
+    name, box = "a/walker2d/b-v0", (spaces.Box(-9, 9, (3,)), spaces.Box(-2, 2, (1,)))
+    create([2], name=name, env=None, eval_env=None, observation_space=box[0], action_space=box[1])
+    spec = json.loads(gymnasium.spec("Walker2d-v5").to_json()) | {"kwargs": {"xml_file": model}}
+    path = data_folder(name) / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"env_spec": json.dumps(spec)}))
+    if safe:
+        task = datasets.load(name).task
+        assert task is not None and task.kwargs == {"xml_file": model}
+    else:
+        with pytest.raises(UnsafeDatasetError, match="xml_file"):
+            datasets.load(name)
+
+
 # ------------------------------------------------------------------ hostile metadata
 
 

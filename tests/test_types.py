@@ -45,6 +45,14 @@ def test_only_where_both_bounds_agree_an_action_stays_as_it_is(low: float, high:
     assert task.from_env(np.array([[0.3]], np.float32))[0, 0] == pytest.approx(expected, abs=1e-7)
 
 
+def test_actions_in_the_librarys_own_units_are_not_touched() -> None:
+    """Not even by the rounding of a map that is the identity; only their type is the library's."""
+    task = Task("E-v0", (-1.0, -1.0), (1.0, 1.0))
+    action = np.array([[1e-12, -0.3], [1.0, -1.0]], np.float32)
+    np.testing.assert_array_equal(task.from_env(action), action)
+    assert task.from_env(action.astype(np.float64)).dtype == np.float32
+
+
 def test_records_survive_json() -> None:
     assert Task.from_json({**TASK.to_json(), "action_low": [-2.0, 0.1], "action_high": [2.0, 0.3]}) == TASK
     spec = Spec((3,), 2, "uint8", True, (4,))

@@ -23,5 +23,5 @@ TESTS = ["golden", "bcq", "bounds", "checkpoint", "cli", "data", "evaluation", "
 def versions(session: nox.Session, torch: str, numpy: str, gymnasium: str) -> None:
     """Install, train, resume, evaluate, read."""
     session.install(f"torch=={torch}", f"numpy=={numpy}", f"gymnasium=={gymnasium}")
-    session.install(".", "pytest", "hypothesis", "scipy", "mpmath", f"numpy=={numpy}", f"gymnasium=={gymnasium}")
+    session.install(".[test]", f"numpy=={numpy}", f"gymnasium=={gymnasium}")
     session.run("python", "-m", "pytest", "-q", *(f"tests/test_{name}.py" for name in TESTS), *session.posargs)

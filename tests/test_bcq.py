@@ -15,6 +15,7 @@ from offline_vi.algorithm import Jointly
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.bank import Way
 from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, Decoded
+from offline_vi.errors import CapabilityError
 from offline_vi.nets import EnsembleLinear
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -200,3 +201,13 @@ def test_an_actor_learns_from_the_first_critic_at_one_sample_of_each_state() -> 
     torch.testing.assert_close(metrics["actor/loss"], loss.detach())
     torch.testing.assert_close(metrics["actor/perturbation"], (moved - start).abs().mean().detach())
     assert not metrics["actor/loss"].requires_grad and not metrics["actor/perturbation"].requires_grad
+
+
+def test_targets_are_not_trained_and_the_ensemble_is_as_large_as_asked() -> None:
+    spec = Spec((2,), 1)
+    algorithm = BCQ(spec, FixedCandidates(spec, [0.4]), BCQConfig(hidden=(8,), ensemble=3))
+    assert algorithm.critic(torch.zeros(4, 2), torch.zeros(4, 1)).shape == (3, 4)
+    targets = [*algorithm.critic_target.parameters(), *algorithm.actor_target.parameters()]
+    assert targets and not any(parameter.requires_grad for parameter in targets)
+    with pytest.raises(CapabilityError, match="BCQ"):
+        BCQ(spec, nn.Linear(2, 2))  # type: ignore[arg-type]

@@ -176,6 +176,35 @@ DATA: dict[str, tuple[Call, type[OfflineVIError], str, str]] = {
         "1 NaN in rewards, first at row 1 (episode 0)",
         "leave the episodes out: --on-nonfinite drop-episode",
     ),
+    "not finite, actions": (
+        read(actions=at(ACTION, 3, INF)), NonFiniteDataError, "arrays: 1 Inf in actions, first at row 3 (episode 1)",
+        "leave the episodes out: --on-nonfinite drop-episode",
+    ),
+    "not finite, next": (
+        read(_rows="strict", next_observations=at(OBS, (0, 1), NAN)), NonFiniteDataError,
+        "arrays: 1 NaN in next_observations, first at row 0 (episode 0)",
+        "leave the episodes out: --on-nonfinite drop-episode",
+    ),
+    "flat observations": (
+        read(observations=REWARD), DatasetFormatError,
+        "arrays: 'observations' has shape (6,), not (rows, features)", "reshape it",
+    ),
+    "no feature": (
+        read(observations=OBS[:, :0]), DatasetFormatError,
+        "arrays: 'observations' has shape (6, 0), not (rows, features)", "reshape it",
+    ),
+    "flat next": (
+        read(_rows="strict", next_observations=REWARD), DatasetFormatError,
+        "arrays: 'next_observations' has shape (6,), not (rows, features)", "reshape it",
+    ),
+    "deep densities": (
+        read(**{"infos/action_log_probs": OBS}), DatasetFormatError,
+        "arrays: 'infos/action_log_probs' has shape (6, 2), not (rows,)", "reshape it",
+    ),
+    "flag of timeouts": (
+        read(timeouts=at(np.zeros(6), 2, INF)), DatasetFormatError,
+        "arrays: 'timeouts' holds NaN or infinities", "flags are 0 or 1",
+    ),
     "action dimension": (
         read(Task("Two-v0", (-1.0, -1.0), (1.0, 1.0))), SpaceMismatchError,
         "arrays: dataset action (1,) vs Two-v0 (2,)",

@@ -15,6 +15,7 @@ from offline_vi.data import (
     Frames,
     Normalizer,
     Provenance,
+    Replay,
     Sampler,
     SequenceSampler,
     StackedSampler,
@@ -239,3 +240,31 @@ def test_support_has_a_log_of_its_own(tmp_path: Path) -> None:
         assert run.read_support() == [{"outside": 1.5}]
         assert (run.read_metrics(), run.read_episodes()) == ([], [])
     assert (tmp_path / "run" / "support.csv").read_text() == "outside\n1.5\n"
+
+
+def test_a_replay_keeps_types_rows_and_their_order() -> None:
+    """Also where it has wrapped around, and where it has grown."""
+    spec, task = Spec((3,), 2, "uint8"), Task("E-v0", (-1.0, -1.0), (1.0, 1.0))
+    for capacity, count in ((1500, 1300), (5, 5), (5, 8)):
+        replay = Replay(spec, 64, capacity)
+        for row in range(count):
+            obs = torch.full((3,), row % 256, dtype=torch.uint8)
+            replay.add(obs, torch.full((2,), row / 2000), float(row), obs + 1, row % 3 == 0, row % 4 == 0)
+        kept = np.arange(max(0, count - capacity), count)
+        data = replay.transitions(task, "mine")
+        assert (data.spec, data.task, data.source.name) == (spec, task, "mine")
+        assert [str(column.dtype) for column in (data.obs, data.next_obs)] == ["uint8", "uint8"]
+        np.testing.assert_array_equal(data.reward, kept)
+        np.testing.assert_array_equal(data.obs[:, 0], kept % 256)
+        np.testing.assert_array_equal(data.next_obs[:, 2], (kept + 1) % 256)
+        np.testing.assert_allclose(data.action[:, 1], kept / 2000, rtol=1e-6)
+        np.testing.assert_array_equal(data.terminated, kept % 3 == 0)
+        np.testing.assert_array_equal(data.episode_end[:-1], (kept % 4 == 0)[:-1])
+        batch = replay.sample()
+        rows = {int(at): float(reward) for at, reward in zip(batch.index, batch.reward, strict=True)}
+        assert all(0 <= at < len(replay) and reward in kept for at, reward in rows.items())
+        assert batch.obs.dtype == torch.uint8
+        again = Replay(spec, 64, capacity)
+        again.load_state(replay.state())
+        again.load_tensors(replay.tensors())
+        assert drawn(again.sample()) == drawn(replay.sample())

@@ -8,7 +8,7 @@ FIGURES := $(CURDIR)/.figures
 
 .PHONY: help install demo test test-slow reliability audit mutants lint types floors unit smoke wheel format clean
 help:
-	@echo "make demo        the main job on the embedded data set: data, behaviour model, BCQ, score, plot"
+	@echo "make demo        the main job on data made on the spot: data, behaviour model, BCQ, score, plot"
 	@echo "make test        every check: ruff, mypy, the floors of the house, the tests"
 	@echo "make smoke       the smallest suite and its report: two minutes"
 	@echo "make test-slow   the tests that take minutes, and the table of docs/reliability.md"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
 from pathlib import Path
 
-DATASET = "offline-vi/pendulum/mixed-v0"
+MUJOCO, PENDULUM = "offline-vi/halfcheetah/medium-expert-v0", "offline-vi/pendulum/mixed-v0"
 
 
 def main(arguments: list[str] | None = None) -> None:
+    dataset = MUJOCO if importlib.util.find_spec("mujoco") else PENDULUM
     parser = argparse.ArgumentParser(
         prog="offline-vi demo",
         description="Collect a data set on the spot, fit a conditional VAE to its actions, train BCQ on the frozen "
-        "model, score the policy. Minutes on two cores, without a network and, on the pendulum, without MuJoCo.",
+        f"model, score the policy. Minutes on two cores, without a network. Without MuJoCo it is {PENDULUM}.",
     )
-    parser.add_argument("--dataset", default=DATASET, help="name or file (default: %(default)s)")
+    parser.add_argument("--dataset", default=dataset, help="name or file (default: %(default)s)")
     parser.add_argument("--output", default="runs/demo", help="run directory (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=5_000, help="gradient steps of BCQ (default: %(default)s)")
     parser.add_argument("--behavior-steps", type=int, default=5_000, help="of the CVAE (default: %(default)s)")

@@ -53,7 +53,7 @@ def test_three_steps_of_the_pytorch_restatement_equal_those_of_the_numpy_one(pla
         index = np.random.default_rng(1).integers(rows - 1, size=bcq.batch)
         with NormalDraws() as noise:
             bcq.step(columns, np.random.default_rng(1))
-        encoder, target, actor = (draw for draw in noise.draws)
+        encoder, target, actor = noise.draws
         reference.train(
             {
                 "state": columns["observations"][index],

@@ -331,7 +331,7 @@ def make_env(task: Task) -> Env:
     options = dict(task.kwargs)
     if task.max_episode_steps is not None:
         options["max_episode_steps"] = task.max_episode_steps
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_deprecations(task.env_id):
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             return gymnasium.make(task.env_id, **options)
@@ -344,6 +344,27 @@ def make_env(task: Task) -> Env:
             raise UsageError(
                 f"unknown environment {task.env_id!r}", f"did you mean {close[0]!r}?" if close else str(error)
             ) from error
+
+
+@contextmanager
+def _without_deprecations(env_id: str) -> Iterator[None]:
+    """MuJoCo 4 tells on stderr and in a file, for every environment made, what Gymnasium's own models will have to
+    change; whatever else it says of a model becomes a warning."""
+    spec = gymnasium.registry.get(env_id)
+    if spec is None or not str(spec.entry_point).startswith("gymnasium.envs.mujoco."):
+        yield
+        return
+    try:
+        import mujoco
+    except ModuleNotFoundError:  # Gymnasium says so
+        yield
+        return
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else warnings.warn(text, stacklevel=2))
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 _ROBOTICS = ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "Hand", "PointMaze")

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -422,3 +423,23 @@ def test_spaces_that_agree() -> None:
 def test_errors_are_of_the_house() -> None:
     assert issubclass(EvaluationError, OfflineVIError)
     assert Evaluation.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+def test_mujoco_is_quiet_about_the_models_of_gymnasium_and_about_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mujoco = pytest.importorskip("mujoco")
+    monkeypatch.chdir(tmp_path)
+    before = mujoco.get_mju_user_warning()
+    make_env(Task("HalfCheetah-v5", (-1.0,) * 6, (1.0,) * 6)).close()
+    assert mujoco.get_mju_user_warning() is before
+    assert capfd.readouterr().err == "" and not list(tmp_path.iterdir())
+
+    def made(*_: object, **__: object) -> None:
+        for text in ("an attribute is deprecated", "the mesh is not closed"):
+            mujoco.get_mju_user_warning()(text)
+
+    monkeypatch.setattr(gymnasium, "make", made)
+    with pytest.warns(UserWarning, match="mesh") as caught:
+        make_env(Task("HalfCheetah-v5", (-1.0,) * 6, (1.0,) * 6))
+    assert len(caught) == 1

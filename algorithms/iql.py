@@ -74,10 +74,11 @@ class IQL(Algorithm):
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
-        value_loss, value_metrics = self.value_loss(batch)
+        q = self.q(batch)
+        value_loss, value_metrics = self.value_loss(batch, q)
         descend(self.value_opt, value_loss)
 
-        actor_loss, actor_metrics = self.actor_loss(batch)
+        actor_loss, actor_metrics = self.actor_loss(batch, q)
         cosine_(self.actor_opt, self.config.lr, self.config.decay_steps)
         descend(self.actor_opt, actor_loss)
 
@@ -97,16 +98,16 @@ class IQL(Algorithm):
         """min_j Q'_j(s, a) of the data's actions, (B,)."""
         return clipped_double_q(self.critic_target(batch.obs, batch.action), 1.0)
 
-    def value_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """mean_B |tau - 1(u < 0)| u^2 with u = Q'(s, a) - V(s): eq. 5."""
+    def value_loss(self, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
+        """mean_B |tau - 1(u < 0)| u^2 with u = Q'(s, a) - V(s), q (B,) the former: eq. 5."""
         value = self.v(batch.obs)
-        loss = expectile_loss(self.q(batch) - value, self.config.expectile).mean(-1)
+        loss = expectile_loss(q - value, self.config.expectile).mean(-1)
         return loss, {"value/loss": loss.detach(), "value/v": value.detach().mean(-1)}
 
-    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """-mean_B exp(beta (Q'(s, a) - V(s))) log pi(a|s), weights cut off: eq. 7 (advantage-weighted regression)."""
+    def actor_loss(self, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
+        """-mean_B exp(beta (q - V(s))) log pi(a|s), weights cut off: eq. 7 (advantage-weighted regression)."""
         with torch.no_grad():
-            advantage = self.q(batch) - self.v(batch.obs)
+            advantage = q - self.v(batch.obs)
             weight = advantage_weight(advantage, self.config.beta, self.config.max_weight)
         loss = -(weight * self.actor(batch.obs).log_prob(batch.action)).mean(-1)
         means = {"actor/advantage": advantage.mean(-1), "actor/weight": weight.mean(-1)}

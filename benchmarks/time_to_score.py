@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ import torch
 
 from offline_vi import datasets
 from offline_vi.algorithm import Algorithm, Jointly
-from offline_vi.algorithms.bcq import BCQ
+from offline_vi.algorithms.bcq import BCQ, BCQConfig
+from offline_vi.algorithms.build import Recipe, build
 from offline_vi.bank import CandidateBank
 from offline_vi.behavior import CVAE, CVAEConfig, Decoded
 from offline_vi.data import Transitions
 from offline_vi.evaluation import evaluate
 from offline_vi.machine import fastest_precision
-from offline_vi.scripts.presets import PRESETS
+from offline_vi.scripts.presets import preset
+from offline_vi.share import behavior_config, build_behavior
 from offline_vi.training import fit, fit_behavior, seeds, torch_seed
 
 LEVELS, WINDOW, EVERY = (60.0, 100.0), 5, 2_000
@@ -56,27 +59,30 @@ def published(data: Transitions, seed: int) -> tuple[Algorithm, str]:
 
 def fast(data: Transitions, seed: int) -> tuple[Algorithm, str]:
     """What `--preset fast` puts together."""
-    settings = PRESETS["fast"].frozen
-    cvae = CVAE(data.spec)
-    fit_behavior(cvae, data, settings["behavior_steps"], seed=seed, progress=False)
-    frozen = Decoded(cvae.requires_grad_(False))
-    bank = CandidateBank(frozen, data, period=settings["bank_period"], seed=seed)
-    return BCQ(data.spec, frozen, bank=bank), fastest_precision(torch.device("cpu"))
+    name = preset("fast").behavior_of("bcq")
+    options = preset("fast").options("bcq", name)
+    config = behavior_config(name, data.spec)
+    hyper = BCQConfig(**preset("fast").config("bcq", name))
+    recipe = Recipe("bcq", data.spec, hyper, name, config, proposals=options["proposals"], keep=options["keep"])
+    model = build_behavior(name, data.spec, config)
+    fit_behavior(model, data, options["behavior_steps"], seed=seed, progress=False)
+    bank = partial(CandidateBank, transitions=data, period=options["bank_period"], seed=seed)
+    return build(recipe, model, bank), fastest_precision(torch.device("cpu"))
 
 
-def curve(preset: str, data: Transitions, seed: int, steps: int) -> list[dict[str, float]]:
+def curve(which: str, data: Transitions, seed: int, steps: int) -> list[dict[str, float]]:
     """One row per evaluation."""
     assert data.task is not None
     task, clock, rows = data.task, Clock(), []
     torch.manual_seed(torch_seed(seeds(seed)["init"]))
-    algorithm, precision = {"fast": fast, "published": published}[preset](data, seed)
+    algorithm, precision = {"fast": fast, "published": published}[which](data, seed)
 
     def score(step: int, policy: Algorithm) -> dict[str, float]:
         started = time.process_time()
         mean = evaluate(policy, task, 10, 100).mean
         clock.scoring += time.process_time() - started
         rows.append({"step": step, "score": mean, **clock.read()})
-        print(f"{preset} seed {seed} step {step:,}: {mean:.1f}, {rows[-1]['cpu']:.0f} s", flush=True)
+        print(f"{which} seed {seed} step {step:,}: {mean:.1f}, {rows[-1]['cpu']:.0f} s", flush=True)
         return {}
 
     fit(algorithm, data, steps, seed=seed, precision=precision, eval_every=EVERY, on_eval=score, progress=False)
@@ -93,14 +99,14 @@ def reached(rows: list[dict[str, float]], level: float) -> dict[str, float] | No
 
 def table(found: dict[str, dict[str, Any]]) -> list[str]:
     lines = ["| preset | seed | level | steps | processor time, s | without evaluation, s |", "|---" * 6 + "|"]
-    for preset, by_seed in found.items():
+    for which, by_seed in found.items():
         for seed, rows in by_seed.items():
             for level in LEVELS:
                 row = reached(rows, level)
                 told = f"not within {rows[-1]['step']:,} | {rows[-1]['cpu']:.0f} | {rows[-1]['cpu_training']:.0f}"
                 if row is not None:
                     told = f"{row['step']:,} | {row['cpu']:.0f} | {row['cpu_training']:.0f}"
-                lines.append(f"| {preset} | {seed} | {level:g} | {told} |")
+                lines.append(f"| {which} | {seed} | {level:g} | {told} |")
     return lines
 
 
@@ -117,10 +123,10 @@ def main() -> None:
     file = options.output / "time_to_score.json"
     found: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
     data = datasets.load(*options.data)
-    for preset in options.presets:
+    for which in options.presets:
         for seed in options.seeds:
-            if str(seed) not in found.setdefault(preset, {}):
-                found[preset][str(seed)] = curve(preset, data, seed, options.steps)
+            if str(seed) not in found.setdefault(which, {}):
+                found[which][str(seed)] = curve(which, data, seed, options.steps)
                 file.write_text(json.dumps(found, indent=1))
     lines = table(found)
     (options.output / "time_to_score.md").write_text("\n".join(lines) + "\n")

@@ -230,7 +230,7 @@ def _train(suite: Suite, cell: Cell, folder: Path, machine: Mapping[str, str]) -
 
     words = train_arguments(suite, cell)
     given = train_options(suite, cell)
-    if {**preset(cell.preset).options(cell.algorithm), **given}.get("precision") == "auto":
+    if {**preset(cell.preset).options(cell.algorithm, suite.model(cell)), **given}.get("precision") == "auto":
         words += ["--precision", machine["precision"]]
     if suite.model(cell):
         words += ["--behavior-from", str(model_path(folder, cell, suite.model(cell)))]

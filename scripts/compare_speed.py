@@ -23,6 +23,7 @@ import sys
 import time
 import venv
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,7 @@ def our_step(name: str, precision: str) -> Step:
         precision_of_targets,
         use_products,
     )
+    from offline_vi.scripts.presets import preset
     from offline_vi.share import behavior_config, build_behavior
 
     keep_freed_memory()
@@ -180,9 +182,12 @@ def our_step(name: str, precision: str) -> Step:
     spec, cpu = transitions.spec, torch.device("cpu")
     algorithm_name = name.split()[0]
     config, banks = config_class(algorithm_name)(), []
-    model = {"bcq published": "cvae-published", "bcq fast": "cvae"}.get(name, "")
+    model = {"bcq published": "cvae-published", "bcq fast": preset("fast").behavior_of("bcq")}.get(name, "")
     settings = behavior_config(model, spec) if model else None
     recipe = Recipe(algorithm_name, spec, config, model, settings, jointly=name == "bcq published")
+    if name == "bcq fast":
+        options = preset("fast").options("bcq", model)
+        recipe = replace(recipe, proposals=options["proposals"], keep=options["keep"])
 
     def bank(proposals: Any) -> CandidateBank:
         banks.append(CandidateBank(proposals, transitions))

@@ -44,7 +44,8 @@ def demonstrate(options: argparse.Namespace) -> None:
     print(f"mean normalised score {data.task.normalized(returns).mean():.1f}")
 
     print(f"2/3  conditional VAE, {options.behavior_steps:,} steps, then BCQ on it, {options.steps:,} steps")
-    flags = ["--dataset", options.dataset, "--preset", "fast", "--behavior-steps", str(options.behavior_steps)]
+    flags = ["--dataset", options.dataset, "--preset", "fast", "--behavior", "cvae"]
+    flags += ["--behavior-steps", str(options.behavior_steps)]
     flags += ["--steps", str(options.steps), "--eval-every", str(max(options.steps // 5, 1)), "--overwrite"]
     flags += ["--output", options.output, "--behavior.hidden", "256", "256", "--hidden", "256", "256"]
     train_verb.main(["bcq", *flags])

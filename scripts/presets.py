@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.errors import unknown
+
+
+class Own(NamedTuple):
+    """Another behaviour model for one algorithm, and what belongs to that model."""
+
+    behavior: str
+    options: dict[str, Any]  # of the run
+    config: dict[str, Any]  # hyper-parameters
 
 
 @dataclass(frozen=True)
@@ -16,28 +24,41 @@ class Preset:
     behavior: str = ""  # the behaviour model of algorithms that use one; empty: the algorithm's published one
     train: dict[str, Any] = field(default_factory=dict)  # options of the run
     frozen: dict[str, Any] = field(default_factory=dict)  # options of a run on a frozen behaviour model
+    own: dict[str, Own] = field(default_factory=dict)  # algorithm -> what was measured to be better for it
 
     def behavior_of(self, algorithm: str) -> str:
         """Name of the model, empty for an algorithm that uses none."""
         published = ALGORITHMS[algorithm].behavior
-        return (self.behavior or published) if published else ""
+        chosen = self.own[algorithm].behavior if algorithm in self.own else self.behavior
+        return (chosen or published) if published else ""
 
-    def options(self, algorithm: str) -> dict[str, Any]:
-        """Changed defaults of `TrainOptions`."""
-        return self.train | (self.frozen if ALGORITHMS[algorithm].behavior else {})
+    def options(self, algorithm: str, model: str) -> dict[str, Any]:
+        """Changed defaults of `TrainOptions`, of an algorithm on that behaviour model (empty: none)."""
+        return self.train | (self.frozen if model else {}) | self._own(algorithm, model).options
+
+    def config(self, algorithm: str, model: str) -> dict[str, Any]:
+        """Changed hyper-parameters of an algorithm on that behaviour model."""
+        return self._own(algorithm, model).config
+
+    def _own(self, algorithm: str, model: str) -> Own:
+        own = self.own.get(algorithm)
+        return own if own is not None and own.behavior == model else Own(model, {}, {})
 
 
+# BCQ's ten candidates at acting are the likeliest of a hundred, as docs/why-bcq.md measured them.
 PRESETS: dict[str, Preset] = {
     "published": Preset(),
     "fast": Preset(
         behavior="cvae",
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000},
+        own={"bcq": Own("gaussian", {"proposals": "likely", "keep": 0.1}, {"num_acting_candidates": 10})},
     ),
     "likely": Preset(  # full samples of an exact density, filtered by it (docs/why-bcq.md)
         behavior="mixture",
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000, "proposals": "likely", "keep": 0.1},
+        own={"bcq": Own("mixture", {}, {"num_acting_candidates": 10})},
     ),
 }
 

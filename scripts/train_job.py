@@ -51,8 +51,9 @@ class TrainOptions:
     steps: int = 50_000
     """Gradient steps."""
     preset: Literal["published", "fast", "likely"] = "published"
-    """published: the paper's procedure; fast: a fitted, frozen model, candidates drawn ahead, bfloat16 targets; likely:
-    the same on a mixture, whose samples are filtered by their own density (algorithms that rank candidates)."""
+    """published: the paper's procedure; fast: a fitted, frozen model (BCQ: the likeliest tenth of a tanh-Normal's
+    samples; others: a CVAE), candidates drawn ahead, bfloat16 targets; likely: the same on a mixture, whose samples are
+    filtered by their own density (algorithms that rank candidates)."""
     tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""
     """Start from the settings that the algorithm's paper tuned for this D4RL task or domain (scripts/configs/)."""
     eval_every: int = 5_000
@@ -125,14 +126,14 @@ def parse(name: str, saved: dict[str, Any], arguments: list[str]) -> Any:
     card = read_card(directory) if directory else {}
     model = flag(arguments, "--behavior") or card.get("model") or recipe.get("behavior")
     model = model or preset(chosen).behavior_of(name)
-    train = TrainOptions(preset=chosen, normalize=entry(name).normalize, **preset(chosen).options(name))
+    train = TrainOptions(preset=chosen, normalize=entry(name).normalize, **preset(chosen).options(name, model))
     train = replace(from_json(train, before), behavior_model=model)
     task = flag(arguments, "--tuned-for")
     own = tuned(name, task) if task else {}
     if "reward_scale" in own:  # the one setting of a paper's table that is not the algorithm's
         scale = own.pop("reward_scale")
         train = replace(train, reward_scale=train.reward_scale or scale)
-    published = from_json(config_class(name)(), own)
+    published = from_json(config_class(name)(), preset(chosen).config(name, model) | own)
     settings = from_json(published, recipe["config"]) if recipe else published
     parts: list[tuple[str, Any, Any]] = [
         ("data", DataOptions, from_json(DataOptions(), saved.get("data_options", {}))),

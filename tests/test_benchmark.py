@@ -40,6 +40,7 @@ save-every = {every}
 hidden = [8]
 batch_size = 16
 [behavior]
+model = "cvae"
 steps = 40
 log-every = 20
 hidden = [8]
@@ -77,7 +78,7 @@ BAD: dict[str, tuple[Callable[[str], str], int, str, str]] = {
     "unknown data set": (unknown_data, 2, "unknown data set 'hopper-mediun-v2'", "hopper-medium-v2"),
     "unknown preset": (swap('["fast"]', '["fats"]'), 2, "unknown preset 'fats'", "'fast'"),
     "unknown behaviour model": (
-        swap("[behavior]", '[behavior]\nmodel = "cave"'),
+        swap('"cvae"', '"cave"'),
         2,
         "behaviour model 'cave'",
         "'cvae'",
@@ -86,12 +87,12 @@ BAD: dict[str, tuple[Callable[[str], str], int, str, str]] = {
     "duplicate seed": (swap("[0]", "[0, 0]"), 78, "is there 2 times", "once"),
     "typo in a hyper-parameter": (swap("[machine]", "[algorithm.bcq]\nlmbd = 1.0\n[machine]"), 78, "'lmbd'", "'lmbda'"),
     "typo in an option": (swap("eval-every", "eval-evry"), 78, "'eval-evry'", "'eval-every'"),
-    "typo in the model's options": (swap("[behavior]\nsteps", "[behavior]\nstps"), 78, "'stps'", "'steps'"),
+    "typo in the model's options": (swap("steps = 40", "stps = 40"), 78, "'stps'", "'steps'"),
     "typo in a key": (swap("seeds", "seedz"), 78, "'seedz'", "'seeds'"),
     "wrong type": (swap("batch_size = 16", 'batch_size = "many"'), 78, "batch-size many", "--help"),
     "another algorithm's table": (swap("[machine]", "[algorithm.spot]\nlmbda = 1.0\n[machine]"), 2, "'spot'", ""),
     "no density for SPOT": (
-        lambda text: text.replace('"bcq"', '"plas"').replace("[behavior]", '[behavior]\nmodel = "mixture"'),
+        lambda text: text.replace('"bcq"', '"plas"').replace('"cvae"', '"mixture"'),
         78,
         "plas needs a behaviour model that decodes latents",
         "[behavior]",

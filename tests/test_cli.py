@@ -224,11 +224,30 @@ def test_the_fast_preset_fits_first_and_draws_ahead(
     assert run(["train", "bcq", *flags, "--output", str(tmp_path / "fast")], capsys)[0] == 0
     config = json.loads((tmp_path / "fast" / "config.json").read_text())
     assert config["recipe"]["jointly"] is False
-    assert config["recipe"]["behavior"] == "cvae"
+    assert (config["recipe"]["behavior"], config["recipe"]["proposals"]) == ("gaussian", "likely")
     assert config["train_options"]["bank_period"] > 0
     assert json.loads((tmp_path / "fast" / "run.json").read_text())["precision"] in ("float32", "bfloat16")
     flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", "fast", *TINY, "--hidden", "8"]
     assert run(["train", "iql", *flags, "--output", str(tmp_path / "iql")], capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "model", "proposals", "acting"),
+    [
+        (["bcq"], "gaussian", "likely", 10),
+        (["bcq", "--behavior", "cvae"], "cvae", "", 100),  # what belongs to a model goes with it
+        (["bcq", "--proposals", "decoded", "--num-acting-candidates", "7"], "gaussian", "decoded", 7),
+        (["emaq"], "cvae", "", 100),
+    ],
+)
+def test_the_fast_preset_has_a_model_for_each_algorithm(
+    flags: list[str], model: str, proposals: str, acting: int
+) -> None:
+    options = parse(flags[0], {}, ["--dataset", "x", "--preset", "fast", *flags[1:]])
+    assert (options.train.behavior_model, options.train.proposals) == (model, proposals)
+    assert options.algorithm.num_acting_candidates == acting
+    assert options.train.behavior_steps == 10_000
+    assert parse("iql", {}, ["--dataset", "x", "--preset", "fast"]).train.behavior_steps == 0
 
 
 @pytest.mark.parametrize(("flag", "normalizes"), [([], True), (["--no-normalize"], False)])

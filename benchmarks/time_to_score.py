@@ -22,16 +22,14 @@ import numpy as np
 import torch
 
 from offline_vi import datasets
-from offline_vi.algorithm import Algorithm, Jointly
-from offline_vi.algorithms.bcq import BCQ, BCQConfig
-from offline_vi.algorithms.build import Recipe, build
+from offline_vi.algorithm import Algorithm
+from offline_vi.algorithms.build import build
 from offline_vi.bank import CandidateBank
-from offline_vi.behavior import CVAE, CVAEConfig, Decoded
 from offline_vi.data import Transitions
 from offline_vi.evaluation import evaluate
 from offline_vi.machine import fastest_precision
-from offline_vi.scripts.presets import preset
-from offline_vi.share import behavior_config, build_behavior
+from offline_vi.scripts.presets import preset, recipe
+from offline_vi.share import build_behavior
 from offline_vi.training import fit, fit_behavior, seeds, torch_seed
 
 LEVELS, WINDOW, EVERY = (60.0, 100.0), 5, 2_000
@@ -50,32 +48,24 @@ class Clock:
         return {"wall": time.perf_counter() - self.wall, "cpu": cpu, "cpu_training": cpu - self.scoring}
 
 
-def published(data: Transitions, seed: int) -> tuple[Algorithm, str]:
-    """The paper's procedure."""
-    config = CVAEConfig.published(data.spec)
-    cvae = CVAE(data.spec, config)
-    return Jointly(cvae, BCQ(data.spec, Decoded(cvae)), lr=config.lr, eps=config.eps), "float32"
-
-
-def fast(data: Transitions, seed: int) -> tuple[Algorithm, str]:
-    """What `--preset fast` puts together."""
-    name = preset("fast").behavior_of("bcq")
-    options = preset("fast").options("bcq", name)
-    config = behavior_config(name, data.spec)
-    hyper = BCQConfig(**preset("fast").config("bcq", name))
-    recipe = Recipe("bcq", data.spec, hyper, name, config, proposals=options["proposals"], keep=options["keep"])
-    model = build_behavior(name, data.spec, config)
-    fit_behavior(model, data, options["behavior_steps"], seed=seed, progress=False)
+def begun(preset_name: str, data: Transitions, seed: int, model: str) -> tuple[Algorithm, str]:
+    """What `offline-vi train bcq --preset NAME` trains, its frozen behaviour model fitted; the precision."""
+    made = recipe(preset_name, "bcq", data.spec, model)
+    options = preset(preset_name).options("bcq", made.behavior)
+    behavior = build_behavior(made.behavior, data.spec, made.behavior_config)
+    if made.jointly:
+        return build(made, behavior), "float32"
+    fit_behavior(behavior, data, options["behavior_steps"], seed=seed, progress=False)
     bank = partial(CandidateBank, transitions=data, period=options["bank_period"], seed=seed)
-    return build(recipe, model, bank), fastest_precision(torch.device("cpu"))
+    return build(made, behavior, bank), fastest_precision(torch.device("cpu"))
 
 
-def curve(which: str, data: Transitions, seed: int, steps: int) -> list[dict[str, float]]:
+def curve(which: str, data: Transitions, seed: int, steps: int, model: str) -> list[dict[str, float]]:
     """One row per evaluation."""
     assert data.task is not None
     task, clock, rows = data.task, Clock(), []
     torch.manual_seed(torch_seed(seeds(seed)["init"]))
-    algorithm, precision = {"fast": fast, "published": published}[which](data, seed)
+    algorithm, precision = begun(which, data, seed, model)
 
     def score(step: int, policy: Algorithm) -> dict[str, float]:
         started = time.process_time()
@@ -115,6 +105,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", required=True, help="data set names or files")
     parser.add_argument("--output", type=Path, required=True, help="folder of time_to_score.json and .md")
     parser.add_argument("--presets", nargs="+", default=["fast"], choices=["fast", "published"])
+    parser.add_argument("--behavior", default="", metavar="MODEL", help="behaviour model (default: the preset's)")
     parser.add_argument("--steps", type=int, default=20_000, help="gradient steps (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
@@ -126,7 +117,7 @@ def main() -> None:
     for which in options.presets:
         for seed in options.seeds:
             if str(seed) not in found.setdefault(which, {}):
-                found[which][str(seed)] = curve(which, data, seed, options.steps)
+                found[which][str(seed)] = curve(which, data, seed, options.steps, options.behavior)
                 file.write_text(json.dumps(found, indent=1))
     lines = table(found)
     (options.output / "time_to_score.md").write_text("\n".join(lines) + "\n")

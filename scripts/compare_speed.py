@@ -163,7 +163,7 @@ def our_step(name: str, precision: str) -> Step:
     """A step of ours, sampling included, as `fit` takes it."""
     import torch
 
-    from offline_vi.algorithms.build import Recipe, build, config_class
+    from offline_vi.algorithms.build import build
     from offline_vi.bank import CandidateBank
     from offline_vi.data import Sampler, Transitions
     from offline_vi.machine import (
@@ -173,29 +173,21 @@ def our_step(name: str, precision: str) -> Step:
         precision_of_targets,
         use_products,
     )
-    from offline_vi.scripts.presets import preset
-    from offline_vi.share import behavior_config, build_behavior
+    from offline_vi.scripts.presets import recipe
 
     keep_freed_memory()
     use_products(fastest_exact_products())
     transitions = Transitions.from_d4rl({**data(), "timeouts": np.zeros(ROWS, bool)})
     spec, cpu = transitions.spec, torch.device("cpu")
-    algorithm_name = name.split()[0]
-    config, banks = config_class(algorithm_name)(), []
-    model = {"bcq published": "cvae-published", "bcq fast": preset("fast").behavior_of("bcq")}.get(name, "")
-    settings = behavior_config(model, spec) if model else None
-    recipe = Recipe(algorithm_name, spec, config, model, settings, jointly=name == "bcq published")
-    if name == "bcq fast":
-        options = preset("fast").options("bcq", model)
-        recipe = replace(recipe, proposals=options["proposals"], keep=options["keep"])
+    algorithm_name, preset = (*name.split(), "published")[:2]
+    made, banks = replace(recipe(preset, algorithm_name, spec), normalize=False), []  # d3rlpy runs without a scaler
 
     def bank(proposals: Any) -> CandidateBank:
         banks.append(CandidateBank(proposals, transitions))
         return banks[-1]
 
-    behavior = build_behavior(model, spec, settings) if model else None
-    algorithm = build(recipe, behavior, bank if name == "bcq fast" else None)
-    sampler = Sampler(transitions, config.batch_size)
+    algorithm = build(made, None, None if made.jointly else bank)
+    sampler = Sampler(transitions, algorithm.batch_size)
     chosen = fastest_precision(cpu) if precision == "auto" else precision
     count = 0
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.errors import unknown
+
+if TYPE_CHECKING:
+    from offline_vi.algorithms.build import Recipe
+    from offline_vi.types import Spec
 
 
 class Own(NamedTuple):
@@ -33,8 +37,9 @@ class Preset:
         return (chosen or published) if published else ""
 
     def options(self, algorithm: str, model: str) -> dict[str, Any]:
-        """Changed defaults of `TrainOptions`, of an algorithm on that behaviour model (empty: none)."""
-        return self.train | (self.frozen if model else {}) | self._own(algorithm, model).options
+        """Changed defaults of `TrainOptions`, of an algorithm on that behaviour model."""
+        frozen = self.frozen if ALGORITHMS[algorithm].behavior else {}
+        return self.train | frozen | self._own(algorithm, model).options
 
     def config(self, algorithm: str, model: str) -> dict[str, Any]:
         """Changed hyper-parameters of an algorithm on that behaviour model."""
@@ -61,6 +66,29 @@ PRESETS: dict[str, Preset] = {
         own={"bcq": Own("mixture", {}, {"num_acting_candidates": 10})},
     ),
 }
+
+
+def recipe(name: str, algorithm: str, spec: Spec, model: str = "") -> Recipe:
+    """What `offline-vi train ALGORITHM --preset NAME [--behavior MODEL]` builds.
+
+    Raises UsageError for an unknown name, and ConfigError for an unknown model.
+    """
+    from offline_vi.algorithms.build import Recipe, config_class  # here, not above: torch
+    from offline_vi.share import behavior_config
+
+    chosen = preset(name)
+    model = model or chosen.behavior_of(algorithm)
+    options = chosen.options(algorithm, model)
+    return Recipe(
+        algorithm,
+        spec,
+        config_class(algorithm)(**chosen.config(algorithm, model)),
+        model,
+        behavior_config(model, spec) if model else None,
+        jointly=bool(model) and "behavior_steps" not in options,
+        normalize=ALGORITHMS[algorithm].normalize,
+        **{key: options[key] for key in ("proposals", "keep") if key in options},
+    )
 
 
 def preset(name: str) -> Preset:

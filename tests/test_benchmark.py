@@ -158,6 +158,11 @@ def test_an_unknown_suite_is_told_with_the_nearest(capsys: pytest.CaptureFixture
     assert (code, "'smoke'" in error) == (2, True)
 
 
+def test_a_suite_that_names_no_model_has_the_presets_for_each_algorithm(data: str, tmp_path: Path) -> None:
+    suite = read_suite(write(tmp_path, data, swap('model = "cvae"\n', "")))
+    assert {cell.algorithm: suite.models(cell) for cell in suite.cells()} == {"bc": "cvae", "bcq": "gaussian"}
+
+
 def test_a_suite_runs_once_whatever_happens(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One model for both; a cell that fails does not stop the other, and is tried again; done cells are left alone."""
     output = tmp_path / "out"

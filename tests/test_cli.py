@@ -17,8 +17,10 @@ import pytest
 
 from offline_vi import datasets
 from offline_vi.algorithm import Normalized, Rescaled
-from offline_vi.algorithms.build import load
+from offline_vi.algorithms import ALGORITHMS
+from offline_vi.algorithms.build import Recipe, load
 from offline_vi.scripts import VERBS, main
+from offline_vi.scripts.presets import recipe
 from offline_vi.scripts.train_job import parse
 from offline_vi.scripts.tuned import tables, tuned
 
@@ -247,7 +249,24 @@ def test_the_fast_preset_has_a_model_for_each_algorithm(
     assert (options.train.behavior_model, options.train.proposals) == (model, proposals)
     assert options.algorithm.num_acting_candidates == acting
     assert options.train.behavior_steps == 10_000
-    assert parse("iql", {}, ["--dataset", "x", "--preset", "fast"]).train.behavior_steps == 0
+
+
+@pytest.mark.parametrize("flags", [[], ["--behavior", "cvae"]])
+def test_the_fast_preset_fits_no_model_for_an_algorithm_that_uses_none(flags: list[str]) -> None:
+    assert parse("iql", {}, ["--dataset", "x", "--preset", "fast", *flags]).train.behavior_steps == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm"), [("published", "bcq"), ("fast", "bcq"), ("fast", "plas"), ("fast", "iql")]
+)
+def test_a_presets_recipe_is_what_the_command_builds(
+    name: str, algorithm: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", name, "--steps", "1", "--eval-episodes", "1"]
+    flags += ["--behavior-steps", "1"] if name == "fast" and ALGORITHMS[algorithm].behavior else []
+    assert run(["train", algorithm, *flags, "--output", str(tmp_path / "run")], capsys)[0] == 0
+    built = Recipe.from_json(json.loads((tmp_path / "run" / "config.json").read_text())["recipe"])
+    assert recipe(name, algorithm, built.spec) == built
 
 
 @pytest.mark.parametrize(("flag", "normalizes"), [([], True), (["--no-normalize"], False)])

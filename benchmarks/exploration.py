@@ -27,7 +27,7 @@ from offline_vi.data import Transitions
 from offline_vi.experience import Collector, GaussianNoise
 from offline_vi.scripts.plots import exploration_map
 from offline_vi.scripts.train_online_job import spec_of, standardize
-from offline_vi.training import seeds, torch_seed
+from offline_vi.training import seeds, set_seed, torch_seed
 
 ENV = "MountainCarContinuous-v0"
 SAC = SACConfig(temperature=0.02, temperature_rate=0.0, lr=1e-3, tau=0.01, hidden=(64, 64), batch_size=128)
@@ -45,7 +45,7 @@ def agent_of(belief: str, seed: int) -> OnlineAlgorithm:
     """SAC, with the bonus of a belief unless that is "none"."""
     task = datasets.environment(ENV)
     bonus = {"bonus": "vime", "bonus_config": replace(VIME, belief=belief)} if belief != "none" else {}
-    torch.manual_seed(torch_seed(seeds(seed)["init"]))
+    set_seed(seed)
     agent = build(Recipe("sac", spec_of(task), SAC, normalize=True, **bonus))
     standardize(agent, task)
     assert isinstance(agent, OnlineAlgorithm)

@@ -30,7 +30,7 @@ from offline_vi.evaluation import evaluate
 from offline_vi.machine import fastest_precision
 from offline_vi.scripts.presets import preset, recipe
 from offline_vi.share import build_behavior
-from offline_vi.training import fit, fit_behavior, seeds, torch_seed
+from offline_vi.training import fit, fit_behavior, set_seed
 
 LEVELS, WINDOW, EVERY = (60.0, 100.0), 5, 2_000
 
@@ -64,7 +64,7 @@ def curve(which: str, data: Transitions, seed: int, steps: int, model: str) -> l
     """One row per evaluation."""
     assert data.task is not None
     task, clock, rows = data.task, Clock(), []
-    torch.manual_seed(torch_seed(seeds(seed)["init"]))
+    set_seed(seed)
     algorithm, precision = begun(which, data, seed, model)
 
     def score(step: int, policy: Algorithm) -> dict[str, float]:

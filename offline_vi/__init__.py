@@ -35,6 +35,7 @@ _HOME = {
     "fit": "training",
     "fit_behavior": "training",
     "fit_online": "training",
+    "set_seed": "training",
     "RunDirectory": "checkpoint",
     "load": "algorithms.build",
     "CandidateBank": "bank",
@@ -119,6 +120,7 @@ __all__ = [
     "posterior",
     "save_behavior",
     "sequence",
+    "set_seed",
     "share",
     "statistics",
     "training",
@@ -160,7 +162,7 @@ if TYPE_CHECKING:
     from offline_vi.errors import OfflineVIError
     from offline_vi.evaluation import Evaluation, evaluate
     from offline_vi.share import load_behavior, save_behavior
-    from offline_vi.training import History, fit, fit_behavior, fit_online
+    from offline_vi.training import History, fit, fit_behavior, fit_online, set_seed
     from offline_vi.types import Batch, Metrics, Spec, Task
 
 

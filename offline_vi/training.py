@@ -122,6 +122,16 @@ def torch_seed(sequence: np.random.SeedSequence) -> int:
     return state >> 1
 
 
+def set_seed(seed: int) -> None:
+    """Set torch's and Python's default generators to where the initialisation of this seed begins.
+
+    Whatever is built draws from them: call it before the first network is made. Command, suites and Python do.
+    """
+    start = torch_seed(seeds(seed)["init"])
+    torch.manual_seed(start)
+    random.seed(start)
+
+
 @contextmanager
 def _own_random_state(noise: np.random.SeedSequence, cuda: list[torch.device]) -> Iterator[None]:
     """Torch's and Python's default generators, seeded from ``noise``; the caller's states come back afterwards."""

@@ -23,7 +23,7 @@ from offline_vi.scripts.info import versions
 from offline_vi.scripts.plots import learning_curve
 from offline_vi.scripts.train_job import resolve
 from offline_vi.share import behavior_config, build_behavior, save_behavior
-from offline_vi.training import fit_behavior, seeds, torch_seed
+from offline_vi.training import fit_behavior, set_seed
 from offline_vi.types import Spec
 
 
@@ -93,7 +93,7 @@ def fit_and_report(name: str, options: Any) -> dict[str, Any]:
     run, resumes = open_run(options.run, f"{name}-{data.source.name}-seed{options.run.seed}".replace("/", "-"), config)
     with run, recorded(run, {"behavior": name, "data": config["data"], "seed": options.run.seed}) as record:
         with torch.random.fork_rng():
-            torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
+            set_seed(options.run.seed)
             model = build_behavior(name, data.spec, settings)
         fit_behavior(
             model,

@@ -40,7 +40,7 @@ from offline_vi.scripts.tuned import tuned
 from offline_vi.share import behavior_config, build_behavior, from_json, load_behavior, read_card
 from offline_vi.stack import stack_, unstack_
 from offline_vi.support import measure_support, overestimation_report, some_rows, support_report
-from offline_vi.training import fit, fit_behavior, seeds, torch_seed
+from offline_vi.training import fit, fit_behavior, seeds, set_seed
 from offline_vi.types import Spec
 
 
@@ -255,7 +255,7 @@ def begun(
     one, ahead = recipe.of_one_seed(), bank(data, options, device)
     with torch.random.fork_rng():
         for seed in members:
-            torch.manual_seed(torch_seed(seeds(seed)["init"]))
+            set_seed(seed)
             model = behavior
             if one.behavior and model is None:
                 model = build_behavior(one.behavior, one.spec, one.behavior_config)
@@ -337,7 +337,9 @@ def fitted(
     """The behaviour model fitted ahead, in RUN/behavior with checkpoints of its own; None where it trains jointly."""
     if not recipe.behavior or recipe.jointly:
         return None
-    model = build_behavior(recipe.behavior, recipe.of_one_seed().spec, recipe.behavior_config)
+    with torch.random.fork_rng():
+        set_seed(options.run.seed)
+        model = build_behavior(recipe.behavior, recipe.of_one_seed().spec, recipe.behavior_config)
     if recipe.normalize:
         data = normalized(data)
     path = run.path / "behavior"

@@ -28,7 +28,7 @@ from offline_vi.scripts.info import versions
 from offline_vi.scripts.plots import exploration_map, learning_curve
 from offline_vi.scripts.train_job import summary, tell
 from offline_vi.share import CARD, save_behavior
-from offline_vi.training import fit_online, seeds, torch_seed
+from offline_vi.training import fit_online, set_seed
 from offline_vi.types import Spec, Task
 
 
@@ -135,7 +135,7 @@ def train(name: str, options: Any) -> dict[str, Any]:
     run, resumes = open_run(options.run, f"{name}-{env}-seed{options.run.seed}".replace("/", "-"), config)
     with run, recorded(run, {"algorithm": name, "env": env, "seed": options.run.seed}) as record:
         with torch.random.fork_rng():
-            torch.manual_seed(torch_seed(seeds(options.run.seed)["init"]))
+            set_seed(options.run.seed)
             algorithm = build(recipe)
             standardize(algorithm, task)
         result = collect_and_score(run, algorithm, task, spec, options, resumes)

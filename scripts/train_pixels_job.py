@@ -19,7 +19,7 @@ from offline_vi.scripts.common import SCHEMA, RunOptions, open_run, recorded, wi
 from offline_vi.scripts.pictures import imagined_frames, reconstructions, traversals
 from offline_vi.scripts.plots import learning_curve
 from offline_vi.scripts.train_job import summary, tell
-from offline_vi.training import fit, seeds, torch_seed
+from offline_vi.training import fit, seeds, set_seed
 
 NAME = "latent-planning"
 
@@ -85,7 +85,7 @@ def train(options: Any) -> dict[str, Any]:
     with run, recorded(run, {"algorithm": NAME, "data": data.source.name, "seed": options.run.seed}) as record:
         streams = seeds(options.run.seed)
         with torch.random.fork_rng():
-            torch.manual_seed(torch_seed(streams["init"]))
+            set_seed(options.run.seed)
             agent = LatentPlanning(data.spec, options.algorithm)
         training, held_out = data.split_episodes(0.1)
 

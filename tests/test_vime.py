@@ -20,7 +20,7 @@ from offline_vi.datasets import minari, recipes
 from offline_vi.errors import UsageError
 from offline_vi.experience import Collector
 from offline_vi.scripts import main
-from offline_vi.training import fit_online, seeds, torch_seed
+from offline_vi.training import fit_online, seeds, set_seed, torch_seed
 from offline_vi.types import Batch, Metrics, Spec, Task
 
 SPEC = Spec((2,), 1)
@@ -131,7 +131,7 @@ LOW, HIGH = np.array([-1.2, -0.07]), np.array([0.6, 0.07])  # of the observation
 
 def car_agent(seed: int, bonus: VIMEConfig | None) -> OnlineAlgorithm:
     """SAC as the specification has it, on observations in units of their box, with or without a bonus."""
-    torch.manual_seed(torch_seed(seeds(seed)["init"]))
+    set_seed(seed)
     config = SACConfig(temperature=0.02, temperature_rate=0.0, lr=1e-3, tau=0.01, hidden=(64, 64), batch_size=128)
     mean, std = 0.5 * (LOW + HIGH), (HIGH - LOW) / math.sqrt(12.0)
     inputs = [Normalizer(2), Normalizer(3)]

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.nets import mlp
+from offline_vi.nn.networks import mlp
+from offline_vi.nn.optim import adam, gradient_step
+from offline_vi.rl.algorithm import Algorithm
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -41,7 +42,7 @@ class BC(Algorithm):
 
     def update(self, batch: Batch) -> Metrics:
         loss, metrics = self.actor_loss(batch)
-        descend(self.actor_opt, loss)
+        gradient_step(self.actor_opt, loss)
         return metrics
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:

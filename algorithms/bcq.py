@@ -8,11 +8,11 @@ Reference code: sfujim/BCQ, continuous_BCQ/BCQ.py, commit c43a5b1b5889f7ca41c842
 
 Differences from the reference code
 -----------------------------------
-- The behaviour model is an argument. The published procedure is ``Jointly(cvae, BCQ(spec, Decoded(cvae, 0.5)))`` with
-  ``cvae = CVAE(spec, CVAEConfig.published(spec))``; a fitted, frozen model is used as it is.
+- The behaviour model is an argument. The published procedure is ``Jointly(cvae, BCQ(spec, DecoderMeans(cvae, 0.5)))``
+  with ``cvae = CVAE(spec, CVAEConfig.published(spec))``; a fitted, frozen model is used as it is.
 - Actions live in [-1, 1], so that the reference's ``max_action`` is 1 everywhere.
 - The critics are one ensemble of batched matrices; the two losses are added as in the reference.
-- A `CandidateBank` may supply the candidates of a frozen model, drawn ahead.
+- A `CandidateCache` may supply the candidates of a frozen model, drawn ahead.
 - No gradient is computed for networks that a loss does not train (the reference computes and discards it).
 """
 
@@ -24,12 +24,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.bank import AS_CONFIGURED, CandidateBank, CandidatePolicy, Fresh, Proposals, Way, reclipped
-from offline_vi.behavior.base import BehaviorModel, capable
-from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
-from offline_vi.machine import without_gradient
-from offline_vi.nets import Critic, join, mlp, polyak_
+from offline_vi.behavior.base import BehaviorModel, require_capability
+from offline_vi.behavior.proposals import CandidateCache, Fresh, Proposals
+from offline_vi.nn.networks import Critic, join, mlp
+from offline_vi.nn.optim import adam, gradient_step, polyak_
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.rl.policies import AS_CONFIGURED, CandidatePolicy, Way, reclipped
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -76,12 +78,12 @@ class BCQ(Algorithm):
         spec: Spec,
         behavior: BehaviorModel,
         config: BCQConfig | None = None,
-        bank: CandidateBank | None = None,
+        bank: CandidateCache | None = None,
     ) -> None:
         super().__init__()
         self.config = config = config or BCQConfig()
         self.batch_size = config.batch_size
-        self.behavior = capable(behavior, BehaviorModel, "BCQ")
+        self.behavior = require_capability(behavior, BehaviorModel, "BCQ")
         self.proposals: Proposals = bank or Fresh(behavior)
         self.actor = Perturbation(spec, config.hidden, config.phi)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
@@ -92,10 +94,10 @@ class BCQ(Algorithm):
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
-        descend(self.critic_opt, critic_loss)
+        gradient_step(self.critic_opt, critic_loss)
 
         actor_loss, actor_metrics = self.actor_loss(batch)
-        descend(self.actor_opt, actor_loss)
+        gradient_step(self.actor_opt, actor_loss)
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         polyak_(self.actor_target, self.actor, self.config.tau)

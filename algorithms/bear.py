@@ -10,7 +10,7 @@ commit 16062a7a41df96ae53e16ccc8d320bb84eaf0380, with ``--mode auto``.
 
 Differences from the reference code
 -----------------------------------
-- The behaviour model is an argument. The published procedure is ``Jointly(cvae, BEAR(spec, Decoded(cvae, 0.5)))``.
+- The behaviour model is an argument. The published procedure is ``Jointly(cvae, BEAR(spec, DecoderMeans(cvae, 0.5)))``.
 - The MMD compares actions before the tanh, as in the reference; the behaviour's are recovered by atanh, so that any
   model that can be sampled serves. It equals the decoder's raw output up to |u| = 7.2, where tanh rounds to 1.
 - The log-multiplier starts at 0 (the reference draws it from N(0, 1)); the policy's log-scale is clamped to [-5, 2]
@@ -25,11 +25,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.bank import CandidateBank, Fresh, Proposals
-from offline_vi.behavior.base import BehaviorModel, capable
-from offline_vi.distributions import TanhNormal
-from offline_vi.equations import (
+from offline_vi.behavior.base import BehaviorModel, require_capability
+from offline_vi.behavior.proposals import CandidateCache, Fresh, Proposals
+from offline_vi.distributions.squashed import TanhNormal
+from offline_vi.nn.networks import Critic, TanhNormalPolicy
+from offline_vi.nn.optim import adam, gradient_step, polyak_
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.equations import (
     Kernel,
     bellman_target,
     clipped_double_q,
@@ -39,8 +42,6 @@ from offline_vi.equations import (
     soft_value,
     td_loss,
 )
-from offline_vi.machine import without_gradient
-from offline_vi.nets import Critic, TanhNormalPolicy, polyak_
 from offline_vi.types import Batch, Metrics, Spec
 
 KERNELS = {"laplacian": laplacian_kernel, "gaussian": gaussian_kernel}
@@ -77,12 +78,12 @@ class BEAR(Algorithm):
         spec: Spec,
         behavior: BehaviorModel,
         config: BEARConfig | None = None,
-        bank: CandidateBank | None = None,
+        bank: CandidateCache | None = None,
     ) -> None:
         super().__init__()
         self.config = config = config or BEARConfig()
         self.batch_size = config.batch_size
-        self.behavior = capable(behavior, BehaviorModel, "BEAR")
+        self.behavior = require_capability(behavior, BehaviorModel, "BEAR")
         self.proposals: Proposals = bank or Fresh(behavior)
         self.kernel: Kernel = KERNELS[config.kernel](config.kernel_sigma)
         self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
@@ -97,12 +98,12 @@ class BEAR(Algorithm):
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
-        descend(self.critic_opt, critic_loss)
+        gradient_step(self.critic_opt, critic_loss)
 
         actor_loss, actor_metrics = self.actor_loss(batch)
         multiplier_loss, multiplier_metrics = self.multiplier_loss(actor_metrics["actor/mmd"])
-        descend(self.actor_opt, actor_loss)
-        descend(self.multiplier_opt, multiplier_loss)
+        gradient_step(self.actor_opt, actor_loss)
+        gradient_step(self.multiplier_opt, multiplier_loss)
         self.log_multiplier.data.clamp_(*self.config.log_multiplier_range)
 
         polyak_(self.critic_target, self.critic, self.config.tau)

@@ -10,16 +10,18 @@ from typing import Any, get_type_hints
 
 import torch
 
-from offline_vi.algorithm import Algorithm, Jointly, Normalized, NormalizedOnline, OnlineAlgorithm, Rescaled
 from offline_vi.algorithms import ALGORITHMS, OTHERS, Entry
-from offline_vi.bank import CandidateBank
-from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel, Likely
-from offline_vi.behavior.base import capable
-from offline_vi.checkpoint import load_checkpoint, read_json
-from offline_vi.data import Normalizer
+from offline_vi.behavior import BehaviorModel, DecoderMeans, DensityModel, LatentModel, MostLikelySamples
+from offline_vi.behavior.base import require_capability
+from offline_vi.behavior.pretrained import behavior_config, build_behavior, load_behavior
+from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.errors import CapabilityError, ConfigError, unknown
-from offline_vi.share import behavior_config, build_behavior, from_json, load_behavior
-from offline_vi.stack import unstack_
+from offline_vi.nn.normalizer import Normalizer
+from offline_vi.nn.stack import unstack_
+from offline_vi.rl.algorithm import Algorithm, Jointly, Normalized, NormalizedOnline, OnlineAlgorithm, Rescaled
+from offline_vi.runs.checkpoint import load_checkpoint
+from offline_vi.runs.config import from_json
+from offline_vi.runs.files import read_json
 from offline_vi.types import Spec
 
 
@@ -108,7 +110,7 @@ class Recipe:
             raise ConfigError(f"the configuration lacks or misuses {error}", "is it a run of this library?") from None
 
 
-Bank = Callable[[BehaviorModel], CandidateBank]
+Bank = Callable[[BehaviorModel], CandidateCache]
 """What an algorithm proposes from -> its candidates, drawn ahead."""
 
 
@@ -160,13 +162,13 @@ def propose(model: BehaviorModel, recipe: Recipe) -> BehaviorModel:
     Raises CapabilityError where a recipe asks for what the model cannot do.
     """
     if recipe.proposals == "decoded":
-        decoder: Any = capable(model, LatentModel, "decoding")
-        return Decoded(decoder, recipe.noise_clip)
+        decoder: Any = require_capability(model, LatentModel, "decoding")
+        return DecoderMeans(decoder, recipe.noise_clip)
     if recipe.proposals == "likely":
-        density: Any = capable(model, DensityModel, "choosing the likelier samples")
-        return Likely(density, recipe.keep)
+        density: Any = require_capability(model, DensityModel, "choosing the likelier samples")
+        return MostLikelySamples(density, recipe.keep)
     if not recipe.proposals and entry(recipe.algorithm).proposals == "decoded" and isinstance(model, LatentModel):
-        return Decoded(model, recipe.noise_clip)
+        return DecoderMeans(model, recipe.noise_clip)
     return model
 
 
@@ -174,7 +176,7 @@ PROPOSALS = ("samples", "decoded", "likely")
 
 
 def ranks_candidates(algorithm: str) -> bool:
-    """Whether the algorithm takes a `CandidateBank`."""
+    """Whether the algorithm takes a `CandidateCache`."""
     return "bank" in get_type_hints(algorithm_class(algorithm).__init__)
 
 
@@ -186,7 +188,7 @@ def require(algorithm: str, model: BehaviorModel) -> None:
     hints = get_type_hints(algorithm_class(algorithm).__init__)
     if "behavior" not in hints:
         raise CapabilityError(f"{algorithm} uses no behaviour model", "leave --behavior out")
-    capable(model, hints["behavior"], algorithm)
+    require_capability(model, hints["behavior"], algorithm)
 
 
 def load(run_directory: str | Path, member: int = 0) -> Algorithm | BehaviorModel:

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
-from offline_vi.machine import without_gradient
-from offline_vi.nets import Critic, TanhNormalPolicy, polyak_
+from offline_vi.nn.networks import Critic, TanhNormalPolicy
+from offline_vi.nn.optim import adam, gradient_step, polyak_
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -68,12 +69,12 @@ class CQL(Algorithm):
 
     def update(self, batch: Batch) -> Metrics:
         temperature_loss, temperature_metrics = self.temperature_loss(batch)
-        descend(self.temperature_opt, temperature_loss)
+        gradient_step(self.temperature_opt, temperature_loss)
 
         actor_loss, actor_metrics = self.actor_loss(batch)  # both losses, as in the reference, before either step
         critic_loss, critic_metrics = self.critic_loss(batch)
-        descend(self.actor_opt, actor_loss)
-        descend(self.critic_opt, critic_loss)
+        gradient_step(self.actor_opt, actor_loss)
+        gradient_step(self.critic_opt, critic_loss)
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         self.updates += 1

@@ -20,13 +20,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.bank import AS_CONFIGURED, CandidateBank, CandidatePolicy, Fresh, Proposals, Way, reclipped
-from offline_vi.behavior.base import BehaviorModel, capable
-from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.behavior.base import BehaviorModel, require_capability
+from offline_vi.behavior.proposals import CandidateCache, Fresh, Proposals
 from offline_vi.errors import ConfigError
-from offline_vi.machine import without_gradient
-from offline_vi.nets import Critic, polyak_
+from offline_vi.nn.networks import Critic
+from offline_vi.nn.optim import adam, gradient_step, polyak_
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.rl.policies import AS_CONFIGURED, CandidatePolicy, Way, reclipped
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -52,12 +54,12 @@ class EMaQ(Algorithm):
         spec: Spec,
         behavior: BehaviorModel,
         config: EMaQConfig | None = None,
-        bank: CandidateBank | None = None,
+        bank: CandidateCache | None = None,
     ) -> None:
         super().__init__()
         self.config = config = config or EMaQConfig()
         self.batch_size = config.batch_size
-        self.behavior = capable(behavior, BehaviorModel, "EMaQ")
+        self.behavior = require_capability(behavior, BehaviorModel, "EMaQ")
         self.proposals: Proposals = bank or Fresh(behavior)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble, stack=spec.stack)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
@@ -65,7 +67,7 @@ class EMaQ(Algorithm):
 
     def update(self, batch: Batch) -> Metrics:
         loss, metrics = self.critic_loss(batch)
-        descend(self.critic_opt, loss)
+        gradient_step(self.critic_opt, loss)
         polyak_(self.critic_target, self.critic, self.config.tau)
         return metrics
 

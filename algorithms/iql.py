@@ -22,11 +22,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.distributions import DiagonalNormal
-from offline_vi.equations import advantage_weight, bellman_target, clipped_double_q, expectile_loss, td_loss
-from offline_vi.machine import without_gradient
-from offline_vi.nets import Critic, DeterministicPolicy, cosine_, mlp, polyak_
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.nn.networks import Critic, DeterministicPolicy, mlp
+from offline_vi.nn.optim import adam, cosine_, gradient_step, polyak_
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.equations import advantage_weight, bellman_target, clipped_double_q, expectile_loss, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -76,14 +77,14 @@ class IQL(Algorithm):
     def update(self, batch: Batch) -> Metrics:
         q = self.q(batch)
         value_loss, value_metrics = self.value_loss(batch, q)
-        descend(self.value_opt, value_loss)
+        gradient_step(self.value_opt, value_loss)
 
         actor_loss, actor_metrics = self.actor_loss(batch, q)
         cosine_(self.actor_opt, self.config.lr, self.config.decay_steps)
-        descend(self.actor_opt, actor_loss)
+        gradient_step(self.actor_opt, actor_loss)
 
         critic_loss, critic_metrics = self.critic_loss(batch)
-        descend(self.critic_opt, critic_loss)
+        gradient_step(self.critic_opt, critic_loss)
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         return value_metrics | actor_metrics | critic_metrics

@@ -29,16 +29,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm, adam, descend
 from offline_vi.behavior import CVAE, CVAEConfig
-from offline_vi.bounds import Bound, bound_metrics
-from offline_vi.data import Frames, Normalizer, SequenceSampler
-from offline_vi.equations import bellman_target, expectile_loss
-from offline_vi.machine import without_gradient
-from offline_vi.nets import EnsembleMLP, polyak_
-from offline_vi.planning import BehaviorProposal, GaussianProposal, PlanConfig, Proposal, plan
-from offline_vi.sequence import DynamicsConfig, latent_dynamics, sequence_elbo
+from offline_vi.data.frames import Frames, SequenceSampler
+from offline_vi.inference.bounds import Bound, bound_metrics
+from offline_vi.nn.networks import EnsembleMLP
+from offline_vi.nn.normalizer import Normalizer
+from offline_vi.nn.optim import adam, gradient_step, polyak_
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.equations import bellman_target, expectile_loss
 from offline_vi.types import Batch, Metrics, Spec
+from offline_vi.world_model.dynamics import DynamicsConfig, latent_dynamics, sequence_elbo
+from offline_vi.world_model.planning import BehaviorProposal, GaussianProposal, PlanConfig, Proposal, plan
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,14 @@ class LatentPlanning(Algorithm):
             self.model, batch, beta=config.beta, free_bits=config.free_bits, kl_balance=config.kl_balance
         )
         model_loss, model_metrics = self.model_loss(bound)
-        descend(self.model_opt, model_loss)
+        gradient_step(self.model_opt, model_loss)
 
         steps = self.steps(inferred.state.detach(), batch)
         behavior_loss, behavior_metrics = self.behavior.loss(steps.obs, steps.action)
-        descend(self.behavior_opt, behavior_loss)
+        gradient_step(self.behavior_opt, behavior_loss)
 
         value_loss, value_metrics = self.value_loss(steps)
-        descend(self.value_opt, value_loss)
+        gradient_step(self.value_opt, value_loss)
         polyak_(self.value_target, self.value, config.tau)
         return model_metrics | behavior_metrics | value_metrics
 

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.behavior.base import LatentModel, capable
-from offline_vi.equations import bellman_target, clipped_double_q, td_loss
-from offline_vi.machine import without_gradient
-from offline_vi.nets import Critic, DeterministicPolicy, Unchanged, join, mlp, polyak_
+from offline_vi.behavior.base import LatentModel, require_capability
+from offline_vi.nn.networks import Critic, DeterministicPolicy, Unchanged, join, mlp
+from offline_vi.nn.optim import adam, gradient_step, polyak_
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.equations import bellman_target, clipped_double_q, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -78,7 +79,7 @@ class PLAS(Algorithm):
         super().__init__()
         self.config = config = config or PLASConfig()
         self.batch_size = config.batch_size
-        self.behavior = capable(behavior, LatentModel, "PLAS")
+        self.behavior = require_capability(behavior, LatentModel, "PLAS")
         self.actor = LatentPolicy(spec, behavior.latent_dim, config)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
@@ -88,10 +89,10 @@ class PLAS(Algorithm):
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
-        descend(self.critic_opt, critic_loss)
+        gradient_step(self.critic_opt, critic_loss)
 
         actor_loss, actor_metrics = self.actor_loss(batch)
-        descend(self.actor_opt, actor_loss)
+        gradient_step(self.actor_opt, actor_loss)
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         polyak_(self.actor_target, self.actor, self.config.tau)

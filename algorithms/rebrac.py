@@ -25,11 +25,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm, adam, descend
-from offline_vi.behavior.base import BehaviorModel, capable
-from offline_vi.equations import bellman_target, clipped_double_q, normalized_q, smoothed, td_loss
-from offline_vi.machine import without_gradient
-from offline_vi.nets import Critic, DeterministicPolicy, polyak_, steps_taken
+from offline_vi.behavior.base import BehaviorModel, require_capability
+from offline_vi.nn.networks import Critic, DeterministicPolicy
+from offline_vi.nn.optim import adam, gradient_step, polyak_, steps_taken
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.equations import bellman_target, clipped_double_q, normalized_q, smoothed, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -57,7 +58,7 @@ class ReBRAC(Algorithm):
         super().__init__()
         self.config = config = config or ReBRACConfig()
         self.batch_size = config.batch_size
-        self.behavior = capable(behavior, BehaviorModel, "ReBRAC")
+        self.behavior = require_capability(behavior, BehaviorModel, "ReBRAC")
         self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(
@@ -69,12 +70,12 @@ class ReBRAC(Algorithm):
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
-        descend(self.critic_opt, critic_loss)
+        gradient_step(self.critic_opt, critic_loss)
         if steps_taken(self.critic_opt) % self.config.policy_delay:
             return critic_metrics
 
         actor_loss, actor_metrics = self.actor_loss(batch)
-        descend(self.actor_opt, actor_loss)
+        gradient_step(self.actor_opt, actor_loss)
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         polyak_(self.actor_target, self.actor, self.config.tau)

@@ -32,15 +32,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import OnlineAlgorithm, adam, descend
-from offline_vi.behavior.base import DensityModel, capable
+from offline_vi.behavior.base import DensityModel, require_capability
 from offline_vi.behavior.gaussian import GaussianBehavior, GaussianBehaviorConfig
-from offline_vi.bounds import elbo
-from offline_vi.control import LogPrior, Optimality, flat
-from offline_vi.distributions import DiagonalNormal
-from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
-from offline_vi.machine import without_gradient
-from offline_vi.nets import Critic, polyak_
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.inference.bounds import elbo
+from offline_vi.inference.optimality import LogPrior, Optimality, flat
+from offline_vi.nn.networks import Critic
+from offline_vi.nn.optim import adam, gradient_step, polyak_
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import OnlineAlgorithm
+from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -79,12 +80,12 @@ class SAC(OnlineAlgorithm):
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
-        descend(self.critic_opt, critic_loss)
+        gradient_step(self.critic_opt, critic_loss)
 
         actor_loss, actor_metrics = self.actor_loss(batch)
         alpha_loss, alpha_metrics = self.alpha_loss(actor_metrics["actor/entropy"])
-        descend(self.actor_opt, actor_loss)
-        descend(self.alpha_opt, alpha_loss)
+        gradient_step(self.actor_opt, actor_loss)
+        gradient_step(self.alpha_opt, alpha_loss)
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         return critic_metrics | actor_metrics | alpha_metrics
@@ -158,7 +159,7 @@ class KLSAC(SAC):
 
     def __init__(self, spec: Spec, behavior: DensityModel, config: KLSACConfig | None = None) -> None:
         super().__init__(spec, config or KLSACConfig(), self.log_behavior)
-        self.behavior = capable(behavior, DensityModel, "KLSAC")
+        self.behavior = require_capability(behavior, DensityModel, "KLSAC")
 
     def log_behavior(self, obs: Tensor, action: Tensor) -> Tensor:
         """log p0(a|s) = log pi_beta(a|s): (B, O), (K, B, A) -> (K, B) nats."""

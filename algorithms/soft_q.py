@@ -25,15 +25,17 @@ import torch
 from torch import Tensor
 from torch.distributions import OneHotCategorical
 
-from offline_vi.algorithm import OnlineAlgorithm, adam, descend
-from offline_vi.bank import AS_CONFIGURED, CandidateBank, CandidatePolicy, Fresh, Proposals, Way, reclipped
-from offline_vi.behavior.base import BehaviorModel, capable
+from offline_vi.behavior.base import BehaviorModel, require_capability
+from offline_vi.behavior.proposals import CandidateCache, Fresh, Proposals
 from offline_vi.behavior.reference import EveryAction
-from offline_vi.control import LogPrior, flat
-from offline_vi.equations import bellman_target, clipped_double_q, soft_value, td_loss
 from offline_vi.errors import ConfigError
-from offline_vi.machine import without_gradient
-from offline_vi.nets import Critic, mlp, polyak_
+from offline_vi.inference.optimality import LogPrior, flat
+from offline_vi.nn.networks import Critic, mlp
+from offline_vi.nn.optim import adam, gradient_step, polyak_
+from offline_vi.nn.precision import without_gradient
+from offline_vi.rl.algorithm import OnlineAlgorithm
+from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.rl.policies import AS_CONFIGURED, CandidatePolicy, Way, reclipped
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -63,7 +65,7 @@ class SoftQ(OnlineAlgorithm):
         spec: Spec,
         behavior: BehaviorModel,
         config: SoftQConfig | None = None,
-        bank: CandidateBank | None = None,
+        bank: CandidateCache | None = None,
         log_weight: LogPrior = flat,
     ) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ class SoftQ(OnlineAlgorithm):
         if not 0.0 < config.temperature < float("inf"):
             raise ConfigError(f"the temperature {config.temperature} is not positive", "EMaQ is the limit of 0")
         self.batch_size = config.batch_size
-        self.behavior = capable(behavior, BehaviorModel, "SoftQ")
+        self.behavior = require_capability(behavior, BehaviorModel, "SoftQ")
         self.proposals: Proposals = bank or Fresh(behavior)
         self.log_weight = log_weight
         self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
@@ -80,7 +82,7 @@ class SoftQ(OnlineAlgorithm):
 
     def update(self, batch: Batch) -> Metrics:
         loss, metrics = self.critic_loss(batch)
-        descend(self.critic_opt, loss)
+        gradient_step(self.critic_opt, loss)
         polyak_(self.critic_target, self.critic, self.config.tau)
         return metrics
 
@@ -158,9 +160,9 @@ class DiscreteSAC(OnlineAlgorithm):
 
     def update(self, batch: Batch) -> Metrics:
         critic_loss, critic_metrics = self.critic_loss(batch)
-        descend(self.critic_opt, critic_loss)
+        gradient_step(self.critic_opt, critic_loss)
         actor_loss, actor_metrics = self.actor_loss(batch)
-        descend(self.actor_opt, actor_loss)
+        gradient_step(self.actor_opt, actor_loss)
         polyak_(self.critic_target, self.critic, self.config.tau)
         return critic_metrics | actor_metrics
 

@@ -23,9 +23,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import OnlineAlgorithm, adam, descend
-from offline_vi.bayes import BayesianLinear, BayesianMLP, RandomFourierFeatures, information_gain
-from offline_vi.data import Normalizer
+from offline_vi.inference.bayesian import BayesianLinear, BayesianMLP, RandomFourierFeatures, information_gain
+from offline_vi.nn.normalizer import Normalizer
+from offline_vi.nn.optim import adam, gradient_step
+from offline_vi.rl.algorithm import OnlineAlgorithm
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -80,7 +81,7 @@ class MeanFieldBelief(nn.Module):
 
     def learn(self, x: Tensor, y: Tensor, fresh: Tensor, total: Tensor) -> Metrics:
         loss, metrics = self.model.loss(x, y, float(total))
-        descend(self.model_opt, loss)
+        gradient_step(self.model_opt, loss)
         return metrics
 
     def gain(self, x: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from offline_vi.algorithms.bcq import BCQ
-from offline_vi.behavior import CVAE, Decoded
+from offline_vi.behavior import CVAE, DecoderMeans
 from offline_vi.datasets import task_on
-from offline_vi.evaluation import WIDTH, evaluate
-from offline_vi.machine import fastest_exact_products, keep_freed_memory, use_products
+from offline_vi.evaluation.evaluate import WIDTH, evaluate
+from offline_vi.nn.precision import fastest_exact_products, keep_freed_memory, use_products
 from offline_vi.types import Spec
 
 
@@ -55,7 +55,7 @@ def main() -> None:
         shapes: Any = env.observation_space.shape, env.action_space.shape
     spec = Spec(shapes[0], shapes[1][0])
     task = replace(task_on(options.env, None), max_episode_steps=options.steps)
-    policy = BCQ(spec, Decoded(CVAE(spec).eval().requires_grad_(False))).eval()
+    policy = BCQ(spec, DecoderMeans(CVAE(spec).eval().requires_grad_(False))).eval()
     rows: dict[int, list[tuple[float, float, float]]] = {WIDTH: [], 1: []}
     for _ in range(options.rounds):
         for beside, laps in rows.items():

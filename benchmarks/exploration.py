@@ -19,15 +19,16 @@ import torch
 from torch import Tensor
 
 from offline_vi import datasets
-from offline_vi.algorithm import OnlineAlgorithm
 from offline_vi.algorithms.build import Recipe, build
 from offline_vi.algorithms.sac import SACConfig
 from offline_vi.algorithms.vime import VIMEConfig
-from offline_vi.data import Transitions
-from offline_vi.experience import Collector, GaussianNoise
-from offline_vi.scripts.plots import exploration_map
+from offline_vi.data.transitions import Transitions
+from offline_vi.rl.algorithm import OnlineAlgorithm
+from offline_vi.rl.policies import NoisyPolicy
 from offline_vi.scripts.train_online_job import spec_of, standardize
-from offline_vi.training import seeds, set_seed, torch_seed
+from offline_vi.study.plots import exploration_map
+from offline_vi.training.collector import Collector
+from offline_vi.training.randomness import seeds, set_seed, torch_seed
 
 ENV = "MountainCarContinuous-v0"
 SAC = SACConfig(temperature=0.02, temperature_rate=0.0, lr=1e-3, tau=0.01, hidden=(64, 64), batch_size=128)
@@ -70,7 +71,7 @@ def goal(belief: str, seed: int, limit: int) -> str:
 def collected(belief: str, steps: int) -> Transitions:
     """What an agent sees in so many steps; "noise" is N(0, 0.3^2) around doing nothing."""
     task = datasets.environment(ENV)
-    explorer = GaussianNoise(Still(), 0.3) if belief == "noise" else agent_of(belief, 0)
+    explorer = NoisyPolicy(Still(), 0.3) if belief == "noise" else agent_of(belief, 0)
     collector = Collector(explorer, task, spec_of(task), SAC.batch_size, warmup=200, seed=seeds(0)["batches"])
     while collector.replay.count < steps:
         batch = collector.sample()

@@ -20,7 +20,7 @@ from cells import interval
 
 from offline_vi import datasets
 from offline_vi.algorithms import ALGORITHMS
-from offline_vi.scripts.cells import is_done, result, run_cells, table, write_table
+from offline_vi.study.cells import is_done, result, run_cells, table, write_table
 
 WARMUP = ("bear", "cql")
 

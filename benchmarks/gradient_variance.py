@@ -15,10 +15,10 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from offline_vi.bounds import elbo
-from offline_vi.distributions import DiagonalNormal
-from offline_vi.latent import LinearGaussian
-from offline_vi.posterior import DiagonalLocalPosterior
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.inference.bounds import elbo
+from offline_vi.inference.latent import LinearGaussian
+from offline_vi.inference.posterior import DiagonalLocalPosterior
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from cells import interval
 
-from offline_vi.scripts.cells import table
+from offline_vi.study.cells import table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

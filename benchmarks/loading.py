@@ -26,10 +26,10 @@ import torch
 from offline_vi import datasets
 from offline_vi.algorithms.bcq import BCQ
 from offline_vi.algorithms.build import load
-from offline_vi.behavior import CVAE, Decoded
-from offline_vi.checkpoint import read_json
-from offline_vi.evaluation import evaluate
-from offline_vi.training import fit
+from offline_vi.behavior import CVAE, DecoderMeans
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.runs.files import read_json
+from offline_vi.training.loop import fit
 from offline_vi.types import Task
 
 
@@ -94,7 +94,7 @@ def first_step(path: Path) -> tuple[float, float]:
     data = datasets.load(str(path), env="Hopper-v5")
     loaded = time.perf_counter() - started
     model = CVAE(data.spec).requires_grad_(False)
-    fit(BCQ(data.spec, Decoded(model)), data, 1, progress=False)
+    fit(BCQ(data.spec, DecoderMeans(model)), data, 1, progress=False)
     return loaded, time.perf_counter() - started
 
 

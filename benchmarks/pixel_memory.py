@@ -83,7 +83,7 @@ def main() -> None:
     os.wait()
     from offline_vi.algorithms.latent_planning import LatentPlanning, LatentPlanningConfig
     from offline_vi.datasets import load_images
-    from offline_vi.training import fit
+    from offline_vi.training.loop import fit
 
     watch.take()
     data = load_images(options.folder / "episodes")

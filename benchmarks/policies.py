@@ -20,7 +20,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from offline_vi.scripts.cells import table
+from offline_vi.study.cells import table
 
 ACCENT, CHOSEN, INK = "#0b6e99", "#c2410c", "#1f2933"
 REPLAYED = 10  # snapshots on the way to medium

@@ -23,10 +23,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from offline_vi import datasets
-from offline_vi.data import Transitions
+from offline_vi.data.transitions import Transitions
 from offline_vi.datasets.locomotion import LEVELS
 from offline_vi.datasets.tasks import ROBOTS
-from offline_vi.scripts.cells import Job, is_done, result, run_job
+from offline_vi.study.cells import Job, is_done, result, run_job
 
 ACCENT, INK = "#0b6e99", "#1f2933"
 

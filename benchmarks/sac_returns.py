@@ -78,7 +78,7 @@ def train(library: str, seed: int, options: argparse.Namespace) -> str:
         variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
         ended = subprocess.run([*worker, "--output", str(folder)], env=variables, stdout=subprocess.DEVNULL)
         return "" if ended.returncode == 0 else f"exit code {ended.returncode}"
-    from offline_vi.scripts.cells import Job, run_job
+    from offline_vi.study.cells import Job, run_job
 
     given = ["--env", ENV, "--steps", str(options.steps), "--warmup", str(WARMUP), "--seed", str(seed)]
     given += ["--log-every", str(ROW), "--eval-every", str(options.steps), "--save-every", "20000"]
@@ -87,7 +87,7 @@ def train(library: str, seed: int, options: argparse.Namespace) -> str:
 
 def returns(folder: Path) -> list[tuple[int, float]]:
     """(step, mean return of the training episodes that ended in the ROW steps up to it)."""
-    from offline_vi.scripts.cells import table
+    from offline_vi.study.cells import table
 
     rows = [(int(row["step"]), row["episode/return"]) for row in table(folder / "metrics.csv")]
     return [(step, float(value)) for step, value in rows if value not in ("", "nan")]

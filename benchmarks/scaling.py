@@ -17,10 +17,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
-from offline_vi.bank import CandidateBank
-from offline_vi.behavior import CVAE, Decoded
-from offline_vi.data import Sampler, StackedSampler, Transitions
-from offline_vi.machine import (
+from offline_vi.behavior import CVAE, DecoderMeans
+from offline_vi.behavior.proposals import CandidateCache
+from offline_vi.data.samplers import Sampler, StackedSampler
+from offline_vi.data.transitions import Transitions
+from offline_vi.nn.precision import (
     PRECISIONS,
     fastest_exact_products,
     keep_freed_memory,
@@ -46,8 +47,8 @@ class Steps:
     """BCQ on synthetic data, as `fit` steps it."""
 
     def __init__(self, data: Transitions, config: BCQConfig, bank: bool, seeds: int = 1) -> None:
-        behavior = Decoded(CVAE(SPEC).eval().requires_grad_(False))
-        self.bank = CandidateBank(behavior, data) if bank else None
+        behavior = DecoderMeans(CVAE(SPEC).eval().requires_grad_(False))
+        self.bank = CandidateCache(behavior, data) if bank else None
         spec = SPEC.stacked(seeds) if seeds > 1 else SPEC
         self.algorithm = BCQ(spec, behavior, config, self.bank)
         one = Sampler(data, config.batch_size)

@@ -22,15 +22,16 @@ import numpy as np
 import torch
 
 from offline_vi import datasets
-from offline_vi.algorithm import Algorithm
 from offline_vi.algorithms.build import build
-from offline_vi.bank import CandidateBank
-from offline_vi.data import Transitions
-from offline_vi.evaluation import evaluate
-from offline_vi.machine import fastest_precision
-from offline_vi.scripts.presets import preset, recipe
-from offline_vi.share import build_behavior
-from offline_vi.training import fit, fit_behavior, set_seed
+from offline_vi.behavior.pretrained import build_behavior
+from offline_vi.behavior.proposals import CandidateCache
+from offline_vi.data.transitions import Transitions
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.nn.precision import fastest_precision
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.study.presets import preset, recipe
+from offline_vi.training.loop import fit, fit_behavior
+from offline_vi.training.randomness import set_seed
 
 LEVELS, WINDOW, EVERY = (60.0, 100.0), 5, 2_000
 
@@ -56,7 +57,7 @@ def begun(preset_name: str, data: Transitions, seed: int, model: str) -> tuple[A
     if made.jointly:
         return build(made, behavior), "float32"
     fit_behavior(behavior, data, options["behavior_steps"], seed=seed, progress=False)
-    bank = partial(CandidateBank, transitions=data, period=options["bank_period"], seed=seed)
+    bank = partial(CandidateCache, transitions=data, period=options["bank_period"], seed=seed)
     return build(made, behavior, bank), fastest_precision(torch.device("cpu"))
 
 

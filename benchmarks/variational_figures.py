@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from offline_vi.behavior import CVAE, CVAEConfig
-from offline_vi.bounds import iwae
-from offline_vi.distributions import DiagonalNormal
-from offline_vi.latent import LinearGaussian
-from offline_vi.posterior import DiagonalLocalPosterior
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.inference.bounds import iwae
+from offline_vi.inference.latent import LinearGaussian
+from offline_vi.inference.posterior import DiagonalLocalPosterior
 from offline_vi.types import Spec
 
 matplotlib.use("Agg")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 
-from offline_vi.scripts.cells import is_done, result, run_cells, table, write_table
+from offline_vi.study.cells import is_done, result, run_cells, table, write_table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -13,7 +13,7 @@ from pathlib import Path
 from offline_vi.algorithms.build import load
 from offline_vi.algorithms.latent_planning import LatentPlanning
 from offline_vi.datasets import load_images
-from offline_vi.scripts.pictures import imagined_frames, reconstructions, traversals
+from offline_vi.study.pictures import imagined_frames, reconstructions, traversals
 
 
 def main() -> None:

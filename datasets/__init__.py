@@ -23,7 +23,9 @@ from offline_vi.errors import SpaceMismatchError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from offline_vi.data import ActionRange, Frames, OnNonfinite, Provenance, RowMode, Transitions
+    from offline_vi.data.columns import ActionRange, OnNonfinite, RowMode
+    from offline_vi.data.frames import Frames
+    from offline_vi.data.transitions import Provenance, Transitions
     from offline_vi.types import Task
 
 __all__ = ["ensure", "load", "load_images", "names", "read"]
@@ -63,7 +65,7 @@ def load(
     Raises UsageError (unknown name, with the nearest valid one), MissingInputError, OfflineError, and the DataErrors
     of the readers and of `Transitions.from_d4rl`.
     """
-    from offline_vi.data import Provenance, Transitions, concatenate
+    from offline_vi.data.transitions import Provenance, Transitions, concatenate
 
     sources = (name_or_path, *more)
     hashes = [sha256] if sha256 is None or isinstance(sha256, str) else list(sha256)
@@ -127,7 +129,7 @@ def read(
 
     Raises what `load` raises, but for the checks of values.
     """
-    from offline_vi.data import Provenance
+    from offline_vi.data.transitions import Provenance
     from offline_vi.datasets import d4rl, minari
 
     task: Task | None
@@ -190,7 +192,7 @@ def task_on(env: str, task: Task | None) -> Task:
     """The task scored on another environment, whose box gives the action bounds."""
     import gymnasium
 
-    from offline_vi.evaluation import make_env
+    from offline_vi.environments import make_env
     from offline_vi.types import Task
 
     try:

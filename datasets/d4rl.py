@@ -14,7 +14,7 @@ import h5py
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from offline_vi.data import LOG_PROB_KEY, REQUIRED_KEYS, RowMode
+from offline_vi.data.columns import LOG_PROB_KEY, REQUIRED_KEYS, RowMode
 from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_rows, sha256_of
 from offline_vi.datasets.tasks import d4rl_hashes, d4rl_references
 from offline_vi.errors import (

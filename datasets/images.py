@@ -30,7 +30,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from offline_vi.data import ACTION_TOLERANCE, Frames, Provenance
+from offline_vi.data.frames import Frames
+from offline_vi.data.transitions import ACTION_TOLERANCE, Provenance
 from offline_vi.datasets import minari, pixels
 from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, child, open_hdf5, read_array, sha256_of
 from offline_vi.datasets.tasks import PIXEL_NAMES

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_vi.behavior import DensityModel
+from offline_vi.behavior.pretrained import load_behavior
 from offline_vi.datasets import environment
 from offline_vi.datasets.minari import folder_of
 from offline_vi.datasets.recipes import specified, write
 from offline_vi.datasets.tasks import ROBOTS
+from offline_vi.environments import make_env
 from offline_vi.errors import UsageError
-from offline_vi.evaluation import make_env
-from offline_vi.share import load_behavior
 from offline_vi.types import Task
 
 POLICIES = Path(__file__).parent / "policies"

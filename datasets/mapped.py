@@ -19,11 +19,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_vi.checkpoint import read_json, write_json
-from offline_vi.data import ActionRange, OnNonfinite, Provenance, RowMode, Transitions
+from offline_vi.data.columns import ActionRange, OnNonfinite, RowMode
+from offline_vi.data.transitions import Provenance, Transitions
 from offline_vi.datasets.d4rl import admitted, check_hash
 from offline_vi.datasets.hdf5 import open_hdf5, read_rows
 from offline_vi.errors import DatasetFormatError, DatasetTooLargeError, EmptyDatasetError
+from offline_vi.runs.files import read_json, write_json
 from offline_vi.types import Spec, Task
 
 FORMAT = 1  # of the columns in the cache

@@ -25,7 +25,8 @@ from gymnasium import spaces
 from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
-from offline_vi.data import LOG_PROB_KEY, Provenance
+from offline_vi.data.columns import LOG_PROB_KEY
+from offline_vi.data.transitions import Provenance
 from offline_vi.datasets.d4rl import check_hash
 from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, child, open_hdf5, read_array
 from offline_vi.datasets.tasks import RECIPES, d4rl_references, family_of

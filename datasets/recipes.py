@@ -24,7 +24,7 @@ from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
-from offline_vi.data import Transitions
+from offline_vi.data.transitions import Transitions
 from offline_vi.datasets.minari import folder_of, root
 from offline_vi.errors import ConfigError, UsageError
 from offline_vi.types import Task

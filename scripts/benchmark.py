@@ -23,15 +23,7 @@ from offline_vi.errors import (
     StudyError,
     UsageError,
 )
-from offline_vi.scripts.suite import (
-    Cell,
-    Suite,
-    check_options,
-    fit_arguments,
-    read_suite,
-    shipped,
-    train_arguments,
-)
+from offline_vi.study.suite import Cell, Suite, check_options, fit_arguments, read_suite, shipped, train_arguments
 
 SCHEMA = 1  # of suite.json
 VARIABLES = ("OFFLINE_VI_DATA", "D4RL_DATASET_DIR", "MINARI_DATASETS_PATH", "MUJOCO_GL", "PYTHONPATH")
@@ -150,13 +142,13 @@ def command(suite: Suite, cell: Cell, folder: Path, machine: Mapping[str, str]) 
 
 def decided(suite: Suite, folder: Path) -> dict[str, str]:
     """Precision and path of matrix products of all cells: as the suite says, as the study began, or by a trial."""
-    from offline_vi.checkpoint import read_json
+    from offline_vi.runs.files import read_json
 
     if (folder / "machine.json").exists():
         return {**read_json(folder / "machine.json"), **suite.machine}
     import torch
 
-    from offline_vi.machine import fastest_exact_products, fastest_precision
+    from offline_vi.nn.precision import fastest_exact_products, fastest_precision
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {"precision": fastest_precision(device), "products": fastest_exact_products(), **suite.machine}
@@ -164,7 +156,7 @@ def decided(suite: Suite, folder: Path) -> dict[str, str]:
 
 def check_unchanged(folder: Path, commands: Mapping[str, Sequence[str]], machine: Mapping[str, str]) -> None:
     """A study may grow, but a cell stays what it is. Raises ConfigError."""
-    from offline_vi.checkpoint import read_json
+    from offline_vi.runs.files import read_json
 
     if not (folder / "suite.json").exists():
         return
@@ -181,10 +173,10 @@ def check_unchanged(folder: Path, commands: Mapping[str, Sequence[str]], machine
 
 def remember(folder: Path, suite: Suite, commands: Mapping[str, Sequence[str]], machine: Mapping[str, str]) -> None:
     """suite.json, machine.json, environment.txt."""
-    from offline_vi.checkpoint import read_json, write_json
-    from offline_vi.scripts.cells import JOURNAL, note
+    from offline_vi.runs.files import read_json, write_json
     from offline_vi.scripts.common import git_revision
     from offline_vi.scripts.info import versions
+    from offline_vi.study.cells import JOURNAL, note
 
     write_json(folder / "machine.json", machine)
     known = read_json(folder / "suite.json")["commands"] if (folder / "suite.json").exists() else {}
@@ -201,7 +193,7 @@ def remember(folder: Path, suite: Suite, commands: Mapping[str, Sequence[str]], 
 
 def jobs_of(suite: Suite, folder: Path, machine: Mapping[str, str]) -> list[Any]:
     """The behaviour models that are shared, then the cells on them."""
-    from offline_vi.scripts.cells import Job
+    from offline_vi.study.cells import Job
 
     variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     environment = tuple({**variables, "OFFLINE_VI_PRODUCTS": machine["products"]}.items())
@@ -219,14 +211,14 @@ def jobs_of(suite: Suite, folder: Path, machine: Mapping[str, str]) -> list[Any]
 
 def model_path(folder: Path, cell: Cell, model: str) -> Path:
     """The run directory of a shared behaviour model."""
-    from offline_vi.scripts.study import model_name
+    from offline_vi.study.results import model_name
 
     return folder / "behavior" / model_name(cell, model)
 
 
 def _train(suite: Suite, cell: Cell, folder: Path, machine: Mapping[str, str]) -> list[str]:
-    from offline_vi.scripts.presets import preset
-    from offline_vi.scripts.suite import train_options
+    from offline_vi.study.presets import preset
+    from offline_vi.study.suite import train_options
 
     words = train_arguments(suite, cell)
     given = train_options(suite, cell)
@@ -241,9 +233,9 @@ def _train(suite: Suite, cell: Cell, folder: Path, machine: Mapping[str, str]) -
 
 def run_jobs(jobs: Sequence[Any], folder: Path, options: BenchmarkOptions) -> dict[Path, str]:
     """All of them, each when what it needs is done; returns the errors of those that are not done."""
-    from offline_vi.scripts.board import Board
-    from offline_vi.scripts.cells import is_done
-    from offline_vi.scripts.engines import Engine, LocalEngine, RayEngine
+    from offline_vi.study.board import Board
+    from offline_vi.study.cells import is_done
+    from offline_vi.study.engines import Engine, LocalEngine, RayEngine
 
     for part in ("runs", "behavior"):
         (folder / part).mkdir(exist_ok=True)
@@ -291,8 +283,8 @@ def run_jobs(jobs: Sequence[Any], folder: Path, options: BenchmarkOptions) -> di
 
 def write_results(folder: Path) -> None:
     """results.csv: a row per cell, done or not."""
-    from offline_vi.scripts.cells import write_table
-    from offline_vi.scripts.study import read_study, row_of
+    from offline_vi.study.cells import write_table
+    from offline_vi.study.results import read_study, row_of
 
     write_table(folder / "results.csv", [row_of(run) for run in read_study(folder).runs])
     print(folder / "results.csv")

@@ -20,13 +20,14 @@ import torch
 import tyro
 
 from offline_vi import datasets
-from offline_vi.checkpoint import RunDirectory, read_json
-from offline_vi.data import Transitions
+from offline_vi.data.transitions import Transitions
+from offline_vi.environments import check_spaces
 from offline_vi.errors import ConfigError, NoCheckpointError, OfflineVIError, OutOfMemoryError, UsageError
-from offline_vi.evaluation import check_spaces
-from offline_vi.machine import differences, facts, use_products
+from offline_vi.nn.precision import differences, facts, use_products
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import read_json
 from offline_vi.scripts.info import versions
-from offline_vi.scripts.sinks import check_sinks, listeners
+from offline_vi.study.sinks import check_sinks, listeners
 
 SCHEMA = 1  # of config.json
 

@@ -164,16 +164,17 @@ def our_step(name: str, precision: str) -> Step:
     import torch
 
     from offline_vi.algorithms.build import build
-    from offline_vi.bank import CandidateBank
-    from offline_vi.data import Sampler, Transitions
-    from offline_vi.machine import (
+    from offline_vi.behavior.proposals import CandidateCache
+    from offline_vi.data.samplers import Sampler
+    from offline_vi.data.transitions import Transitions
+    from offline_vi.nn.precision import (
         fastest_exact_products,
         fastest_precision,
         keep_freed_memory,
         precision_of_targets,
         use_products,
     )
-    from offline_vi.scripts.presets import recipe
+    from offline_vi.study.presets import recipe
 
     keep_freed_memory()
     use_products(fastest_exact_products())
@@ -182,8 +183,8 @@ def our_step(name: str, precision: str) -> Step:
     algorithm_name, preset = (*name.split(), "published")[:2]
     made, banks = replace(recipe(preset, algorithm_name, spec), normalize=False), []  # d3rlpy runs without a scaler
 
-    def bank(proposals: Any) -> CandidateBank:
-        banks.append(CandidateBank(proposals, transitions))
+    def bank(proposals: Any) -> CandidateCache:
+        banks.append(CandidateCache(proposals, transitions))
         return banks[-1]
 
     algorithm = build(made, None, None if made.jointly else bank)
@@ -230,8 +231,8 @@ def our_sac_step(precision: str) -> Step:
 
     from offline_vi.algorithms.sac import SAC
     from offline_vi.datasets import environment
-    from offline_vi.experience import Collector
-    from offline_vi.machine import fastest_exact_products, keep_freed_memory, precision_of_targets, use_products
+    from offline_vi.nn.precision import fastest_exact_products, keep_freed_memory, precision_of_targets, use_products
+    from offline_vi.training.collector import Collector
     from offline_vi.types import Spec
 
     keep_freed_memory()

@@ -30,9 +30,9 @@ def demonstrate(options: argparse.Namespace) -> None:
 
     from offline_vi import datasets
     from offline_vi.algorithms.build import load
-    from offline_vi.evaluation import evaluate
+    from offline_vi.evaluation.evaluate import evaluate
+    from offline_vi.rl.policies import BehaviorPolicy
     from offline_vi.scripts import train as train_verb
-    from offline_vi.training import Clone
 
     started = time.monotonic()
 
@@ -53,7 +53,7 @@ def demonstrate(options: argparse.Namespace) -> None:
     print("3/3  the same behaviour model without BCQ, beside it")
     policy = load(options.output)
     model = policy.behavior.model  # type: ignore[union-attr]
-    cloned = evaluate(Clone(model), data.task, episodes=10, seed=100)  # type: ignore[arg-type]
+    cloned = evaluate(BehaviorPolicy(model), data.task, episodes=10, seed=100)  # type: ignore[arg-type]
     improved = evaluate(policy, data.task, episodes=10, seed=100)  # type: ignore[arg-type]
     print(f"\n     data {data.task.normalized(returns).mean():6.1f}   behaviour model {cloned.mean:6.1f}", end="")
     print(f"   BCQ {improved.mean:6.1f}   (normalised score, 10 episodes)")

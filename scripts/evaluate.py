@@ -13,8 +13,8 @@ import tyro
 from offline_vi.errors import UsageError
 
 if TYPE_CHECKING:
-    from offline_vi.algorithm import Algorithm
-    from offline_vi.support import GuardedPolicy
+    from offline_vi.rl.algorithm import Algorithm
+    from offline_vi.rl.policies import GuardedPolicy
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,12 @@ def score(options: EvaluateOptions) -> None:
     """Load the run's final policy, check the spaces, evaluate, print."""
     import torch  # here and below: not for --help
 
-    from offline_vi.algorithm import Algorithm
     from offline_vi.algorithms.build import load
-    from offline_vi.checkpoint import read_json
     from offline_vi.datasets import task_on
-    from offline_vi.evaluation import check_spaces, evaluate
+    from offline_vi.environments import check_spaces
+    from offline_vi.evaluation.evaluate import evaluate
+    from offline_vi.rl.algorithm import Algorithm
+    from offline_vi.runs.files import read_json
     from offline_vi.scripts.common import multiply_as
     from offline_vi.types import Spec, Task
 
@@ -76,7 +77,7 @@ def score(options: EvaluateOptions) -> None:
     evaluation = evaluate(guarded or policy, task, options.episodes, options.seed, progress=not options.quiet)
     record: dict[str, Any] = evaluation.to_json()
     if options.video:
-        from offline_vi.scripts.video import film
+        from offline_vi.study.video import film
 
         film(guarded or policy, task, options.video, options.seed, Path(options.run) / "videos")
         record["videos"] = str(Path(options.run) / "videos")
@@ -104,11 +105,11 @@ def guard(policy: Algorithm, options: EvaluateOptions) -> GuardedPolicy:
 
     Raises ConfigError where the run knows no density or not that quantile.
     """
-    from offline_vi.algorithm import q_value
     from offline_vi.algorithms.build import load_with_density
-    from offline_vi.checkpoint import read_json
     from offline_vi.errors import ConfigError
-    from offline_vi.support import GuardedPolicy, Support
+    from offline_vi.evaluation.support import Support
+    from offline_vi.rl.policies import GuardedPolicy, q_value
+    from offline_vi.runs.files import read_json
 
     record = read_json(Path(options.run) / "result.json").get("support")
     algorithm, density = load_with_density(options.run, options.member)

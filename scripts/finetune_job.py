@@ -9,11 +9,13 @@ from typing import Any
 import torch
 import tyro
 
-from offline_vi.algorithm import Algorithm, OnlineAlgorithm
 from offline_vi.algorithms.build import Recipe, build, load
-from offline_vi.checkpoint import load_checkpoint, read_json
 from offline_vi.errors import ConfigError, SpaceMismatchError, UsageError
-from offline_vi.experience import Explorer, GaussianNoise
+from offline_vi.rl.algorithm import Algorithm, OnlineAlgorithm
+from offline_vi.rl.policies import Explorer, NoisyPolicy
+from offline_vi.runs.checkpoint import load_checkpoint
+from offline_vi.runs.config import from_json
+from offline_vi.runs.files import read_json
 from offline_vi.scripts.common import (
     SCHEMA,
     DataOptions,
@@ -26,7 +28,6 @@ from offline_vi.scripts.common import (
 )
 from offline_vi.scripts.train_job import tell
 from offline_vi.scripts.train_online_job import CollectOptions, collect_and_score, collection_of
-from offline_vi.share import from_json
 
 
 @dataclass(frozen=True)
@@ -129,4 +130,4 @@ def taken_up(directory: str, recipe: Recipe, options: Any) -> Algorithm:
 
 def explorer_of(algorithm: Algorithm, sigma: float) -> Explorer:
     """The algorithm itself, where it explores, else its policy with noise."""
-    return algorithm if isinstance(algorithm, OnlineAlgorithm) else GaussianNoise(algorithm, sigma)
+    return algorithm if isinstance(algorithm, OnlineAlgorithm) else NoisyPolicy(algorithm, sigma)

@@ -14,16 +14,17 @@ import numpy as np
 import torch
 import tyro
 
-from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel, Decoded, DensityModel, LatentModel
-from offline_vi.data import Transitions
+from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel, DecoderMeans, DensityModel, LatentModel
+from offline_vi.behavior.pretrained import behavior_config, build_behavior, save_behavior
+from offline_vi.data.transitions import Transitions
 from offline_vi.datasets.policy import TanhGaussianPolicy, read_policy, share_off_support, support_threshold
 from offline_vi.errors import OfflineVIError
 from offline_vi.scripts.common import SCHEMA, DataOptions, RunOptions, data_record, open_run, recorded, without
 from offline_vi.scripts.info import versions
-from offline_vi.scripts.plots import learning_curve
 from offline_vi.scripts.train_job import resolve
-from offline_vi.share import behavior_config, build_behavior, save_behavior
-from offline_vi.training import fit_behavior, set_seed
+from offline_vi.study.plots import learning_curve
+from offline_vi.training.loop import fit_behavior
+from offline_vi.training.randomness import set_seed
 from offline_vi.types import Spec
 
 
@@ -173,7 +174,7 @@ def support_report(
         actions = {"samples": model.sample(obs)}
         if isinstance(model, LatentModel):
             for name, clip in (("decoded", math.inf), ("decoded_clip_0.5", 0.5), ("decoded_mean", 0.0)):
-                actions[name] = Decoded(model, clip).sample(obs)
+                actions[name] = DecoderMeans(model, clip).sample(obs)
     return {
         name: share_off_support(policy, rows.obs, action.cpu().numpy(), threshold) for name, action in actions.items()
     }

@@ -12,8 +12,8 @@ import tyro
 from offline_vi.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from offline_vi.scripts.study import Study
-    from offline_vi.statistics import Interval
+    from offline_vi.evaluation.statistics import Interval
+    from offline_vi.study.results import Study
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 BAND_LEVELS = 61  # thresholds of a performance profile
@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def report(options: ReportOptions) -> None:
     """Raises MissingInputError where the folder is no benchmark, MissingDependencyError without jinja2."""
-    from offline_vi.scripts.cells import write_table
-    from offline_vi.scripts.study import read_study, row_of
+    from offline_vi.study.cells import write_table
+    from offline_vi.study.results import read_study, row_of
 
     study = read_study(options.folder)
     write_table(study.folder / "results.csv", [row_of(run) for run in study.runs])
@@ -70,7 +70,7 @@ def render(name: str, content: dict[str, Any]) -> str:
 
 def contents(study: Study) -> dict[str, Any]:
     """Everything that the templates show."""
-    from offline_vi.scripts import tables
+    from offline_vi.study import tables
 
     scores, aggregates = tables.score_rows(study), tables.aggregate_rows(study)
     return {
@@ -99,7 +99,7 @@ def contents(study: Study) -> dict[str, Any]:
 
 def note_of(path: Path) -> str:
     """What a reader of the run's scores has to know."""
-    from offline_vi.checkpoint import read_json
+    from offline_vi.runs.files import read_json
 
     if not (path / "config.json").exists():
         return ""
@@ -110,8 +110,8 @@ def plots(study: Study) -> dict[str, Any]:
     """SVG texts: the aggregate IQM, the performance profiles, a learning curve per data set."""
     import numpy as np
 
-    from offline_vi.scripts import svg, tables
-    from offline_vi.statistics import performance_profile
+    from offline_vi.evaluation.statistics import performance_profile
+    from offline_vi.study import svg, tables
 
     rows = tables.aggregate_rows(study)
     drawn: dict[str, Any] = {

@@ -13,8 +13,8 @@ import tyro
 from offline_vi.errors import UsageError
 
 if TYPE_CHECKING:
-    from offline_vi.algorithm import Algorithm, Policy
-    from offline_vi.bank import Ranking, Way
+    from offline_vi.rl.algorithm import Algorithm
+    from offline_vi.rl.policies import Policy, Ranking, Way
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def settings(options: SweepOptions) -> list[tuple[str, Way]]:
     """(axis, way to act) for all axes; the first and the last are the two ends."""
-    from offline_vi.bank import Way
+    from offline_vi.rl.policies import Way
 
     return [
         ("cloning", Way(num_candidates=1, phi=0.0)),
@@ -89,8 +89,8 @@ def ways(policy: Ranking, options: SweepOptions) -> list[tuple[str, Way, Policy]
 
 def unwrapped(policy: Algorithm) -> Ranking:
     """The algorithm that ranks. Raises UsageError where there is none."""
-    from offline_vi.algorithm import Jointly
-    from offline_vi.bank import Ranking
+    from offline_vi.rl.algorithm import Jointly
+    from offline_vi.rl.policies import Ranking
 
     inner: Any = policy.algorithm if isinstance(policy, Jointly) else policy
     if not isinstance(inner, Ranking):
@@ -103,13 +103,13 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
     import torch  # here and below: not for --help
     from tqdm import tqdm
 
-    from offline_vi.algorithm import Algorithm
     from offline_vi.algorithms.build import load
-    from offline_vi.bank import Way
-    from offline_vi.checkpoint import read_json, write_json
-    from offline_vi.evaluation import check_spaces, evaluate
+    from offline_vi.environments import check_spaces
+    from offline_vi.evaluation.evaluate import evaluate
+    from offline_vi.rl.algorithm import Algorithm
+    from offline_vi.rl.policies import BehaviorPolicy, Way
+    from offline_vi.runs.files import read_json, write_json
     from offline_vi.scripts.common import multiply_as
-    from offline_vi.training import Clone
     from offline_vi.types import Spec, Task
 
     torch.set_num_threads(options.threads)
@@ -122,7 +122,7 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
         raise UsageError("no environment is known for this run", "train with --env ID")
     ranking, task = unwrapped(policy), Task.from_json(config["task"])
     check_spaces(Spec.from_json(config["recipe"]["spec"]), task)
-    direct = {"cloning": Clone(policy_behavior(ranking)), "greedy": policy}
+    direct = {"cloning": BehaviorPolicy(policy_behavior(ranking)), "greedy": policy}
     rows: list[dict[str, Any]] = []
     for axis, way, acting in tqdm(
         [*ways(ranking, options), *((f"direct {name}", Way(), one) for name, one in direct.items())],
@@ -170,7 +170,7 @@ def picture(rows: list[dict[str, Any]], path: Path, title: str) -> None:
     """A panel per axis; dashed lines are the two ends, computed without the sweep."""
     from matplotlib import pyplot as plt
 
-    from offline_vi.scripts.plots import ACCENT, INK, MUTED
+    from offline_vi.study.plots import ACCENT, INK, MUTED
 
     ends = {row["axis"]: row["score"] for row in rows}
     names = [name for name in AXES if any(row["axis"] == name for row in rows)]

@@ -13,17 +13,24 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 import tyro
 
-from offline_vi.algorithm import Algorithm, Normalized
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Bank, Recipe, build, config_class, entry
-from offline_vi.bank import CandidateBank
 from offline_vi.behavior import BehaviorModel, DensityModel
-from offline_vi.checkpoint import RunDirectory, read_json
-from offline_vi.data import Normalizer, StackedSampler, Transitions
-from offline_vi.equations import return_scale
+from offline_vi.behavior.pretrained import behavior_config, build_behavior, load_behavior, read_card
+from offline_vi.behavior.proposals import CandidateCache
+from offline_vi.data.samplers import StackedSampler
+from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError, ConfigError, SpaceMismatchError
-from offline_vi.evaluation import evaluate
-from offline_vi.machine import fastest_precision
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.evaluation.support import measure_support, overestimation_report, some_rows, support_report
+from offline_vi.nn.normalizer import Normalizer
+from offline_vi.nn.precision import fastest_precision
+from offline_vi.nn.stack import stack_, unstack_
+from offline_vi.rl.algorithm import Algorithm, Normalized
+from offline_vi.rl.equations import return_scale
+from offline_vi.runs.config import from_json
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import read_json
 from offline_vi.scripts.common import (
     SCHEMA,
     DataOptions,
@@ -34,13 +41,11 @@ from offline_vi.scripts.common import (
     recorded,
     without,
 )
-from offline_vi.scripts.plots import learning_curve
-from offline_vi.scripts.presets import preset
-from offline_vi.scripts.tuned import tuned
-from offline_vi.share import behavior_config, build_behavior, from_json, load_behavior, read_card
-from offline_vi.stack import stack_, unstack_
-from offline_vi.support import measure_support, overestimation_report, some_rows, support_report
-from offline_vi.training import fit, fit_behavior, seeds, set_seed
+from offline_vi.study.plots import learning_curve
+from offline_vi.study.presets import preset
+from offline_vi.study.tuned import tuned
+from offline_vi.training.loop import fit, fit_behavior
+from offline_vi.training.randomness import seeds, set_seed
 from offline_vi.types import Spec
 
 
@@ -75,9 +80,6 @@ class TrainOptions:
     """Draw the candidates of a frozen model ahead, and all of them anew every so many steps; 0: for every batch."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of targets and other passes without gradient; auto: the faster one on this machine, by trial."""
-    compile_losses: bool = False
-    """Pass the losses through torch.compile: some per cent faster after a minute of compiling, where a C++ compiler is
-    installed."""
     proposals: Literal["", "samples", "decoded", "likely"] = ""
     """What an algorithm is given of its model: full samples, decoder means at clipped noise, or the likelier ones of
     its samples; default: as the algorithm was published."""
@@ -318,7 +320,7 @@ def bank(data: Transitions, options: Any, device: torch.device) -> Bank | None:
     if options.train.bank_period == 0:
         return None
     rows = normalized(data) if options.train.normalize else data
-    return lambda proposals: CandidateBank(
+    return lambda proposals: CandidateCache(
         proposals, rows, period=options.train.bank_period, seed=options.run.seed, device=device
     )
 
@@ -418,7 +420,6 @@ def fit_and_score(
         seed=options.run.seed,
         device=device,
         precision=precision,
-        compile_losses=options.train.compile_losses,
         log_every=options.run.log_every,
         eval_every=options.train.eval_every,
         on_eval=score,

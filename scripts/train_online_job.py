@@ -13,22 +13,24 @@ import torch
 import tyro
 
 from offline_vi import datasets
-from offline_vi.algorithm import Algorithm, NormalizedOnline
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Recipe, build, config_class
 from offline_vi.algorithms.vime import VIME
 from offline_vi.behavior import GaussianBehavior
-from offline_vi.checkpoint import RunDirectory
+from offline_vi.behavior.pretrained import CARD, save_behavior
 from offline_vi.datasets import minari
 from offline_vi.datasets.recipes import save
+from offline_vi.environments import make_env, observation_of
 from offline_vi.errors import UsageError
-from offline_vi.evaluation import evaluate, make_env, observation_of
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.rl.algorithm import Algorithm, NormalizedOnline
+from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts.common import SCHEMA, RunOptions, open_run, recorded, without
 from offline_vi.scripts.info import versions
-from offline_vi.scripts.plots import exploration_map, learning_curve
 from offline_vi.scripts.train_job import summary, tell
-from offline_vi.share import CARD, save_behavior
-from offline_vi.training import fit_online, set_seed
+from offline_vi.study.plots import exploration_map, learning_curve
+from offline_vi.training.loop import fit_online
+from offline_vi.training.randomness import set_seed
 from offline_vi.types import Spec, Task
 
 

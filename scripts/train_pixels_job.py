@@ -9,17 +9,19 @@ import torch
 import tyro
 
 from offline_vi import datasets
-from offline_vi.algorithm import Algorithm
 from offline_vi.algorithms import OTHERS
 from offline_vi.algorithms.build import Recipe
 from offline_vi.algorithms.latent_planning import LatentPlanning, LatentPlanningConfig
+from offline_vi.environments import check_spaces
 from offline_vi.errors import UsageError
-from offline_vi.evaluation import check_spaces, evaluate
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.rl.algorithm import Algorithm
 from offline_vi.scripts.common import SCHEMA, RunOptions, open_run, recorded, without
-from offline_vi.scripts.pictures import imagined_frames, reconstructions, traversals
-from offline_vi.scripts.plots import learning_curve
 from offline_vi.scripts.train_job import summary, tell
-from offline_vi.training import fit, seeds, set_seed
+from offline_vi.study.pictures import imagined_frames, reconstructions, traversals
+from offline_vi.study.plots import learning_curve
+from offline_vi.training.loop import fit
+from offline_vi.training.randomness import seeds, set_seed
 
 NAME = "latent-planning"
 

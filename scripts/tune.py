@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from offline_vi.errors import ConfigError, MissingDependencyError, StudyError, UsageError
-from offline_vi.scripts.suite import Suite, check_options, read_suite
+from offline_vi.study.suite import Suite, check_options, read_suite
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Search:
 
     def trial(self, trial: Any) -> None:
         """Run one set of hyper-parameters, or the part of it that is worth running."""
-        from offline_vi.scripts.engines import LocalEngine
+        from offline_vi.study.engines import LocalEngine
 
         chosen = {name: suggest(trial, name, entry) for name, entry in self.suite.search[self.algorithm].items()}
         cells, models = self.jobs(chosen)
@@ -153,7 +153,7 @@ class Search:
 
     def jobs(self, chosen: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
         """(cells, shared behaviour models) of a trial."""
-        from offline_vi.checkpoint import write_json
+        from offline_vi.runs.files import write_json
         from offline_vi.scripts.benchmark import decided, jobs_of
 
         (self.folder / "behavior").mkdir(exist_ok=True)
@@ -169,7 +169,7 @@ class Search:
 
     def finish(self, jobs: Sequence[Any]) -> None:
         """All of them; raises StudyError where one fails."""
-        from offline_vi.scripts.cells import run_job
+        from offline_vi.study.cells import run_job
 
         for job in jobs:
             outcome = run_job(job, self.folder / "journal.csv")
@@ -186,8 +186,8 @@ class Search:
 
     def write(self) -> None:
         """ALGORITHM-trials.csv, ALGORITHM-best.toml, ALGORITHM.png."""
-        from offline_vi.scripts.cells import write_table
-        from offline_vi.scripts.plots import search_plot
+        from offline_vi.study.cells import write_table
+        from offline_vi.study.plots import search_plot
 
         trials = self.finished()
         rows = [
@@ -221,7 +221,7 @@ def suggest(trial: Any, name: str, entry: Any) -> Any:
 def prefix(cells: Sequence[Any]) -> list[float]:
     """Scores of the evaluations so far, cell after cell, up to the first that is missing: the same evaluations of every
     trial, however its cells are dealt to processes."""
-    from offline_vi.scripts.cells import is_done
+    from offline_vi.study.cells import is_done
 
     known: list[float] = []
     for job in cells:
@@ -233,7 +233,7 @@ def prefix(cells: Sequence[Any]) -> list[float]:
 
 def evaluations(run: Path) -> list[float]:
     """Mean normalised score of each evaluation that is whole: all but the last one of a run that goes on."""
-    from offline_vi.scripts.cells import is_done, table
+    from offline_vi.study.cells import is_done, table
 
     scores: dict[int, list[float]] = {}
     for row in table(run / "episodes.csv"):
@@ -248,7 +248,7 @@ def evaluations(run: Path) -> list[float]:
 
 def final_score(cells: Sequence[Any]) -> float:
     """Mean over cells of the final policy's score. Raises UsageError where nothing was scored."""
-    from offline_vi.scripts.cells import result
+    from offline_vi.study.cells import result
 
     scores = [result(job.path).get("normalized_score") for job in cells]
     known = [float(score) for score in scores if score is not None]

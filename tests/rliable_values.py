@@ -31,8 +31,10 @@ def scores() -> dict[str, Any]:
 
 
 def main() -> None:
-    from rliable import library as rly  # not installed beside the library
-    from rliable import metrics
+    from rliable import (
+        library as rly,  # not installed beside the library
+        metrics,
+    )
 
     table = scores()
 

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from offline_vi.algorithm import Algorithm, Normalized, Rescaled, q_value
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.bc import BC
 from offline_vi.algorithms.bcq import BCQ
 from offline_vi.algorithms.build import Recipe, algorithm_class, build, config_class
 from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel
-from offline_vi.data import Transitions
+from offline_vi.behavior.pretrained import behavior_config, build_behavior
+from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError
-from offline_vi.share import behavior_config, build_behavior
-from offline_vi.training import fit, fit_behavior
+from offline_vi.rl.algorithm import Algorithm, Normalized, Rescaled
+from offline_vi.rl.policies import q_value
+from offline_vi.training.loop import fit, fit_behavior
 from offline_vi.types import Batch, Spec
 
 SPEC = Spec((4,), 2)

@@ -15,12 +15,14 @@ from torch import Tensor
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
-from offline_vi.bank import CandidateBank, CandidatePolicy, Fresh, Way
-from offline_vi.behavior import BehaviorModel, Decoded, GaussianBehavior, GaussianBehaviorConfig, Likely
-from offline_vi.checkpoint import RunDirectory
-from offline_vi.data import Sampler, Transitions
+from offline_vi.behavior import BehaviorModel, DecoderMeans, GaussianBehavior, GaussianBehaviorConfig, MostLikelySamples
+from offline_vi.behavior.proposals import CandidateCache, Fresh
+from offline_vi.data.samplers import Sampler
+from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
-from offline_vi.training import fit
+from offline_vi.rl.policies import CandidatePolicy, Way
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.training.loop import fit
 from offline_vi.types import Batch, Metrics, Spec
 
 SPEC = Spec((3,), 2)
@@ -69,7 +71,7 @@ def whole(data: Transitions) -> Batch:
 
 def test_a_row_reads_candidates_of_its_own_state() -> None:
     data = transitions()
-    bank = CandidateBank(Echo(), data)
+    bank = CandidateCache(Echo(), data)
     batch = Sampler(data, 64, 1).sample()
     now, later = bank.at_obs(batch, 1), bank.at_next_obs(batch, 5)
     assert (now.shape, later.shape) == ((1, 64, 2), (5, 64, 2))
@@ -79,7 +81,7 @@ def test_a_row_reads_candidates_of_its_own_state() -> None:
 
 def test_every_row_is_drawn_anew_once_in_a_period() -> None:
     data, period = transitions(), 400
-    bank = CandidateBank(Echo(), data, period=period)
+    bank = CandidateCache(Echo(), data, period=period)
     batch = whole(data)
     first = bank.at_next_obs(batch, 2)
     seen = [first]
@@ -94,25 +96,25 @@ def test_every_row_is_drawn_anew_once_in_a_period() -> None:
 def test_contents_are_a_function_of_seed_and_step() -> None:
     data, batch = transitions(), whole(transitions())
     model = frozen()
-    walked, jumped = (CandidateBank(model, data, period=300, seed=3) for _ in range(2))
+    walked, jumped = (CandidateCache(model, data, period=300, seed=3) for _ in range(2))
     walked.at_next_obs(batch, 4)
     for step in range(1, 731):
         walked.advance(step)
     jumped.advance(730)  # as after a resume
     expected = walked.at_next_obs(batch, 4)
     assert torch.equal(jumped.at_next_obs(batch, 4), expected)
-    late = CandidateBank(model, data, period=300, seed=3)
+    late = CandidateCache(model, data, period=300, seed=3)
     late.at_next_obs(batch, 4)
     late.advance(730)  # as after a resume where the table was made before
     assert torch.equal(late.at_next_obs(batch, 4), expected)
-    other = CandidateBank(model, data, period=300, seed=4)
+    other = CandidateCache(model, data, period=300, seed=4)
     other.advance(730)
     assert not torch.equal(other.at_next_obs(batch, 4), expected)
 
 
 def test_candidates_have_the_law_of_the_model() -> None:
     data = transitions(4)
-    bank, model = CandidateBank(frozen(), data), frozen()
+    bank, model = CandidateCache(frozen(), data), frozen()
     model.load_state_dict(bank.behavior.state_dict())
     batch = whole(data)
     drawn = bank.at_obs(batch, 4000)
@@ -125,7 +127,7 @@ def test_candidates_have_the_law_of_the_model() -> None:
 
 def test_drawing_leaves_the_random_state_alone() -> None:
     data = transitions()
-    bank = CandidateBank(frozen(), data, period=50)
+    bank = CandidateCache(frozen(), data, period=50)
     before = torch.get_rng_state()
     bank.at_obs(whole(data), 2)
     for step in range(1, 101):
@@ -136,7 +138,7 @@ def test_drawing_leaves_the_random_state_alone() -> None:
 def test_beyond_the_budget_the_table_is_a_file() -> None:
     data, batch = transitions(), whole(transitions())
     model = frozen()
-    small, large = CandidateBank(model, data, memory_budget=0), CandidateBank(model, data)
+    small, large = CandidateCache(model, data, memory_budget=0), CandidateCache(model, data)
     assert torch.equal(small.at_obs(batch, 3), large.at_obs(batch, 3))
     (file,) = Path(small._files.name).iterdir()
     assert file.stat().st_size == ROWS * 3 * 2 * 2
@@ -145,7 +147,7 @@ def test_beyond_the_budget_the_table_is_a_file() -> None:
 
 def test_a_model_that_is_still_trained_is_refused() -> None:
     with pytest.raises(ConfigError, match="still being trained"):
-        CandidateBank(GaussianBehavior(SPEC), transitions())
+        CandidateCache(GaussianBehavior(SPEC), transitions())
 
 
 BANKED: dict[str, Any] = {
@@ -164,7 +166,7 @@ def test_an_interrupted_run_on_a_bank_ends_with_the_same_bytes(name: str, precis
     def train(folder: str, stop_at: int | None) -> dict[str, Tensor]:
         def build() -> Any:
             torch.manual_seed(0)
-            return BANKED[name](CandidateBank(model, data, period=100))
+            return BANKED[name](CandidateCache(model, data, period=100))
 
         def on_eval(step: int, _: object) -> dict[str, float]:
             if step == stop_at and not resumed:
@@ -222,7 +224,7 @@ def test_one_candidate_is_the_behaviour() -> None:
 
 @pytest.mark.parametrize("name", ["bcq", "emaq"])
 def test_ranking_without_changes_is_acting(name: str) -> None:
-    algorithm = BANKED[name](CandidateBank(frozen(), transitions()))
+    algorithm = BANKED[name](CandidateCache(frozen(), transitions()))
     obs = torch.randn(7, 3)
     actions = []
     for policy in (algorithm, algorithm.ranking(), algorithm.ranking(Way(num_candidates=100, temperature=0.0))):
@@ -236,7 +238,7 @@ def test_ranking_without_changes_is_acting(name: str) -> None:
 
 def test_phi_and_clip_of_bcq_change_for_the_ranking_only() -> None:
     model = frozen()
-    algorithm = BCQ(SPEC, Decoded(model, 0.5), BCQConfig(hidden=(8,)))
+    algorithm = BCQ(SPEC, DecoderMeans(model, 0.5), BCQConfig(hidden=(8,)))
     obs = torch.randn(40, 3)
     for parameter in algorithm.actor.parameters():
         torch.nn.init.constant_(parameter, 5.0)  # tanh = 1: every action moves by Phi
@@ -245,12 +247,12 @@ def test_phi_and_clip_of_bcq_change_for_the_ranking_only() -> None:
     moved = algorithm.ranking(Way(num_candidates=1, phi=0.2, noise_clip=0.0)).act(obs)
     assert (moved - still).abs().max() == pytest.approx(0.2, abs=1e-6)
     assert algorithm.actor.phi == 0.05
-    assert isinstance(algorithm.behavior, Decoded) and algorithm.behavior.noise_clip == 0.5
+    assert isinstance(algorithm.behavior, DecoderMeans) and algorithm.behavior.noise_clip == 0.5
 
 
 def test_likely_samples_are_the_likeliest_of_those_drawn() -> None:
     model, obs = frozen(), torch.randn(300, 3)
-    likely = Likely(model, keep=0.25).sample(obs, 5)
+    likely = MostLikelySamples(model, keep=0.25).sample(obs, 5)
     assert likely.shape == (5, 300, 2)
     plain = model.sample(obs, 20)
     density = [torch.stack([model.log_prob(obs, action) for action in actions]) for actions in (likely, plain)]
@@ -258,10 +260,10 @@ def test_likely_samples_are_the_likeliest_of_those_drawn() -> None:
     torch.manual_seed(1)
     drawn = model.sample(obs, 20)
     torch.manual_seed(1)
-    kept = Likely(model, keep=0.25).sample(obs, 5)
+    kept = MostLikelySamples(model, keep=0.25).sample(obs, 5)
     floor = torch.stack([model.log_prob(obs, action) for action in drawn]).topk(5, 0).values[-1]
     assert (torch.stack([model.log_prob(obs, action) for action in kept]) >= floor - 1e-5).all()
     torch.manual_seed(1)
-    assert torch.equal(Likely(model, keep=1.0).sample(obs, 20).sort(0).values, drawn.sort(0).values)
+    assert torch.equal(MostLikelySamples(model, keep=1.0).sample(obs, 20).sort(0).values, drawn.sort(0).values)
     with pytest.raises(ConfigError, match="keep"):
-        Likely(model, keep=0.0)
+        MostLikelySamples(model, keep=0.0)

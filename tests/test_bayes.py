@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from offline_vi.bayes import BayesianLinear, BayesianMLP, RandomFourierFeatures, information_gain
 from offline_vi.errors import ConfigError
+from offline_vi.inference.bayesian import BayesianLinear, BayesianMLP, RandomFourierFeatures, information_gain
 
 COVARIANCE = np.array([[1.0, 0.3], [0.3, 0.5]])
 F = np.array([1.0, -2.0])

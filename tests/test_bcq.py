@@ -11,12 +11,12 @@ from oracle_bcq import Layers, ReferenceBCQ
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from offline_vi.algorithm import Jointly
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
-from offline_vi.bank import Way
-from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, Decoded
+from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, DecoderMeans
 from offline_vi.errors import CapabilityError
-from offline_vi.nets import EnsembleLinear
+from offline_vi.nn.networks import EnsembleLinear
+from offline_vi.rl.algorithm import Jointly
+from offline_vi.rl.policies import Way
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -86,7 +86,7 @@ def test_three_published_steps_equal_the_reference(dtype: torch.dtype, share: fl
         with torch.no_grad():
             linears = [layer for layer in model.posterior.modules() if isinstance(layer, nn.Linear)]
             linears[-1].bias[spec.action_dim * 2 :].sub_(torch.linspace(0.0, 6.0, spec.action_dim * 2))
-    algorithm = BCQ(spec, Decoded(model, 0.5), BCQConfig(hidden=hidden))
+    algorithm = BCQ(spec, DecoderMeans(model, 0.5), BCQConfig(hidden=hidden))
     jointly = Jointly(model, algorithm, lr=config.lr, eps=config.eps).to(dtype)
     reference = restate(algorithm, model)
     before = [array.copy() for array in all_layers(reference)]
@@ -176,12 +176,12 @@ def test_perturbation_stays_within_phi_and_within_the_box() -> None:
 
 def test_a_way_to_act_changes_what_it_names_and_nothing_else() -> None:
     spec = Spec((3,), 2)
-    algorithm = BCQ(spec, Decoded(CVAE(spec), 0.5), BCQConfig(hidden=(8,)))
+    algorithm = BCQ(spec, DecoderMeans(CVAE(spec), 0.5), BCQConfig(hidden=(8,)))
     obs, action = torch.randn(4, 3), torch.rand(5, 4, 2) - 0.5
     plain, other = algorithm.ranking(), algorithm.ranking(Way(7, temperature=3.0, phi=0.2, noise_clip=0.1))
     assert (plain.num_candidates, plain.temperature, plain.behavior) == (100, 0.0, algorithm.behavior)
     assert (other.num_candidates, other.temperature) == (7, 3.0)
-    assert isinstance(other.behavior, Decoded) and other.behavior.noise_clip == 0.1
+    assert isinstance(other.behavior, DecoderMeans) and other.behavior.noise_clip == 0.1
     assert other.behavior.model is algorithm.behavior.model
     moved = algorithm.actor(obs, action) - action
     torch.testing.assert_close(other.perturb(obs, action) - action, 4.0 * moved)

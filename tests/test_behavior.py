@@ -19,21 +19,20 @@ from offline_vi.behavior import (
     CVAE,
     BehaviorModel,
     CVAEConfig,
-    Decoded,
+    DecoderMeans,
     DensityModel,
     FlowBehavior,
     FlowMatchingBehavior,
     GaussianBehavior,
     LatentModel,
     MixtureBehavior,
-    UnsquashedModel,
 )
 from offline_vi.behavior.flow_matching import exact_directions, hutchinson_directions, trace
 from offline_vi.behavior.inputs import RunningNormalizer
+from offline_vi.behavior.pretrained import behavior_config, build_behavior
 from offline_vi.errors import MissingDependencyError
 from offline_vi.scripts.common import DataOptions, RunOptions
 from offline_vi.scripts.fit_behavior_job import FitOptions
-from offline_vi.share import behavior_config, build_behavior
 from offline_vi.types import Spec
 
 NEEDS = {"flow": "zuko"}  # optional packages
@@ -386,23 +385,6 @@ def test_a_bijection_of_noise_has_the_density_of_the_change_of_variables(name: s
     torch.testing.assert_close(model.log_prob(obs, action.detach()), expected.detach(), rtol=0.0, atol=tolerance)
 
 
-# ------------------------------------------------------------------ before the tanh
-
-
-@dtypes
-@members(UnsquashedModel)
-def test_unsquashed_samples_are_those_of_sample_before_the_tanh(name: str, dtype: torch.dtype) -> None:
-    model = small(name, SPEC).to(dtype)
-    obs, _ = inputs(7, dtype)
-    torch.manual_seed(3)
-    raw = model.sample_unsquashed(obs, 4)
-    torch.manual_seed(3)
-    assert raw.shape == (4, 7, 3)
-    assert raw.dtype == dtype
-    assert not raw.requires_grad
-    torch.testing.assert_close(torch.tanh(raw), model.sample(obs, 4))
-
-
 # ------------------------------------------------------------------ learning
 
 
@@ -610,16 +592,16 @@ def test_decoded_clips_the_noise_and_draws_from_the_default_generator() -> None:
 
     spy = Spy(Spec((2,), 1), CVAEConfig(hidden=(8,)))
     obs = torch.zeros(50, 2)
-    Decoded(spy, 0.5).sample(obs, 40)
-    Decoded(spy, math.inf).sample(obs, 40)
+    DecoderMeans(spy, 0.5).sample(obs, 40)
+    DecoderMeans(spy, math.inf).sample(obs, 40)
     assert seen[0].shape == (40, 50, 2)
     assert seen[0].abs().max() == 0.5
     assert (seen[0].abs() == 0.5).double().mean().item() == pytest.approx(0.617, abs=0.02)  # P(|eps| > .5)
     assert seen[1].abs().max() > 2.5
     torch.manual_seed(5)
-    first = Decoded(model, 0.5).sample(obs)
+    first = DecoderMeans(model, 0.5).sample(obs)
     torch.manual_seed(5)
-    assert torch.equal(first, Decoded(model, 0.5).sample(obs))
+    assert torch.equal(first, DecoderMeans(model, 0.5).sample(obs))
 
 
 def test_the_published_model_is_an_honest_density_with_variance_one_eighth() -> None:

@@ -19,9 +19,9 @@ from test_cli import pendulum, run
 
 from offline_vi.errors import OfflineVIError, OutputDirError, StudyError
 from offline_vi.scripts.benchmark import BenchmarkOptions, run_suite, writable
-from offline_vi.scripts.board import Board
-from offline_vi.scripts.cells import Job, run_job, table
-from offline_vi.scripts.suite import check_options, read_suite, shipped
+from offline_vi.study.board import Board
+from offline_vi.study.cells import Job, run_job, table
+from offline_vi.study.suite import check_options, read_suite, shipped
 
 SUITE = """
 name = "tiny"

@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from offline_vi.bounds import (
+from offline_vi.distributions.heads import BernoulliHead, FixedScale, GaussianHead, LearnedScale, TanhNormalHead
+from offline_vi.distributions.normal import DiagonalNormal, FullNormal
+from offline_vi.distributions.squashed import TanhNormal
+from offline_vi.errors import ConfigError
+from offline_vi.inference.bounds import (
     ELBO_ESTIMATORS,
     IWAE_ESTIMATORS,
     Bound,
@@ -32,18 +36,7 @@ from offline_vi.bounds import (
     iwae,
     rate,
 )
-from offline_vi.distributions import (
-    BernoulliHead,
-    DiagonalNormal,
-    FixedScale,
-    FullNormal,
-    GaussianHead,
-    LearnedScale,
-    TanhNormal,
-    TanhNormalHead,
-)
-from offline_vi.errors import ConfigError
-from offline_vi.latent import (
+from offline_vi.inference.latent import (
     Conditional,
     ConditionalNormalPrior,
     LatentVariableModel,
@@ -52,7 +45,7 @@ from offline_vi.latent import (
     MixtureParameters,
     StandardNormalPrior,
 )
-from offline_vi.posterior import AmortizedPosterior, fit_local
+from offline_vi.inference.posterior import AmortizedPosterior, fit_local
 
 Array = NDArray[np.float64]
 Case = tuple[LinearGaussian, oracles.LinearGaussianOracle, Array, Array, Array]

@@ -26,16 +26,6 @@ import numpy as np
 import pytest
 import torch
 
-from offline_vi import checkpoint as module
-from offline_vi.checkpoint import (
-    RunDirectory,
-    load_checkpoint,
-    load_tensors,
-    random_state,
-    read_json,
-    save_tensors,
-    set_random_state,
-)
 from offline_vi.errors import (
     CheckpointCorruptError,
     CheckpointWarning,
@@ -48,6 +38,12 @@ from offline_vi.errors import (
     RunLockedError,
     UnsafeCheckpointError,
 )
+from offline_vi.runs import checkpoint as module
+from offline_vi.runs.checkpoint import load_checkpoint
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import read_json
+from offline_vi.runs.tensors import load_tensors, save_tensors
+from offline_vi.training.randomness import random_state, set_random_state
 
 Reached = Callable[[int, str, int], None]
 FILES = ("model.safetensors", "trainer.safetensors", "state.json", "MANIFEST.json")
@@ -377,7 +373,7 @@ def test_pickles_are_refused_and_do_not_run(two: Path, tmp_path: Path, kind: str
     folder = two / "checkpoints" / "step_00000020"  # and inside a checkpoint whose manifest vouches for it
     files = {name: (folder / name).read_bytes() for name in FILES[1:3]} | {"model.safetensors": data}
     (folder / "model.safetensors").write_bytes(data)
-    (folder / "MANIFEST.json").write_bytes(module._manifest(files))
+    (folder / "MANIFEST.json").write_bytes(module.manifest_bytes(files))
     with pytest.raises(UnsafeCheckpointError, match="refusing pickle"):
         load_checkpoint(two)
     assert not marker.exists()

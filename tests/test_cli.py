@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from offline_vi import datasets
-from offline_vi.algorithm import Normalized, Rescaled
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Recipe, load
+from offline_vi.rl.algorithm import Normalized, Rescaled
 from offline_vi.scripts import VERBS, main
-from offline_vi.scripts.presets import recipe
 from offline_vi.scripts.train_job import parse
-from offline_vi.scripts.tuned import tables, tuned
+from offline_vi.study.presets import recipe
+from offline_vi.study.tuned import tables, tuned
 
 TINY = ["--steps", "30", "--eval-every", "15", "--eval-episodes", "2", "--log-every", "10", "--save-every", "10", "-q"]
 TINY_BCQ = [*TINY, "--hidden", "8", "--behavior.hidden", "8", "--batch-size", "16"]

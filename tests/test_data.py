@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from oracle_data import distinct_columns, episodes, qlearning_rows, strict_rows, true_timeouts
 
-from offline_vi.data import Normalizer, Provenance, Transitions, concatenate
+from offline_vi.data.transitions import Provenance, Transitions, concatenate
 from offline_vi.errors import (
     ActionRangeError,
     DatasetFormatError,
@@ -26,6 +25,7 @@ from offline_vi.errors import (
     SpaceMismatchError,
     UsageError,
 )
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.types import Task
 
 Reached = Callable[[int, str, int], None]

@@ -18,10 +18,10 @@ from test_kill import SPEC, opened, pendulum, rows
 
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Recipe, build, config_class
+from offline_vi.behavior.pretrained import behavior_config
 from offline_vi.errors import DeterminismWarning
 from offline_vi.scripts import main
-from offline_vi.share import behavior_config
-from offline_vi.training import fit
+from offline_vi.training.loop import fit
 
 Reached = Callable[[int, str, int], None]
 __all__ = ["pendulum"]
@@ -116,6 +116,6 @@ def test_the_command_refuses_to_resume_otherwise_where_it_is_told_to(
 
 
 def test_what_is_compared_is_there() -> None:
-    from offline_vi.machine import facts
+    from offline_vi.nn.precision import facts
 
     assert facts(torch.device("cpu"))["numpy"] == np.__version__

@@ -11,35 +11,34 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import stats
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from offline_vi.distributions import (
+from offline_vi.distributions.heads import (
     BernoulliHead,
-    ContinuousBernoulli,
     ContinuousBernoulliHead,
-    DiagonalNormal,
-    DiscretizedLogistic,
     DiscretizedLogisticHead,
     FixedScale,
-    FullNormal,
     GaussianHead,
     LearnedScale,
-    MirroredNormal,
     OptimalScale,
     PredictedScale,
-    TanhNormal,
     TanhNormalHead,
-    dequantize,
+)
+from offline_vi.distributions.normal import (
+    DiagonalNormal,
+    FullNormal,
+    MirroredNormal,
     detached,
     kl_per_dim,
-    log_mean_exp,
     soft_clamp,
     soft_clamp_inverse,
 )
+from offline_vi.distributions.pixels import ContinuousBernoulli, DiscretizedLogistic, dequantize
+from offline_vi.distributions.reduction import log_mean_exp
+from offline_vi.distributions.squashed import TanhNormal
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from offline_vi.equations import (
+from offline_vi.errors import ConfigError
+from offline_vi.rl.equations import (
     Kernel,
     advantage_weight,
     bellman_target,
@@ -23,7 +24,6 @@ from offline_vi.equations import (
     soft_value,
     td_loss,
 )
-from offline_vi.errors import ConfigError
 from offline_vi.types import Batch
 
 INF = math.inf

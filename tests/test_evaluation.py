@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from offline_vi.environments import check_spaces, make_env
 from offline_vi.errors import (
     EnvError,
     EvaluationError,
@@ -26,7 +27,7 @@ from offline_vi.errors import (
     SpaceMismatchError,
     UsageError,
 )
-from offline_vi.evaluation import WIDTH, Evaluation, check_spaces, evaluate, make_env
+from offline_vi.evaluation.evaluate import WIDTH, Evaluation, evaluate
 from offline_vi.types import Spec, Task
 
 FLAKY = "offline_vi_tests/Flaky-v0"

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offline_vi.algorithm import Algorithm
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
@@ -25,11 +24,12 @@ from offline_vi.algorithms.plas import PLAS, PLASConfig
 from offline_vi.algorithms.sac import KLSAC, KLSACConfig
 from offline_vi.algorithms.soft_q import SoftQ, SoftQConfig
 from offline_vi.algorithms.spot import SPOT, SPOTConfig
-from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, Decoded, DensityModel
-from offline_vi.data import Transitions
-from offline_vi.equations import gaussian_kernel, mmd_squared
-from offline_vi.support import some_rows, support_report
-from offline_vi.training import fit, fit_behavior
+from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, DecoderMeans, DensityModel
+from offline_vi.data.transitions import Transitions
+from offline_vi.evaluation.support import some_rows, support_report
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.equations import gaussian_kernel, mmd_squared
+from offline_vi.training.loop import fit, fit_behavior
 from offline_vi.types import Batch, FloatArray, Metrics, Spec
 
 Array = NDArray[np.float64]
@@ -316,7 +316,7 @@ def make(name: str) -> Algorithm:
     if name == "ddpg":
         return DDPG(POINT, DDPGConfig(lr=1e-3, **COMMON))
     if name == "bcq":
-        return BCQ(POINT, Decoded(model, inf), BCQConfig(num_acting_candidates=50, **COMMON))
+        return BCQ(POINT, DecoderMeans(model, inf), BCQConfig(num_acting_candidates=50, **COMMON))
     if name == "emaq":
         return EMaQ(POINT, model, EMaQConfig(num_acting_candidates=50, **COMMON))
     if name == "plas":
@@ -328,7 +328,7 @@ def make(name: str) -> Algorithm:
     if name == "soft-q":
         return SoftQ(POINT, model, SoftQConfig(lr=1e-3, num_acting_candidates=50, **COMMON))
     assert name == "bear"
-    return BEAR(POINT, Decoded(model, inf), BEARConfig(warmup=500, log_multiplier=5.0, **COMMON))
+    return BEAR(POINT, DecoderMeans(model, inf), BEARConfig(warmup=500, log_multiplier=5.0, **COMMON))
 
 
 class TrueBehavior(DensityModel):
@@ -424,7 +424,7 @@ def test_bcq_cannot_choose_a_mode_that_its_model_has_collapsed(
     data = two_modes()
     model = CVAE(SPEC, replace(getattr(CVAEConfig, variant)(SPEC), hidden=(64, 64)))
     fit_behavior(model, data, steps, batch_size=100, progress=False)
-    algorithm = BCQ(SPEC, Decoded(model.requires_grad_(False), float("inf")), BCQConfig(hidden=(64, 64)))
+    algorithm = BCQ(SPEC, DecoderMeans(model.requires_grad_(False), float("inf")), BCQConfig(hidden=(64, 64)))
     fit(algorithm, data, 3_000, progress=False)
     earned = two_modes_reward(algorithm.act(torch.rand(500, 1) * 2.0 - 1.0).numpy().astype(np.float64)).mean()
     assert low <= earned <= high

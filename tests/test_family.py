@@ -25,11 +25,11 @@ from offline_vi.algorithms.soft_q import SoftQ, SoftQConfig
 from offline_vi.algorithms.spot import SPOT, SPOTConfig
 from offline_vi.algorithms.td3 import TD3, TD3Config
 from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
-from offline_vi.behavior import BehaviorModel, Decoded, DensityModel, LatentModel
-from offline_vi.control import uniform
+from offline_vi.behavior import BehaviorModel, DecoderMeans, DensityModel, LatentModel
+from offline_vi.behavior.pretrained import behavior_config
 from offline_vi.errors import CapabilityError
-from offline_vi.nets import EnsembleLinear
-from offline_vi.share import behavior_config
+from offline_vi.inference.optimality import uniform
+from offline_vi.nn.networks import EnsembleLinear
 from offline_vi.types import Batch, Metrics, Spec
 
 SPEC = Spec((4,), 2)
@@ -412,7 +412,7 @@ def test_a_model_without_the_capability_is_refused_by_name(name: str, needed: st
 @pytest.mark.parametrize("name", ["bcq", "bear", "emaq", "rebrac", "soft-q"])
 def test_samples_are_enough(name: str) -> None:
     require(name, OnlySamples())
-    require(name, Decoded(Known()))
+    require(name, DecoderMeans(Known()))
 
 
 def test_an_algorithm_without_a_behaviour_model_refuses_one() -> None:
@@ -427,6 +427,6 @@ def test_an_algorithm_without_a_behaviour_model_refuses_one() -> None:
 def test_the_table_says_who_is_given_decoder_means(name: str, model: str, decoded: bool) -> None:
     made = Recipe(name, SPEC, config_class(name)(**HIDDEN), model, behavior_config(model, SPEC), noise_clip=0.25)
     algorithm: Any = build(made)
-    assert isinstance(algorithm.behavior, Decoded) == decoded
+    assert isinstance(algorithm.behavior, DecoderMeans) == decoded
     if decoded:
         assert algorithm.behavior.noise_clip == 0.25

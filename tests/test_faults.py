@@ -18,16 +18,18 @@ from test_tune import SUITE
 from torch import Tensor
 
 from offline_vi.algorithms.bc import BC, BCConfig
-from offline_vi.checkpoint import RunDirectory, load_checkpoint, read_json
 from offline_vi.errors import (
     CheckpointWriteError,
     MissingDependencyError,
     NonFiniteLossError,
     OutOfMemoryError,
 )
-from offline_vi.evaluation import evaluate
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.runs.checkpoint import load_checkpoint
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import read_json
 from offline_vi.scripts.common import recorded
-from offline_vi.training import fit
+from offline_vi.training.loop import fit
 from offline_vi.types import Task
 
 Reached = Callable[[int, str, int], None]
@@ -91,8 +93,8 @@ def test_a_package_that_is_absent_is_named_with_its_extra(
     package: str, extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from offline_vi.scripts.report import render
-    from offline_vi.scripts.suite import read_suite
     from offline_vi.scripts.tune import TuneOptions, tune
+    from offline_vi.study.suite import read_suite
 
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / "suite.toml").write_text(SUITE)

@@ -17,14 +17,16 @@ from torch import Tensor
 from offline_vi.algorithms.build import load
 from offline_vi.algorithms.sac import SAC, SACConfig
 from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
-from offline_vi.checkpoint import RunDirectory
-from offline_vi.data import Sampler, Transitions
+from offline_vi.data.samplers import Sampler
+from offline_vi.data.transitions import Transitions
 from offline_vi.datasets import environment
 from offline_vi.errors import ConfigError, Interrupted, SpaceMismatchError, UsageError
-from offline_vi.experience import Blended, Collector, GaussianNoise
+from offline_vi.rl.policies import NoisyPolicy
+from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts import main
 from offline_vi.scripts.finetune_job import explorer_of
-from offline_vi.training import fit_online
+from offline_vi.training.collector import Blended, Collector
+from offline_vi.training.loop import fit_online
 from offline_vi.types import Spec
 
 SPEC = Spec((3,), 1)
@@ -82,7 +84,7 @@ def test_a_share_that_leaves_one_side_nothing_is_refused(share: float) -> None:
     agent = TD3BC(SPEC, TD3BCConfig(hidden=(8,), batch_size=8))
     with pytest.raises(UsageError, match="of the 8 rows"):
         fit_online(
-            agent, environment("Pendulum-v1"), SPEC, 5, explorer=GaussianNoise(agent), offline=offline(), share=share
+            agent, environment("Pendulum-v1"), SPEC, 5, explorer=NoisyPolicy(agent), offline=offline(), share=share
         )
 
 
@@ -177,7 +179,7 @@ def test_an_algorithm_that_explores_does_so_itself() -> None:
     agent = SAC(SPEC, SACConfig(hidden=(8,)))
     assert explorer_of(agent, 0.1) is agent
     noisy = explorer_of(TD3BC(SPEC, TD3BCConfig(hidden=(8,))), 0.3)
-    assert isinstance(noisy, GaussianNoise)
+    assert isinstance(noisy, NoisyPolicy)
     assert noisy.sigma == 0.3
 
 

@@ -19,22 +19,24 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from test_kill import rows
 
-from offline_vi import checkpoint
 from offline_vi.algorithms.build import Recipe
 from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
-from offline_vi.checkpoint import RunDirectory, load_checkpoint, load_tensors, read_json
+from offline_vi.behavior.pretrained import read_card
 from offline_vi.datasets import d4rl, minari
 from offline_vi.datasets.hdf5 import Budget, arrays_of, open_hdf5
 from offline_vi.errors import CheckpointCorruptError, CheckpointWarning, NoCheckpointError, OfflineVIError
-from offline_vi.scripts.suite import read_suite
+from offline_vi.runs import checkpoint
+from offline_vi.runs.checkpoint import load_checkpoint
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import read_json
+from offline_vi.runs.tensors import load_tensors
 from offline_vi.scripts.train_job import parse
-from offline_vi.share import read_card
-from offline_vi.training import fit
+from offline_vi.study.suite import read_suite
+from offline_vi.training.loop import fit
 from offline_vi.types import Spec, Task
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -75,7 +77,7 @@ def state(path: Path) -> None:
     names = ("model.safetensors", "trainer.safetensors")
     files = {name: (folder / name).read_bytes() for name in names} | {"state.json": path.read_bytes()}
     (folder / "state.json").write_bytes(files["state.json"])
-    (folder / "MANIFEST.json").write_bytes(checkpoint._manifest(files))
+    (folder / "MANIFEST.json").write_bytes(checkpoint.manifest_bytes(files))
     with RunDirectory.resume(path.parent / "run") as run:
         run.latest()
 

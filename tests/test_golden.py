@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import offline_vi
-from offline_vi.algorithm import Algorithm
-from offline_vi.checkpoint import load_checkpoint
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.runs.checkpoint import load_checkpoint
 
 RUN = Path(__file__).parent / "data" / "run-format-1"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offline_vi.data import Frames, SequenceSampler
+from offline_vi.data.frames import Frames, SequenceSampler
 from offline_vi.datasets import images, load_images, pixels
 from offline_vi.datasets.images import Episode, save_episode
 from offline_vi.errors import (

@@ -26,14 +26,14 @@ from oracle_data import distinct_columns
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Recipe, build, config_class
 from offline_vi.algorithms.sac import SAC, SACConfig
-from offline_vi.checkpoint import RunDirectory
-from offline_vi.data import Transitions
+from offline_vi.behavior.pretrained import behavior_config
+from offline_vi.data.transitions import Transitions
 from offline_vi.datasets import environment, pixels
 from offline_vi.datasets.images import Episode, save_episode
-from offline_vi.machine import fastest_exact_products
+from offline_vi.nn.precision import fastest_exact_products
+from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts import main
-from offline_vi.share import behavior_config
-from offline_vi.training import fit, fit_online
+from offline_vi.training.loop import fit, fit_online
 from offline_vi.types import Spec
 
 Reached = Callable[[int, str, int], None]

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from offline_vi.bounds import elbo, evidence_gap, iwae
-from offline_vi.distributions import DiagonalNormal, GaussianHead, LearnedScale, TanhNormalHead
-from offline_vi.latent import (
+from offline_vi.distributions.heads import GaussianHead, LearnedScale, TanhNormalHead
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.inference.bounds import elbo, evidence_gap, iwae
+from offline_vi.inference.latent import (
     Conditional,
     ConditionalMixtureParameters,
     ConditionalNormalPrior,

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 import offline_vi
-from offline_vi.algorithm import StatefulPolicy
 from offline_vi.algorithms.latent_planning import LatentPlanning, LatentPlanningConfig
-from offline_vi.data import Frames, SequenceSampler
+from offline_vi.data.frames import Frames, SequenceSampler
 from offline_vi.datasets import load_images, pixels
 from offline_vi.datasets.images import Episode, save_episode
-from offline_vi.evaluation import evaluate
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.rl.policies import StatefulPolicy
 from offline_vi.scripts import main
-from offline_vi.sequence import averaged
-from offline_vi.training import fit
+from offline_vi.training.loop import fit
 from offline_vi.types import Batch, Spec
+from offline_vi.world_model.dynamics import averaged
 
 SPEC = Spec((1, 8, 8), 2, "uint8")
 LITTLE = LatentPlanningConfig(

@@ -13,12 +13,12 @@ import torch
 pytest.importorskip("mujoco", reason="MuJoCo is not installed")
 
 from offline_vi.behavior import GaussianBehavior
+from offline_vi.behavior.pretrained import load_behavior
 from offline_vi.datasets import environment, load, locomotion
 from offline_vi.datasets.tasks import ROBOTS
-from offline_vi.distributions import log_dtanh
-from offline_vi.evaluation import make_env
+from offline_vi.distributions.squashed import log_dtanh
+from offline_vi.environments import make_env
 from offline_vi.scripts import main
-from offline_vi.share import load_behavior
 
 SHIPPED = sorted({name for names in locomotion.LEVELS.values() for name in names if name})
 SCORES = {"hopper": 3234.3, "halfcheetah": 12135.0, "walker2d": 4592.3}  # D4RL's, of 100

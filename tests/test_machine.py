@@ -10,13 +10,10 @@ from test_bank import transitions
 
 from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
-from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
-from offline_vi.bank import CandidateBank
-from offline_vi.behavior import CVAE, CVAEConfig, Decoded, GaussianBehavior
-from offline_vi.checkpoint import RunDirectory
-from offline_vi.errors import ConfigError, MachineWarning
-from offline_vi.machine import (
-    compiler,
+from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans
+from offline_vi.errors import ConfigError
+from offline_vi.nn.networks import Critic
+from offline_vi.nn.precision import (
     fastest_exact_products,
     fastest_precision,
     full_precision,
@@ -25,8 +22,8 @@ from offline_vi.machine import (
     use_products,
     without_gradient,
 )
-from offline_vi.nets import Critic
-from offline_vi.training import fit
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.training.loop import fit
 from offline_vi.types import Batch, Spec
 
 CPU = torch.device("cpu")
@@ -82,7 +79,7 @@ def test_values_leave_a_critic_in_full_precision() -> None:
 
 def test_targets_of_bcq_in_bfloat16_are_close_and_its_gradients_are_float32() -> None:
     model = CVAE(SPEC, CVAEConfig(hidden=(32,)))
-    algorithm = BCQ(SPEC, Decoded(model), BCQConfig(hidden=(32, 32)))
+    algorithm = BCQ(SPEC, DecoderMeans(model), BCQConfig(hidden=(32, 32)))
     rows, targets = batch(), []
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(1)
@@ -151,64 +148,3 @@ def test_a_variable_names_the_products_instead_of_a_trial(name: str, monkeypatch
 
 
 # ------------------------------------------------------------------ torch.compile
-
-
-def test_without_a_compiler_losses_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = transitions()
-
-    def trained(**options: bool) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        agent = BC(data.spec, BCConfig(hidden=(8,), batch_size=8))
-        fit(agent, data, 5, progress=False, **options)  # type: ignore[arg-type]
-        return agent.snapshot()
-
-    plain = trained()
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.warns(MachineWarning, match="no C"):
-        asked = trained(compile_losses=True)
-    assert all(torch.equal(plain[name], asked[name]) for name in plain)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
-def test_compiled_losses_are_the_same_ones(tmp_path: Path) -> None:
-    """Within 1e-4 after 20 steps with the same noise, and a checkpoint of the one resumes as the other."""
-    data = transitions()
-
-    def trained(name: str, steps: int, compile_losses: bool, resume: bool = False) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        agent = TD3BC(data.spec, TD3BCConfig(hidden=(16, 16), batch_size=8))
-        path = tmp_path / name
-        with RunDirectory.resume(path) if resume else RunDirectory.create(path) as run:
-            fit(agent, data, steps, run=run, resume=resume, compile_losses=compile_losses, progress=False)
-        return agent.snapshot()
-
-    eager, fast = trained("eager", 20, False), trained("fast", 20, True)
-    for name in eager:
-        torch.testing.assert_close(fast[name], eager[name], rtol=1e-4, atol=1e-6)
-    eager, fast = trained("eager", 30, True, resume=True), trained("fast", 30, False, resume=True)
-    for name in eager:
-        torch.testing.assert_close(fast[name], eager[name], rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
-def test_compiled_losses_leave_the_bank_alone() -> None:
-    """Same weights within 1e-4 with candidates drawn ahead; no step compiles what the first one has compiled."""
-    data = transitions()
-    torch.manual_seed(0)
-    model = GaussianBehavior(data.spec).requires_grad_(False)
-
-    def trained(compile_losses: bool) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        bank = CandidateBank(model, data, period=500)
-        agent = BCQ(data.spec, model, BCQConfig(hidden=(16, 16), batch_size=8), bank=bank)
-        fit(agent, data, 120, compile_losses=compile_losses, progress=False)
-        return agent.snapshot()
-
-    eager = trained(False)
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        fast = trained(True)
-    for name in eager:
-        torch.testing.assert_close(fast[name], eager[name], rtol=1e-3, atol=1e-5)

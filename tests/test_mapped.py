@@ -20,7 +20,7 @@ from offline_vi import datasets
 from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.datasets import mapped
 from offline_vi.errors import ActionRangeError, DatasetTooLargeError, NonFiniteDataError
-from offline_vi.training import fit
+from offline_vi.training.loop import fit
 
 Reached = Callable[[int, str, int], None]
 

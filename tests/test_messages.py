@@ -18,19 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from offline_vi import checkpoint
-from offline_vi.checkpoint import (
-    CsvLog,
-    RunDirectory,
-    load_checkpoint,
-    load_tensors,
-    random_state,
-    read_json,
-    save_tensors,
-    set_random_state,
-    write_json,
-)
-from offline_vi.data import Frames, Normalizer, Provenance, Replay, SequenceSampler, Transitions, concatenate
+from offline_vi.data.frames import Frames, SequenceSampler
+from offline_vi.data.replay import Replay
+from offline_vi.data.transitions import Provenance, Transitions, concatenate
 from offline_vi.errors import (
     ActionRangeError,
     CheckpointCorruptError,
@@ -52,6 +42,14 @@ from offline_vi.errors import (
     UnsafeCheckpointError,
     UsageError,
 )
+from offline_vi.nn.normalizer import Normalizer
+from offline_vi.runs import checkpoint
+from offline_vi.runs.checkpoint import load_checkpoint
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import read_json, write_json
+from offline_vi.runs.logs import CsvLog
+from offline_vi.runs.tensors import load_tensors, save_tensors
+from offline_vi.training.randomness import random_state, set_random_state
 from offline_vi.types import Spec, Task
 
 NAN, INF = float("nan"), float("inf")
@@ -551,10 +549,10 @@ def test_a_state_that_a_hostile_manifest_vouches_for_is_named() -> None:
     cases += [({name: value}, whole) for name in ("state", "logs") for value in no_object]
     cases += [({"logs": {"m": {"rows": rows, "columns": []}}}, log) for rows in (-1, 1.0, True, None)]
     cases += [({"logs": {"m": {"rows": 0, "columns": names}}}, log) for names in ("ab", [1], ["a", None], None)]
-    assert checkpoint._parse_state(json.dumps(good).encode()) == (1, {}, good["logs"])
+    assert checkpoint.parse_state(json.dumps(good).encode()) == (1, {}, good["logs"])
     for changed, message in cases:
         with pytest.raises(ValueError) as caught:
-            checkpoint._parse_state(json.dumps(good | changed).encode())
+            checkpoint.parse_state(json.dumps(good | changed).encode())
         assert str(caught.value) == message, changed
 
 

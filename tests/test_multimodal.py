@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from offline_vi.behavior.base import BehaviorModel, Decoded
+from offline_vi.behavior.base import BehaviorModel
 from offline_vi.behavior.cvae import CVAE, CVAEConfig
 from offline_vi.behavior.mixture import MixtureBehavior, MixtureBehaviorConfig
-from offline_vi.distributions import GaussianHead, LearnedScale
+from offline_vi.behavior.proposals import DecoderMeans
+from offline_vi.distributions.heads import GaussianHead, LearnedScale
 from offline_vi.types import Spec
 
 SD = 0.05
@@ -158,7 +159,7 @@ def test_sigma_vae_keeps_closer_modes_apart_too(seed: int) -> None:  # A4
     model = fitted(CVAEConfig.gaussian(LINE), 0.3, seed)
     obs, action = states(4000), draw(4000)
     assert off_modes(model.sample(obs, 5), 0.3) <= 0.20
-    assert off_modes(Decoded(model, math.inf).sample(obs, 5), 0.3) <= 0.20
+    assert off_modes(DecoderMeans(model, math.inf).sample(obs, 5), 0.3) <= 0.20
     assert rate(model, draw) >= math.log(2.0)
     with torch.no_grad():
         log_p = model.log_prob(obs, action).mean().item()
@@ -179,16 +180,16 @@ def test_published_scale_collapses_below_its_threshold() -> None:  # A5
     draw = two_modes(0.3)
     model = fit(CVAE(LINE, small(CVAEConfig.published(LINE))), draw)
     assert rate(model, draw) < 0.01
-    assert off_modes(Decoded(model, math.inf).sample(states(2000), 5), 0.3) == 1.0
-    assert off_modes(Decoded(model, 0.5).sample(states(2000), 5), 0.3) == 1.0
+    assert off_modes(DecoderMeans(model, math.inf).sample(states(2000), 5), 0.3) == 1.0
+    assert off_modes(DecoderMeans(model, 0.5).sample(states(2000), 5), 0.3) == 1.0
 
 
 def test_published_scale_does_not_collapse_above_it_but_blurs(sigma_vae: CVAE) -> None:  # A6
     draw, obs = two_modes(0.5), states(4000)
     model = fit(CVAE(LINE, small(CVAEConfig.published(LINE))), draw)
     assert rate(model, draw) > 0.3
-    published = off_modes(Decoded(model, math.inf).sample(obs, 5), 0.5)
-    assert published > off_modes(Decoded(sigma_vae, math.inf).sample(obs, 5), 0.5)
+    published = off_modes(DecoderMeans(model, math.inf).sample(obs, 5), 0.5)
+    assert published > off_modes(DecoderMeans(sigma_vae, math.inf).sample(obs, 5), 0.5)
     assert published < 1.0
 
 

@@ -8,17 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from offline_vi.nets import (
-    Critic,
-    DeterministicPolicy,
-    EnsembleMLP,
-    TanhNormalPolicy,
-    cosine_,
-    join,
-    mlp,
-    polyak_,
-    steps_taken,
-)
+from offline_vi.nn.networks import Critic, DeterministicPolicy, EnsembleMLP, TanhNormalPolicy, join, mlp
+from offline_vi.nn.optim import cosine_, polyak_, steps_taken
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (3, 5), (2, 3, 5)])

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from offline_vi.algorithms.sac import SAC, SACConfig
 from offline_vi.algorithms.td3 import TD3
-from offline_vi.checkpoint import RunDirectory
-from offline_vi.data import Replay
+from offline_vi.behavior.pretrained import load_behavior
+from offline_vi.data.replay import Replay
 from offline_vi.datasets import environment
 from offline_vi.errors import (
     CapabilityError,
@@ -28,10 +28,11 @@ from offline_vi.errors import (
     NoCheckpointError,
     UsageError,
 )
-from offline_vi.experience import Collector, GaussianNoise
+from offline_vi.rl.policies import NoisyPolicy
+from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts import main
-from offline_vi.share import load_behavior
-from offline_vi.training import fit_online
+from offline_vi.training.collector import Collector
+from offline_vi.training.loop import fit_online
 from offline_vi.types import Spec, Task
 
 SPEC = Spec((1,), 1)
@@ -254,7 +255,7 @@ def test_any_policy_explores_with_noise() -> None:
     agent = TD3(Spec((3,), 1))
     with pytest.raises(CapabilityError, match="TD3 does not explore"):
         fit_online(agent, environment("Pendulum-v1"), Spec((3,), 1), 5)
-    explorer = GaussianNoise(agent, 0.1)
+    explorer = NoisyPolicy(agent, 0.1)
     pendulum = environment("Pendulum-v1")
     _, rows = fit_online(agent, pendulum, Spec((3,), 1), 5, explorer=explorer, warmup=4, progress=False)
     assert len(rows) == 9

@@ -10,19 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from offline_vi.checkpoint import RunDirectory
-from offline_vi.data import (
-    Frames,
-    Normalizer,
-    Provenance,
-    Replay,
-    Sampler,
-    SequenceSampler,
-    StackedSampler,
-    Transitions,
-    concatenate,
-)
+from offline_vi.data.frames import Frames, SequenceSampler
+from offline_vi.data.replay import Replay
+from offline_vi.data.samplers import Sampler, StackedSampler
+from offline_vi.data.transitions import Provenance, Transitions, concatenate
 from offline_vi.errors import UsageError
+from offline_vi.nn.normalizer import Normalizer
+from offline_vi.runs.directory import RunDirectory
 from offline_vi.types import Batch, Spec, Task
 
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "episode_end", "behavior_log_prob")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from offline_vi.distributions import log_mean_exp
-from offline_vi.planning import GaussianProposal, PlanConfig, discounted_return, elites, exponential, search
-from offline_vi.sequence import Imagined
+from offline_vi.distributions.reduction import log_mean_exp
+from offline_vi.world_model.dynamics import Imagined
+from offline_vi.world_model.planning import GaussianProposal, PlanConfig, discounted_return, elites, exponential, search
 
 DT, COST, STEPS, SCALE = 0.1, 0.1, 20, 3.0
 

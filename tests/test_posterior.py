@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from offline_vi.bounds import elbo
-from offline_vi.distributions import DiagonalNormal, FullNormal
-from offline_vi.latent import LinearGaussian
-from offline_vi.posterior import AmortizedPosterior, DiagonalLocalPosterior, FullLocalPosterior, fit_local
+from offline_vi.distributions.normal import DiagonalNormal, FullNormal
+from offline_vi.inference.bounds import elbo
+from offline_vi.inference.latent import LinearGaussian
+from offline_vi.inference.posterior import AmortizedPosterior, DiagonalLocalPosterior, FullLocalPosterior, fit_local
 
 W = np.array([[1.0, 0.5], [0.3, 1.2], [-0.4, 0.8]])
 

@@ -14,8 +14,8 @@ from test_benchmark import scores, start, wait_for, write
 from test_cli import pendulum
 
 from offline_vi.scripts.benchmark import BenchmarkOptions, run_suite
-from offline_vi.scripts.cells import table
-from offline_vi.scripts.suite import read_suite
+from offline_vi.study.cells import table
+from offline_vi.study.suite import read_suite
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,9 +14,9 @@ import pytest
 from test_cli import run
 
 from offline_vi.scripts.report import FILTERS, contents
-from offline_vi.scripts.study import read_study
-from offline_vi.scripts.suite import suite_from
-from offline_vi.scripts.tables import published
+from offline_vi.study.results import read_study
+from offline_vi.study.suite import suite_from
+from offline_vi.study.tables import published
 
 LEVELS = {"bc": 50.0, "bcq": 75.0, "emaq": 80.0, "plas": 70.0, "spot": 88.0, "td3-bc": 60.0, "iql": 66.0}
 DATASETS = ["hopper-medium-v2", "walker2d-medium-expert-v2"]

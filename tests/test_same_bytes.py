@@ -12,7 +12,7 @@ import pytest
 from test_kill import pendulum
 
 from offline_vi.algorithms import ALGORITHMS
-from offline_vi.scripts.presets import PRESETS
+from offline_vi.study.presets import PRESETS
 
 __all__ = ["pendulum"]
 

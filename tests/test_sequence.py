@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from offline_vi.distributions import DiagonalNormal
-from offline_vi.sequence import (
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.types import Batch, Spec
+from offline_vi.world_model.dynamics import (
     DynamicsConfig,
     LatentDynamicsModel,
     Outcome,
@@ -21,7 +22,6 @@ from offline_vi.sequence import (
     latent_dynamics,
     sequence_elbo,
 )
-from offline_vi.types import Batch, Spec
 
 A, Q, R = 0.9, 0.3, 0.5
 

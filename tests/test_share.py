@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from offline_vi.behavior import BEHAVIOR_MODELS, DensityModel
+from offline_vi.behavior.pretrained import behavior_config, build_behavior, load_behavior, read_card, save_behavior
 from offline_vi.errors import (
     CheckpointCorruptError,
     ConfigError,
@@ -20,7 +21,6 @@ from offline_vi.errors import (
     UnsafeCheckpointError,
     UsageError,
 )
-from offline_vi.share import behavior_config, build_behavior, load_behavior, read_card, save_behavior
 from offline_vi.types import Spec
 
 SPEC = Spec((3,), 2)

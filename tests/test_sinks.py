@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_cli import TINY, pendulum, run
 
-from offline_vi.scripts.cells import table
+from offline_vi.study.cells import table
 
 
 class FakeWandB:

@@ -12,18 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from offline_vi.algorithm import adam, descend
 from offline_vi.algorithms.sac import KLSAC, SAC, KLSACConfig, SACConfig
 from offline_vi.algorithms.soft_q import DiscreteSAC, DiscreteSACConfig, SoftQ, SoftQConfig
 from offline_vi.behavior import BehaviorModel, DensityModel, EveryAction, UniformBox
-from offline_vi.bounds import elbo
-from offline_vi.control import Optimality, flat, uniform, weight
 from offline_vi.datasets import environment
-from offline_vi.distributions import DiagonalNormal, TanhNormal
-from offline_vi.equations import soft_value
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.distributions.squashed import TanhNormal
 from offline_vi.errors import ConfigError
-from offline_vi.evaluation import evaluate
-from offline_vi.training import fit_online
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.inference.bounds import elbo
+from offline_vi.inference.optimality import Optimality, flat, uniform, weight
+from offline_vi.nn.optim import adam, gradient_step
+from offline_vi.rl.equations import soft_value
+from offline_vi.training.loop import fit_online
 from offline_vi.types import Batch, Metrics, Spec
 
 Array = oracle.Array
@@ -256,8 +257,8 @@ def test_the_temperature_goes_where_the_policy_has_the_entropy_asked_for() -> No
                 optimizer.param_groups[0]["lr"] = 1e-3
         loss, metrics = algorithm.actor_loss(batch)
         alpha_loss, _ = algorithm.alpha_loss(metrics["actor/entropy"])
-        descend(algorithm.actor_opt, loss)
-        descend(algorithm.alpha_opt, alpha_loss)
+        gradient_step(algorithm.actor_opt, loss)
+        gradient_step(algorithm.alpha_opt, alpha_loss)
         alphas.append(algorithm.alpha.item())
     expected = oracle.temperature_at(-1.0, 2.0)
     assert np.mean(alphas[-500:]) == pytest.approx(expected, rel=0.05)
@@ -413,8 +414,8 @@ def test_the_multiplier_goes_where_the_policy_is_as_far_from_the_behaviour_as_al
                 optimizer.param_groups[0]["lr"] = 1e-3
         loss, metrics = algorithm.actor_loss(batch)
         alpha_loss, _ = algorithm.alpha_loss(metrics["actor/entropy"])
-        descend(algorithm.actor_opt, loss)
-        descend(algorithm.alpha_opt, alpha_loss)
+        gradient_step(algorithm.actor_opt, loss)
+        gradient_step(algorithm.alpha_opt, alpha_loss)
         found.append((algorithm.alpha.item(), -metrics["actor/entropy"].item()))
     alpha, mean = oracle.tilted_normal(1.0, 0.1, 0.5)
     np.testing.assert_allclose(np.mean(found[-500:], axis=0), [alpha, 0.5], rtol=0.05)

@@ -12,20 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from offline_vi.algorithm import Algorithm
 from offline_vi.algorithms import ALGORITHMS
 from offline_vi.algorithms.build import Recipe, build, config_class, entry, load
-from offline_vi.bank import CandidateBank
-from offline_vi.behavior import CVAE, CVAEConfig, Decoded, MixtureBehavior
-from offline_vi.checkpoint import RunDirectory
-from offline_vi.data import Sampler, StackedSampler, Transitions
+from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans, MixtureBehavior
+from offline_vi.behavior.pretrained import behavior_config
+from offline_vi.behavior.proposals import CandidateCache
+from offline_vi.data.samplers import Sampler, StackedSampler
+from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError, NonFiniteLossError
-from offline_vi.evaluation import evaluate
-from offline_vi.nets import Critic, mlp
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.nn.networks import Critic, mlp
+from offline_vi.nn.stack import stack_, unstack_
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts import main
-from offline_vi.share import behavior_config
-from offline_vi.stack import stack_, unstack_
-from offline_vi.training import fit
+from offline_vi.training.loop import fit
 from offline_vi.types import Batch, Spec, Task
 
 SPEC, SEEDS, ROWS = Spec((4,), 2), 3, 200
@@ -149,7 +150,7 @@ def test_a_stacked_update_is_each_seeds_own(name: str, monkeypatch: pytest.Monke
 
 def _shared(algorithm: Algorithm) -> Any:
     behavior = getattr(algorithm, "behavior", None)
-    return behavior.model if isinstance(behavior, Decoded) else behavior
+    return behavior.model if isinstance(behavior, DecoderMeans) else behavior
 
 
 @pytest.mark.parametrize("name", ["bcq", "plas", "spot"])
@@ -252,8 +253,8 @@ def test_a_stack_is_one_checkpoint_and_resumes_bit_for_bit(tmp_path: Path) -> No
 
 def test_a_bank_serves_every_seed() -> None:
     data = transitions()
-    frozen = Decoded(CVAE(SPEC, CVAEConfig(hidden=(16, 16))).requires_grad_(False).eval())
-    bank = CandidateBank(frozen, data, period=100)
+    frozen = DecoderMeans(CVAE(SPEC, CVAEConfig(hidden=(16, 16))).requires_grad_(False).eval())
+    bank = CandidateCache(frozen, data, period=100)
     batch = StackedSampler(data, 8, [1, 2, 3]).sample()
     candidates = bank.at_next_obs(batch, 5)
     assert candidates.shape == (5, SEEDS, 8, 2)

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import stats
 
 from offline_vi.errors import UsageError
-from offline_vi.statistics import (
+from offline_vi.evaluation.statistics import (
     AGGREGATES,
     bootstrap_interval,
     compare,

@@ -9,15 +9,9 @@ from torch import Tensor
 
 from offline_vi.behavior.base import DensityModel
 from offline_vi.errors import ConfigError
-from offline_vi.evaluation import Evaluation
-from offline_vi.support import (
-    GuardedPolicy,
-    Support,
-    log_probs,
-    measure_support,
-    overestimation_report,
-    support_report,
-)
+from offline_vi.evaluation.evaluate import Evaluation
+from offline_vi.evaluation.support import Support, log_probs, measure_support, overestimation_report, support_report
+from offline_vi.rl.policies import GuardedPolicy
 from offline_vi.types import Metrics, Spec
 
 SPEC = Spec((1,), 1)

@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from offline_vi.algorithm import Algorithm, Jointly, descend
 from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
-from offline_vi.behavior import CVAE, CVAEConfig, Decoded
-from offline_vi.checkpoint import RunDirectory
-from offline_vi.data import Sampler, Transitions
+from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans
+from offline_vi.data.samplers import Sampler
+from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CheckpointCorruptError, Interrupted, NonFiniteLossError
-from offline_vi.training import IntervalMean, fit, fit_behavior, seeds
+from offline_vi.nn.optim import gradient_step
+from offline_vi.rl.algorithm import Algorithm, Jointly
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.training.loop import fit, fit_behavior
+from offline_vi.training.metrics import IntervalMean
+from offline_vi.training.randomness import seeds
 from offline_vi.types import Spec
 
 SPEC = Spec((3,), 2)
@@ -43,7 +47,7 @@ def toy(rows: int = 300) -> Transitions:
 def bcq() -> Algorithm:
     torch.manual_seed(7)
     model = CVAE(SPEC, CVAEConfig(hidden=(16,)))
-    return Jointly(model, BCQ(SPEC, Decoded(model), BCQConfig(hidden=(16,), batch_size=20)))
+    return Jointly(model, BCQ(SPEC, DecoderMeans(model), BCQConfig(hidden=(16,), batch_size=20)))
 
 
 def digest(algorithm: Algorithm) -> dict[str, bytes]:
@@ -156,7 +160,7 @@ def test_a_metric_that_only_some_steps_have_is_averaged_over_those() -> None:
 
 def test_descend_trains_its_own_parameters_only() -> None:
     mine, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 2)
-    descend(torch.optim.SGD(mine.parameters(), lr=0.1), mine(other(torch.ones(3, 2))).square().mean())
+    gradient_step(torch.optim.SGD(mine.parameters(), lr=0.1), mine(other(torch.ones(3, 2))).square().mean())
     assert all(parameter.grad is None for parameter in other.parameters())
     assert all(parameter.grad is not None for parameter in mine.parameters())
 

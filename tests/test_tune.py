@@ -13,8 +13,8 @@ import pytest
 from test_benchmark import swap, wait_for
 from test_cli import run
 
-from offline_vi.scripts.cells import Job, table
 from offline_vi.scripts.tune import corners, evaluations, prefix
+from offline_vi.study.cells import Job, table
 
 SUITE = """
 name = "tiny"

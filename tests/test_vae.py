@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offline_vi.bounds import active_units, elbo
-from offline_vi.distributions import (
+from offline_vi.distributions.heads import (
     BernoulliHead,
     ContinuousBernoulliHead,
     DiscretizedLogisticHead,
@@ -25,7 +24,9 @@ from offline_vi.distributions import (
     PredictedScale,
 )
 from offline_vi.errors import ConfigError
-from offline_vi.vae import VAE, ConvDecoder, ConvEncoder
+from offline_vi.inference.bounds import active_units, elbo
+from offline_vi.inference.vae import VAE
+from offline_vi.nn.conv import ConvDecoder, ConvEncoder
 
 # ------------------------------------------------------------------ C1-C4: the linear VAE is probabilistic PCA
 

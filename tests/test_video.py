@@ -13,8 +13,8 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from offline_vi.errors import EnvError
-from offline_vi.evaluation import evaluate
-from offline_vi.scripts.video import WIDTH, film
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.study.video import WIDTH, film
 from offline_vi.types import Task
 
 

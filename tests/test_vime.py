@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from offline_vi import datasets
-from offline_vi.algorithm import NormalizedOnline, OnlineAlgorithm
 from offline_vi.algorithms.sac import SAC, SACConfig
 from offline_vi.algorithms.vime import VIME, VIMEConfig
-from offline_vi.data import Normalizer, Transitions
+from offline_vi.data.transitions import Transitions
 from offline_vi.datasets import minari, recipes
 from offline_vi.errors import UsageError
-from offline_vi.experience import Collector
+from offline_vi.nn.normalizer import Normalizer
+from offline_vi.rl.algorithm import NormalizedOnline, OnlineAlgorithm
 from offline_vi.scripts import main
-from offline_vi.training import fit_online, seeds, set_seed, torch_seed
+from offline_vi.training.collector import Collector
+from offline_vi.training.loop import fit_online
+from offline_vi.training.randomness import seeds, set_seed, torch_seed
 from offline_vi.types import Batch, Metrics, Spec, Task
 
 SPEC = Spec((2,), 1)

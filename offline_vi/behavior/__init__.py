@@ -6,12 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from offline_vi.behavior.base import BehaviorModel, Decoded, DensityModel, LatentModel, Likely, UnsquashedModel
+    from offline_vi.behavior.base import BehaviorModel, DensityModel, LatentModel
     from offline_vi.behavior.cvae import CVAE, CVAEConfig
     from offline_vi.behavior.flow import FlowBehavior, FlowBehaviorConfig
     from offline_vi.behavior.flow_matching import FlowMatchingBehavior, FlowMatchingBehaviorConfig
     from offline_vi.behavior.gaussian import GaussianBehavior, GaussianBehaviorConfig
     from offline_vi.behavior.mixture import MixtureBehavior, MixtureBehaviorConfig
+    from offline_vi.behavior.proposals import DecoderMeans, MostLikelySamples
     from offline_vi.behavior.reference import EveryAction, UniformBox
 
 
@@ -42,11 +43,10 @@ BEHAVIOR_MODELS: dict[str, Entry] = {
 
 _HOME = {
     "BehaviorModel": "base",
-    "Decoded": "base",
+    "DecoderMeans": "proposals",
     "DensityModel": "base",
     "LatentModel": "base",
-    "Likely": "base",
-    "UnsquashedModel": "base",
+    "MostLikelySamples": "proposals",
     "CVAE": "cvae",
     "CVAEConfig": "cvae",
     "FlowBehavior": "flow",
@@ -66,7 +66,7 @@ __all__ = [
     "CVAE",
     "BehaviorModel",
     "CVAEConfig",
-    "Decoded",
+    "DecoderMeans",
     "DensityModel",
     "EveryAction",
     "FlowBehavior",
@@ -76,11 +76,10 @@ __all__ = [
     "GaussianBehavior",
     "GaussianBehaviorConfig",
     "LatentModel",
-    "Likely",
     "MixtureBehavior",
     "MixtureBehaviorConfig",
+    "MostLikelySamples",
     "UniformBox",
-    "UnsquashedModel",
 ]
 
 

@@ -24,17 +24,12 @@ from torch import Tensor, nn
 
 from offline_vi.behavior.base import DensityModel, LatentModel
 from offline_vi.behavior.inputs import RawInputs, RunningNormalizer
-from offline_vi.bounds import KLWarmup, bound_metrics, elbo, iwae
-from offline_vi.distributions import (
-    DiagonalNormal,
-    FixedScale,
-    GaussianHead,
-    LearnedScale,
-    TanhNormalHead,
-)
-from offline_vi.latent import Conditional, ConditionalNormalPrior, LatentVariableModel, StandardNormalPrior
-from offline_vi.nets import join, mlp
-from offline_vi.posterior import AmortizedPosterior
+from offline_vi.distributions.heads import FixedScale, GaussianHead, LearnedScale, TanhNormalHead
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.inference.bounds import KLWarmup, bound_metrics, elbo, iwae
+from offline_vi.inference.latent import Conditional, ConditionalNormalPrior, LatentVariableModel, StandardNormalPrior
+from offline_vi.inference.posterior import AmortizedPosterior
+from offline_vi.nn.networks import join, mlp
 from offline_vi.types import Metrics, Spec, Stack
 
 PUBLISHED_VARIANCE = 1.0 / 8.0  # sigma^2 = beta A / (2 Z) with beta = 1/2, Z = 2A

@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel, one_seed
+from offline_vi.behavior.base import DensityModel, LatentModel, one_seed
 from offline_vi.behavior.inputs import RunningNormalizer
-from offline_vi.distributions import DiagonalNormal, PredictedScale, TanhNormal, log_dtanh
+from offline_vi.distributions.heads import PredictedScale
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.distributions.squashed import TanhNormal, log_dtanh
 from offline_vi.errors import MissingDependencyError
-from offline_vi.nets import mlp
+from offline_vi.nn.networks import mlp
 from offline_vi.types import Metrics, Spec
 
 
@@ -54,7 +56,7 @@ def load_zuko() -> Any:
         ) from error
 
 
-class FlowBehavior(LatentModel, DensityModel, UnsquashedModel):
+class FlowBehavior(LatentModel, DensityModel):
     """A spline flow; its latent is the noise, Z = A. Raises MissingDependencyError without zuko."""
 
     def __init__(self, spec: Spec, config: FlowBehaviorConfig | None = None) -> None:
@@ -86,13 +88,10 @@ class FlowBehavior(LatentModel, DensityModel, UnsquashedModel):
         log_prob = self.log_prob(obs, action)
         return -log_prob.mean(-1), {"behavior/log_prob": log_prob.detach().mean(-1)}
 
-    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
-        return torch.tanh(self.sample_unsquashed(obs, num_samples))
-
     @torch.no_grad()
-    def sample_unsquashed(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         noise = torch.randn((num_samples, *obs.shape[:-1], self.latent_dim), dtype=obs.dtype, device=obs.device)
-        return self.unsquashed(obs, noise)
+        return torch.tanh(self.unsquashed(obs, noise))
 
     def unsquashed(self, obs: Tensor, z: Tensor) -> Tensor:
         """(B, O), (..., B, A) noise -> (..., B, A), the action before the tanh."""

@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel
+from offline_vi.behavior.base import DensityModel, LatentModel
 from offline_vi.behavior.inputs import RunningNormalizer
-from offline_vi.distributions import DiagonalNormal, TanhNormal, log_dtanh
-from offline_vi.nets import join, mlp
+from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.distributions.squashed import TanhNormal, log_dtanh
+from offline_vi.nn.networks import join, mlp
 from offline_vi.types import Metrics, Spec
 
 Field = Callable[[Tensor], Tensor]
@@ -84,7 +85,7 @@ class VelocityField(nn.Module):
         return velocity
 
 
-class FlowMatchingBehavior(LatentModel, DensityModel, UnsquashedModel):
+class FlowMatchingBehavior(LatentModel, DensityModel):
     """An ODE from noise to action; its latent is the noise, Z = A."""
 
     def __init__(self, spec: Spec, config: FlowMatchingBehaviorConfig | None = None) -> None:
@@ -109,13 +110,10 @@ class FlowMatchingBehavior(LatentModel, DensityModel, UnsquashedModel):
         loss = 0.5 * (velocity - (data - shrink * noise)).square().sum(-1).mean(-1)
         return loss, {"behavior/flow_matching": loss.detach()}
 
-    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
-        return torch.tanh(self.sample_unsquashed(obs, num_samples))
-
     @torch.no_grad()
-    def sample_unsquashed(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         noise = torch.randn((num_samples, *obs.shape[:-1], self.latent_dim), dtype=obs.dtype, device=obs.device)
-        return self.unsquashed(obs, noise)
+        return torch.tanh(self.unsquashed(obs, noise))
 
     def unsquashed(self, obs: Tensor, z: Tensor) -> Tensor:
         """(B, O), (..., B, A) noise -> (..., B, A), the action before the tanh: the midpoint rule from t = 0 to 1."""

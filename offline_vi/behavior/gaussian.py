@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import DensityModel, LatentModel, UnsquashedModel
+from offline_vi.behavior.base import DensityModel, LatentModel
 from offline_vi.behavior.inputs import RunningNormalizer
-from offline_vi.distributions import TanhNormal, TanhNormalHead
-from offline_vi.nets import mlp
+from offline_vi.distributions.heads import TanhNormalHead
+from offline_vi.distributions.squashed import TanhNormal
+from offline_vi.nn.networks import mlp
 from offline_vi.types import Metrics, Spec
 
 
@@ -34,7 +35,7 @@ class GaussianBehaviorConfig:
         return cls()
 
 
-class GaussianBehavior(LatentModel, DensityModel, UnsquashedModel):
+class GaussianBehavior(LatentModel, DensityModel):
     """A tanh-Normal policy; its latent is the noise, Z = A."""
 
     def __init__(self, spec: Spec, config: GaussianBehaviorConfig | None = None) -> None:
@@ -64,10 +65,6 @@ class GaussianBehavior(LatentModel, DensityModel, UnsquashedModel):
     @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return self.distribution(obs).rsample((num_samples,))
-
-    @torch.no_grad()
-    def sample_unsquashed(self, obs: Tensor, num_samples: int = 1) -> Tensor:
-        return self.distribution(obs).base.rsample((num_samples,))
 
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
         """tanh(m(s) + s(s) z): standard normal z makes samples, z = 0 the median action."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from offline_vi.data import Normalizer
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.types import Stack
 
 

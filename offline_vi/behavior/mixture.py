@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import DensityModel, UnsquashedModel, one_seed
+from offline_vi.behavior.base import DensityModel, one_seed
 from offline_vi.behavior.inputs import RunningNormalizer
-from offline_vi.distributions import TanhNormal, log_dtanh
-from offline_vi.latent import ConditionalMixtureParameters, Mixture
-from offline_vi.nets import mlp
+from offline_vi.distributions.squashed import TanhNormal, log_dtanh
+from offline_vi.inference.latent import ConditionalMixtureParameters, Mixture
+from offline_vi.nn.networks import mlp
 from offline_vi.types import Metrics, Spec
 
 
@@ -38,7 +38,7 @@ class MixtureBehaviorConfig:
         return cls()
 
 
-class MixtureBehavior(DensityModel, UnsquashedModel):
+class MixtureBehavior(DensityModel):
     """A mixture in the space before the tanh; the tanh of it is the mixture of tanh-Normals."""
 
     def __init__(self, spec: Spec, config: MixtureBehaviorConfig | None = None) -> None:
@@ -68,12 +68,9 @@ class MixtureBehavior(DensityModel, UnsquashedModel):
             **responsibility_metrics(log_joint.detach().softmax(-1)),
         }
 
-    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
-        return torch.tanh(self.sample_unsquashed(obs, num_samples))
-
     @torch.no_grad()
-    def sample_unsquashed(self, obs: Tensor, num_samples: int = 1) -> Tensor:
-        return self.mixture.sample(num_samples, self.inputs(obs))
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        return torch.tanh(self.mixture.sample(num_samples, self.inputs(obs)))
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
         """Exact; ``num_samples`` is of no account."""

@@ -1,0 +1,99 @@
+"""Sources of batches: uniform samples of the rows of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_vi.data.transitions import Transitions
+from offline_vi.types import Batch
+
+
+class Source(Protocol):
+    """What a training loop draws batches from. Its state makes the next batches reproducible."""
+
+    def sample(self) -> Batch: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+class Sampler:
+    """Uniform batches with replacement from rows that lie on the device; owns its random stream."""
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        batch_size: int,
+        seed: int | np.random.SeedSequence = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.batch_size = batch_size
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.device = torch.device(device)
+        self.rows = len(transitions)
+        self._columns = columns_on(transitions, self.device)
+
+    def sample(self) -> Batch:
+        """The next batch."""
+        index = torch.from_numpy(self.rng.integers(self.rows, size=self.batch_size)).to(self.device)
+        obs, action, reward, next_obs, terminated = (column.index_select(0, index) for column in self._columns)
+        return Batch(obs, action, reward, next_obs, terminated, index)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state of the random stream."""
+        return {"rng": self.rng.bit_generator.state}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.rng.bit_generator.state = state["rng"]
+
+
+class StackedSampler:
+    """Batches (S, B, ...) for S seeds side by side, each from a random stream of its own: seed s meets the rows that a
+    `Sampler` with its stream would show it."""
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        batch_size: int,
+        seeds: Sequence[int | np.random.SeedSequence],
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.batch_size = batch_size
+        self.rngs = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+        self.device = torch.device(device)
+        self.rows = len(transitions)
+        self._columns = columns_on(transitions, self.device)
+
+    def sample(self) -> Batch:
+        """The next batch."""
+        drawn = np.stack([rng.integers(self.rows, size=self.batch_size) for rng in self.rngs])
+        index = torch.from_numpy(drawn).to(self.device)
+        rows = (column.index_select(0, index.flatten()) for column in self._columns)
+        obs, action, reward, next_obs, terminated = (column.unflatten(0, index.shape) for column in rows)
+        return Batch(obs, action, reward, next_obs, terminated, index)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state of the random streams."""
+        return {"rngs": [rng.bit_generator.state for rng in self.rngs]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for rng, saved in zip(self.rngs, state["rngs"], strict=True):
+            rng.bit_generator.state = saved
+
+
+def columns_on(transitions: Transitions, device: torch.device) -> tuple[Tensor, ...]:
+    """obs, action, reward, next_obs and terminated (as 1.0) of all rows, on the device."""
+    columns = (
+        transitions.obs,
+        transitions.action,
+        transitions.reward,
+        transitions.next_obs,
+        transitions.terminated.astype(np.float32),
+    )
+    return tuple(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns)

@@ -1,0 +1,124 @@
+"""Environments: how one is made from a task, and every quirk of a simulator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_vi.errors import (
+    MissingDependencyError,
+    SpaceMismatchError,
+    UsageError,
+)
+from offline_vi.types import Spec, Task
+
+Env = gymnasium.Env[Any, Any]
+
+
+def observation_of(obs: Any, task: Task) -> NDArray[Any]:
+    """What policies see of an environment's observation: float32, images uint8."""
+    value = np.asarray(obs if task.obs_key is None else obs[task.obs_key])
+    return value if value.dtype == np.uint8 else value.astype(np.float32)
+
+
+def make_env(task: Task) -> Env:
+    """The task's environment.
+
+    Raises UsageError for an unknown id (with the nearest one), MissingDependencyError naming the extra to install.
+    """
+    _register_robotics(task.env_id)
+    options = dict(task.kwargs)
+    if task.max_episode_steps is not None:
+        options["max_episode_steps"] = task.max_episode_steps
+    with warnings.catch_warnings(), _without_deprecations(task.env_id):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return gymnasium.make(task.env_id, **options)
+        except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+            raise MissingDependencyError(
+                f"{task.env_id} needs a package that is not installed ({error})", "pip install 'offline-vi[mujoco]'"
+            ) from error
+        except gymnasium.error.Error as error:  # unknown, deprecated or malformed
+            close = get_close_matches(task.env_id, gymnasium.registry, n=1)
+            raise UsageError(
+                f"unknown environment {task.env_id!r}", f"did you mean {close[0]!r}?" if close else str(error)
+            ) from error
+
+
+@contextmanager
+def _without_deprecations(env_id: str) -> Iterator[None]:
+    """MuJoCo 4 tells on stderr and in a file, for every environment made, what Gymnasium's own models will have to
+    change; whatever else it says of a model becomes a warning."""
+    spec = gymnasium.registry.get(env_id)
+    if spec is None or not str(spec.entry_point).startswith("gymnasium.envs.mujoco."):
+        yield
+        return
+    try:
+        import mujoco
+    except ModuleNotFoundError:  # Gymnasium says so
+        yield
+        return
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else warnings.warn(text, stacklevel=2))
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+_ROBOTICS = ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "Hand", "PointMaze")
+
+
+def _register_robotics(env_id: str) -> None:
+    """gymnasium-robotics registers its environments when asked to; with MuJoCo 3.12 and later its joint types have to
+    be told apart again, because pybind11 3.1 made an enum unequal to the numpy integer of its value."""
+    if not env_id.startswith(_ROBOTICS):
+        return
+    try:
+        import gymnasium_robotics
+        import mujoco
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"{env_id} needs {error.name}", "pip install 'offline-vi[robotics]'") from error
+    gymnasium.register_envs(gymnasium_robotics)
+    joint: Any = mujoco.mjtJoint
+    if np.int32(3) not in (joint.mjJNT_HINGE,):
+        original = joint.__eq__
+        joint.__eq__ = lambda own, other: (
+            int(own) == int(other) if isinstance(other, int | np.integer) else original(own, other)
+        )
+
+
+def check_spaces(spec: Spec, task: Task) -> None:
+    """Compare the data's shapes with the environment's spaces, before the first gradient step.
+
+    Raises SpaceMismatchError naming both sides.
+    """
+    env = make_env(task)
+    obs_space, action_space = env.observation_space, env.action_space
+    env.close()
+    if isinstance(obs_space, gymnasium.spaces.Dict):
+        if task.obs_key is None or task.obs_key not in obs_space.spaces:
+            raise SpaceMismatchError(
+                f"{task.env_id} has the observations {sorted(obs_space.spaces)}, the data {spec.obs_shape} numbers", ""
+            )
+        obs_space = obs_space.spaces[task.obs_key]
+    if not isinstance(action_space, gymnasium.spaces.Box) or spec.discrete:
+        kind = "discrete" if spec.discrete else "continuous"
+        raise SpaceMismatchError(f"{task.env_id} has the actions {action_space}, the data {kind} ones")
+    pairs = [
+        ("observations", spec.obs_shape, tuple(obs_space.shape or ())),
+        ("actions", (spec.action_dim,), tuple(action_space.shape)),
+        ("images", spec.obs_dtype == "uint8", obs_space.dtype == np.uint8),
+    ]
+    if any(ours != theirs for _, ours, theirs in pairs):
+        told = "; ".join(f"{name} {ours} vs {theirs}{' ok' * (ours == theirs)}" for name, ours, theirs in pairs)
+        raise SpaceMismatchError(f"data set vs {task.env_id}: {told}", "name the environment of the data: --env ID")
+    if len(task.action_low) != spec.action_dim:
+        raise SpaceMismatchError(f"the task bounds {len(task.action_low)} actions, the data have {spec.action_dim}", "")

@@ -1,0 +1,189 @@
+"""Networks: a plain MLP, an ensemble whose members are one batched matrix product, policies, moving averages.
+
+Initialisation is that of `torch.nn.Linear`, which the reference codes use: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+With ``stack`` = (S,) a network is S networks, one for each seed, and inputs have the axis S just left of the batch:
+(..., S, B, D). ``stack`` = (), the default, is one network (`stack.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from offline_vi.distributions.squashed import TanhNormal
+from offline_vi.nn.precision import full_precision
+from offline_vi.types import Stack
+
+
+def relu() -> nn.ReLU:
+    """A rectifier that overwrites what it is given: a linear layer's output, which no gradient needs."""
+    return nn.ReLU(inplace=True)
+
+
+def mlp(
+    sizes: Sequence[int], activation: Callable[[], nn.Module] = relu, dropout: float = 0.0, stack: Stack = ()
+) -> nn.Sequential:
+    """Linear layers of the given sizes with ``activation`` (and dropout, if any) between them and none at the end."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes[:-1]):
+        layers += [linear(fan_in, fan_out, stack), activation()]
+        layers += [nn.Dropout(dropout)] if dropout > 0.0 else []
+    return nn.Sequential(*layers, linear(sizes[-2], sizes[-1], stack))
+
+
+def linear(fan_in: int, fan_out: int, stack: Stack = ()) -> nn.Module:
+    """One layer, (..., in) -> (..., out), or one for each seed."""
+    return StackedLinear(stack[0], fan_in, fan_out) if stack else nn.Linear(fan_in, fan_out)
+
+
+class StackedLinear(nn.Module):
+    """S linear layers, one for each seed: (..., S, B, in) -> (..., S, B, out)."""
+
+    def __init__(self, stack: int, fan_in: int, fan_out: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(fan_in)
+        self.weight = nn.Parameter(torch.empty(stack, fan_in, fan_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(stack, 1, fan_out).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.baddbmm(self.bias, fold(x, self.bias.shape[:1]), self.weight)
+        return unfold(h, x.shape, self.bias.shape[:1])
+
+
+def fold(x: Tensor, stack: Sequence[int]) -> Tensor:
+    """All rows of each network together: (..., *stack, B, D) -> (*stack, M, D)."""
+    return x.movedim(-3, 0).flatten(1, -2) if stack else x.reshape(-1, x.shape[-1])
+
+
+def unfold(h: Tensor, shape: Sequence[int], stack: Sequence[int]) -> Tensor:
+    """Back from `fold` of an x of the given shape: (E.., *stack, M, H) -> (E.., *x.shape[:-1], H)."""
+    if not stack:
+        return h.reshape(*h.shape[:-2], *shape[:-1], h.shape[-1])
+    rows: Tensor = h.unflatten(-2, (*shape[:-3], shape[-2]))
+    return rows.movedim(h.ndim - 3, -3)
+
+
+class EnsembleLinear(nn.Module):
+    """E linear layers side by side, each once for every seed: (E * S, M, in) -> (E * S, M, out)."""
+
+    def __init__(self, ensemble: int, fan_in: int, fan_out: int, stack: Stack = ()) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(fan_in)
+        self.weight = nn.Parameter(torch.empty(ensemble, *stack, fan_in, fan_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(ensemble, *stack, 1, fan_out).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
+        out: Tensor = torch.baddbmm(self.bias[members].flatten(0, -3), x, self.weight[members].flatten(0, -3))
+        return out
+
+
+class EnsembleLayerNorm(nn.Module):
+    """E layer normalisations side by side, each once for every seed: (E * S, M, H) -> (E * S, M, H)."""
+
+    def __init__(self, ensemble: int, width: int, stack: Stack = ()) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(ensemble, *stack, 1, width))
+        self.bias = nn.Parameter(torch.zeros(ensemble, *stack, 1, width))
+
+    def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
+        weight, bias = (part[members].flatten(0, -3) for part in (self.weight, self.bias))
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * weight + bias
+
+
+class Unchanged(nn.Module):
+    """Stands where a layer could be."""
+
+    def forward(self, x: Tensor, *_: object) -> Tensor:
+        return x
+
+
+class EnsembleMLP(nn.Module):
+    """E ReLU networks of equal shape on a common input: (..., in) -> (E, ..., out).
+
+    ``layer_norm`` normalises after each ReLU (Ball et al. 2023; Tarasov et al. 2023).
+    """
+
+    def __init__(self, sizes: Sequence[int], ensemble: int, layer_norm: bool = False, stack: Stack = ()) -> None:
+        super().__init__()
+        self.ensemble, self.stack = ensemble, stack
+        self.layers = nn.ModuleList(
+            EnsembleLinear(ensemble, fan_in, fan_out, stack) for fan_in, fan_out in pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(
+            EnsembleLayerNorm(ensemble, width, stack) if layer_norm else Unchanged() for width in sizes[1:-1]
+        )
+
+    def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
+        count = len(range(self.ensemble)[members])
+        rows = fold(x, self.stack)
+        h: Tensor = rows.expand(count, *rows.shape).flatten(0, -3)  # (E * S, M, in)
+        for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
+            h = norm(torch.relu_(layer(h, members)), members)
+        with full_precision(x.device):  # values span hundreds: 8 bits of mantissa would round them to whole numbers
+            h = self.layers[-1](h.to(x.dtype), members)
+        return unfold(h.unflatten(0, (count, *self.stack)), x.shape, self.stack)
+
+
+class Critic(nn.Module):
+    """E action-value functions Q_e(s, a)."""
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        ensemble: int = 2,
+        layer_norm: bool = False,
+        stack: Stack = (),
+    ) -> None:
+        super().__init__()
+        self.net = EnsembleMLP([obs_dim + action_dim, *hidden, 1], ensemble, layer_norm, stack)
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """(B, O), (..., B, A) -> (E, ..., B)."""
+        values: Tensor = self.net(join(obs, action))
+        return values.squeeze(-1)
+
+    def q1(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The first member alone: (B, O), (..., B, A) -> (..., B)."""
+        values: Tensor = self.net(join(obs, action), slice(0, 1))
+        return values.squeeze(-1).squeeze(0)
+
+
+class DeterministicPolicy(nn.Module):
+    """a = tanh(net(s)): (B, O) -> (B, A)."""
+
+    def __init__(
+        self, obs_dim: int, action_dim: int, hidden: Sequence[int], dropout: float = 0.0, stack: Stack = ()
+    ) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden, action_dim], dropout=dropout, stack=stack)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return torch.tanh(self.net(obs))
+
+
+class TanhNormalPolicy(nn.Module):
+    """pi(a|s) = tanh(N(m(s), diag(s(s))^2)) with log s clamped to [-5, 2], as in the reference codes: (B, O) -> a
+    distribution of batch shape (B,)."""
+
+    low, high = -5.0, 2.0
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], stack: Stack = ()) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden, 2 * action_dim], stack=stack)
+
+    def forward(self, obs: Tensor) -> TanhNormal:
+        loc, log_scale = self.net(obs).chunk(2, dim=-1)
+        return TanhNormal(loc, log_scale.clamp(self.low, self.high))
+
+
+def join(context: Tensor, x: Tensor) -> Tensor:
+    """Concatenate (B, C), broadcast over the sample axes of ``x``, with x (..., B, X): (..., B, C + X)."""
+    return torch.cat([context.expand(*x.shape[:-1], context.shape[-1]), x], dim=-1)

@@ -1,0 +1,45 @@
+"""Algorithms and policies: their interfaces, and the equations that they share."""
+
+from __future__ import annotations
+
+from offline_vi.rl.algorithm import (
+    Algorithm as Algorithm,
+    Jointly as Jointly,
+    Normalized as Normalized,
+    NormalizedOnline as NormalizedOnline,
+    OnlineAlgorithm as OnlineAlgorithm,
+    Rescaled as Rescaled,
+)
+from offline_vi.rl.equations import (
+    Kernel as Kernel,
+    advantage_weight as advantage_weight,
+    bellman_target as bellman_target,
+    clipped_double_q as clipped_double_q,
+    expectile_loss as expectile_loss,
+    gaussian_kernel as gaussian_kernel,
+    laplacian_kernel as laplacian_kernel,
+    mmd_squared as mmd_squared,
+    normalized_q as normalized_q,
+    return_scale as return_scale,
+    smoothed as smoothed,
+    soft_value as soft_value,
+    td_loss as td_loss,
+)
+from offline_vi.rl.policies import (
+    BehaviorPolicy as BehaviorPolicy,
+    CandidatePolicy as CandidatePolicy,
+    Explorer as Explorer,
+    GaussianPolicy as GaussianPolicy,
+    GuardedPolicy as GuardedPolicy,
+    NoisyPolicy as NoisyPolicy,
+    Perturb as Perturb,
+    Policy as Policy,
+    Ranking as Ranking,
+    StatefulPolicy as StatefulPolicy,
+    StochasticPolicy as StochasticPolicy,
+    Value as Value,
+    Valued as Valued,
+    Way as Way,
+    q_value as q_value,
+    reclipped as reclipped,
+)

@@ -1,0 +1,220 @@
+"""Policies: what maps observations to actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from offline_vi.behavior.base import BehaviorModel, DensityModel
+from offline_vi.behavior.proposals import DecoderMeans
+from offline_vi.distributions.squashed import TanhNormal
+from offline_vi.errors import (
+    ConfigError,
+)
+
+Perturb = Callable[[Tensor, Tensor], Tensor]
+"""(B, O), (N, B, A) -> (N, B, A)."""
+Value = Callable[[Tensor, Tensor], Tensor]
+"""(B, O), (N, B, A) -> (N, B)."""
+
+
+class CandidatePolicy:
+    """Draw N candidates, move them, choose one: with probability softmax(Q / T).
+
+    T = 0 is the best of N (BCQ's eq. 14), T = inf any of them: with the number of candidates and the perturbation this
+    spans everything between cloning the behaviour (N = 1) and acting greedily, for one trained critic.
+    """
+
+    def __init__(
+        self, behavior: BehaviorModel, perturb: Perturb, value: Value, num_candidates: int, temperature: float = 0.0
+    ) -> None:
+        self.behavior, self.perturb, self.value = behavior, perturb, value
+        self.num_candidates, self.temperature = num_candidates, temperature
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A)."""
+        action = self.perturb(obs, self.behavior.sample(obs, self.num_candidates))  # (N, B, A)
+        value = self.value(obs, action)  # (N, B)
+        if self.temperature == 0.0:
+            chosen = value.argmax(0)  # (B,)
+        else:
+            weight = torch.softmax((value - value.amax(0)) / self.temperature, 0)
+            chosen = torch.multinomial(weight.mT, 1).squeeze(-1)
+        return action[chosen, torch.arange(len(obs), device=obs.device)]
+
+
+class Way(NamedTuple):
+    """A way to act by ranking; None: as the algorithm was configured."""
+
+    num_candidates: int | None = None  # N
+    temperature: float = 0.0  # of the choice, in units of Q
+    phi: float | None = None  # largest perturbation, in units of the action box [-1, 1]
+    noise_clip: float | None = None  # of the latent noise, in standard deviations
+
+
+AS_CONFIGURED = Way()
+
+
+@runtime_checkable
+class Ranking(Protocol):
+    """An algorithm that acts by ranking candidates, and can do so in other ways than it was configured for."""
+
+    def ranking(self, way: Way = AS_CONFIGURED) -> CandidatePolicy:
+        """Raises ConfigError for what the algorithm does not have."""
+
+
+def reclipped(behavior: BehaviorModel, noise_clip: float | None) -> BehaviorModel:
+    """The same proposals with latent noise clipped elsewhere. Raises ConfigError where they are not decoded noise."""
+    if noise_clip is None:
+        return behavior
+    if not isinstance(behavior, DecoderMeans):
+        raise ConfigError("the candidates are full samples: there is no noise to clip", "leave the noise clip out")
+    return behavior.with_noise_clip(noise_clip)
+
+
+class Policy(Protocol):
+    """Maps observations (B, O) to actions (B, A) in [-1, 1]."""
+
+    def act(self, obs: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class StatefulPolicy(Policy, Protocol):
+    """A policy with memory (planners, recurrent policies)."""
+
+    def reset(self, first: Tensor) -> None:
+        """Forget the rows where ``first`` (B,) is True: their episodes begin."""
+
+
+@runtime_checkable
+class Valued(Protocol):
+    """An algorithm with a critic."""
+
+    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Q_1(s, a) of the online critic: (B, O), (..., B, A) -> (..., B)."""
+
+
+def q_value(policy: Policy, obs: Tensor, action: Tensor) -> Tensor:
+    """The policy's own estimate of Q(s, a), (B, O), (..., B, A) -> (..., B); NaN where it has no critic."""
+    if isinstance(policy, Valued):
+        return policy.q_value(obs, action)
+    return torch.full(action.shape[:-1], torch.nan, device=action.device)
+
+
+class BehaviorPolicy:
+    """A behaviour model as a policy: one sample for each state."""
+
+    def __init__(self, model: BehaviorModel) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A)."""
+        return self.model.sample(obs)[0]
+
+
+class Explorer(Protocol):
+    """What collects: an `OnlineAlgorithm`, or a policy with noise."""
+
+    def explore(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A)."""
+
+
+class NoisyPolicy:
+    """A policy that explores by noise of standard deviation ``sigma``, in units of the action box [-1, 1]."""
+
+    def __init__(self, policy: Policy, sigma: float = 0.1) -> None:
+        self.policy, self.sigma = policy, sigma
+
+    @torch.no_grad()
+    def explore(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A)."""
+        action = self.policy.act(obs)
+        return (action + self.sigma * torch.randn_like(action)).clamp(-1.0, 1.0)
+
+
+class GuardedPolicy:
+    """A policy that is not followed out of the support: there the behaviour model's best candidate acts instead.
+
+    Where log pi_beta(a|s) < ``threshold`` (nats, e.g. `Support.threshold`), the action is replaced by that of N
+    candidates in the support which ``value`` (a Q-function, (B, O), (N, B, A) -> (N, B)) ranks first; with no candidate
+    in the support, or without a value, by the most likely one. ``states`` and ``fallbacks`` count.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        behavior: DensityModel,
+        threshold: float,
+        *,
+        value: Callable[[Tensor, Tensor], Tensor] | None = None,
+        num_candidates: int = 32,
+        num_samples: int = 16,
+    ) -> None:
+        self.policy, self.behavior, self.threshold = policy, behavior, threshold
+        self.value, self.num_candidates, self.num_samples = value, num_candidates, num_samples
+        self.states = self.fallbacks = 0
+
+    @property
+    def share(self) -> float:
+        """Of the states so far, the share where the policy was not followed."""
+        return self.fallbacks / max(self.states, 1)
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A)."""
+        action = self.policy.act(obs)
+        outside = self.behavior.log_prob(obs, action, self.num_samples) < self.threshold  # (B,)
+        self.states += len(obs)
+        self.fallbacks += int(outside.sum())
+        if not outside.any():
+            return action
+        return torch.where(outside.unsqueeze(-1), self.best_candidate(obs), action)
+
+    def best_candidate(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A)."""
+        candidates = self.behavior.sample(obs, self.num_candidates)  # (N, B, A)
+        likely = torch.stack([self.behavior.log_prob(obs, a, self.num_samples) for a in candidates])  # (N, B)
+        score = likely
+        if self.value is not None:
+            inside = likely >= self.threshold
+            value = self.value(obs, candidates).masked_fill(~inside, -torch.inf)
+            score = torch.where(inside.any(0), value, likely)
+        return candidates[score.argmax(0), torch.arange(len(obs), device=obs.device)]
+
+
+@runtime_checkable
+class StochasticPolicy(Policy, Protocol):
+    """A policy with a density."""
+
+    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+        """(B, O), (B, A) -> (B,) nats, of actions in [-1, 1]."""
+
+
+class GaussianPolicy:
+    """A deterministic policy under tanh-Normal noise, so that it has a density: tanh(N(atanh(pi(s)), sigma^2)).
+
+    It is another policy than the one without noise: the smaller ``sigma`` (before the tanh), the nearer the two, and
+    the fewer episodes count.
+    """
+
+    def __init__(self, policy: Policy, sigma: float = 0.1) -> None:
+        self.policy, self.sigma = policy, sigma
+
+    def at(self, obs: Tensor) -> TanhNormal:
+        """(B, O) -> the law of the action, batch shape (B,)."""
+        loc = torch.atanh(self.policy.act(obs).clamp(-0.999, 0.999))
+        return TanhNormal(loc, torch.full_like(loc, self.sigma).log())
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        return self.at(obs).sample()
+
+    @torch.no_grad()
+    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Exact."""
+        return self.at(obs).log_prob(action)

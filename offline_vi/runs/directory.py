@@ -1,0 +1,283 @@
+"""The run directory: checkpoints that are whole or absent, logs that end where the checkpoint does, one writer.
+
+A checkpoint is a directory that one rename publishes: its files are written and synchronised under a temporary name,
+``MANIFEST.json`` (sizes and SHA-256) last. Whoever reads one reads each file once into memory, compares the hash of
+those bytes and parses those bytes. Nothing here knows an algorithm, and nothing is ever unpickled::
+
+    RUN/
+      run.lock                   held (flock) for the life of a `RunDirectory`
+      config.json run.json ...   `RunDirectory.write_json`
+      metrics.csv episodes.csv support.csv     `RunDirectory.log_metrics`, `log_episode`, `log_support`
+      checkpoints/
+        LATEST                   name of the checkpoint published last: for people and scripts, not read here
+        step_00010000/           model.safetensors  trainer.safetensors  state.json  MANIFEST.json
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from offline_vi.errors import (
+    MissingInputError,
+    NoCheckpointError,
+    OutputDirError,
+    RunExistsError,
+    RunLockedError,
+)
+from offline_vi.runs.checkpoint import (
+    CHECKPOINTS,
+    MANIFEST,
+    MODEL,
+    STATE,
+    TRAINER,
+    Checkpoint,
+    manifest_bytes,
+    newest,
+    published,
+)
+from offline_vi.runs.files import (
+    json_bytes,
+    read_json,
+    remove,
+    replace_file,
+    sync_folder,
+    temporary_name,
+    write_json,
+    write_new,
+    writing,
+)
+from offline_vi.runs.logs import CsvLog
+from offline_vi.runs.tensors import tensor_bytes
+
+LOCK = "run.lock"
+LOGS = ("metrics.csv", "episodes.csv", "support.csv")
+NOTHING: dict[str, Any] = {"columns": [], "rows": 0}  # the mark of an empty log
+
+
+class Listener(Protocol):
+    """Is told of every row that a run logs, after it is in the file."""
+
+    def row(self, log: str, row: Mapping[str, float | int | str]) -> None:
+        """A row of "metrics.csv", "episodes.csv" or "support.csv"."""
+
+    def close(self) -> None:
+        """No row will follow."""
+
+
+class RunDirectory:
+    """The directory of a run, for its one writer; a context manager that holds the lock.
+
+    Made by `create` or `resume`. To look into a run that somebody else may be writing, use `load_checkpoint`.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self.listeners: list[Listener] = []
+        self._checkpoints = path / CHECKPOINTS
+        for leftover in (*path.glob(".tmp-*"), *self._checkpoints.glob(".tmp-*")):
+            remove(leftover)  # whoever wrote it is dead: the lock is ours
+        self._checkpoints.mkdir(exist_ok=True)
+        self._logs = {name: CsvLog(path / name) for name in LOGS}
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False) -> RunDirectory:
+        """A new run. ``overwrite`` empties the directory of a run that is there, and only of a run.
+
+        Raises RunExistsError, RunLockedError, OutputDirError.
+        """
+        path = Path(path)
+        with _making(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()) and not (path / LOCK).exists():
+                raise RunExistsError(f"{path} is not empty and is no run", "choose another --output")
+            lock = _locked(path)
+            try:
+                contents = [entry for entry in path.iterdir() if entry.name != LOCK]
+                if contents and not overwrite:
+                    raise RunExistsError(f"the run {path} exists", "--resume continues it, --overwrite replaces it")
+                for entry in contents:
+                    remove(entry)
+                return cls(path, lock)
+            except BaseException:
+                os.close(lock)
+                raise
+
+    @classmethod
+    def resume(cls, path: str | Path) -> RunDirectory:
+        """A run that is there. Raises MissingInputError, RunLockedError, OutputDirError."""
+        path = Path(path)
+        if not path.is_dir():
+            raise MissingInputError(f"there is no run {path}", "start it without --resume")
+        with _making(path):
+            lock = _locked(path)
+            try:
+                run = cls(path, lock)
+                if not run.has_checkpoint():  # nothing to continue from: whoever goes on starts over
+                    for log in run._logs.values():
+                        log.rewind(NOTHING)
+                return run
+            except BaseException:
+                os.close(lock)
+                raise
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock; may be called twice. The lock's file stays: removing it would let two writers in."""
+        while self.listeners:
+            self.listeners.pop().close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def save(
+        self,
+        step: int,
+        model: Mapping[str, Tensor],
+        trainer: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        *,
+        keep: int = 2,
+    ) -> Path:
+        """Publish a checkpoint, then remove all but the newest ``keep``; ``state`` holds JSON values without NaN.
+
+        Where the logs end is part of the checkpoint. Raises CheckpointWriteError; what was saved before is intact then.
+        """
+        if keep < 1:
+            raise ValueError(f"keep={keep}: at least the new checkpoint is kept")
+        files = {MODEL: tensor_bytes(model), TRAINER: tensor_bytes(trainer)}
+        target, temporary = self._checkpoints / f"step_{step:08d}", temporary_name(self._checkpoints)
+        with writing(self._checkpoints, sum(map(len, files.values()))):
+            marks = {name: log.mark() for name, log in self._logs.items()}
+            files[STATE] = json_bytes({"step": step, "logs": marks, "state": state})
+            try:
+                os.mkdir(temporary)
+                for name, data in {**files, MANIFEST: manifest_bytes(files)}.items():
+                    write_new(temporary / name, data)
+                sync_folder(temporary)
+                if target.exists():  # a step saved twice: the old one stays readable until the new one is there
+                    old = target.with_suffix(".old")
+                    self._discard(old)
+                    os.rename(target, old)
+                os.rename(temporary, target)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            sync_folder(self._checkpoints)
+            replace_file(self._checkpoints / "LATEST", f"{target.name}\n".encode())
+            for path in published(self._checkpoints)[keep:]:
+                if path != target:
+                    self._discard(path)
+        return target
+
+    def _discard(self, path: Path) -> None:
+        """Remove a checkpoint; it is hidden by one rename first, so that no half of it is ever found."""
+        if path.exists():
+            hidden = temporary_name(self._checkpoints)
+            os.rename(path, hidden)
+            remove(hidden)
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is any checkpoint, damaged or not."""
+        return bool(published(self._checkpoints))
+
+    def latest(self) -> Checkpoint:
+        """The point to continue from: the newest complete checkpoint, with the logs cut back to where it saw them.
+
+        Damaged ones after it are renamed to ``damaged-...``, with a CheckpointWarning that names the file. Raises
+        NoCheckpointError, with the logs emptied, CheckpointCorruptError where all are damaged, UnsafeCheckpointError
+        for a pickle.
+        """
+        try:
+            checkpoint, marks, damaged = newest(self.path)
+        except NoCheckpointError:
+            for log in self._logs.values():
+                log.rewind(NOTHING)  # a run that died before its first checkpoint begins anew
+            raise
+        for path in damaged:
+            aside = path.with_name(f"damaged-{path.name}")
+            self._discard(aside)
+            os.rename(path, aside)
+        for name, log in self._logs.items():
+            log.rewind(marks.get(name, NOTHING))  # a log that the checkpoint does not know began after it
+        return checkpoint
+
+    def log_metrics(self, row: Mapping[str, float | int]) -> None:
+        """Append a row to metrics.csv; a name seen for the first time adds a column."""
+        self._log("metrics.csv", row)
+
+    def log_episode(self, row: Mapping[str, float | int | str]) -> None:
+        """Append a row to episodes.csv (`Evaluation.episode_rows`)."""
+        self._log("episodes.csv", row)
+
+    def log_support(self, row: Mapping[str, float | int]) -> None:
+        """Append a row to support.csv (`support.support_report`, `support.overestimation_report`)."""
+        self._log("support.csv", row)
+
+    def _log(self, name: str, row: Mapping[str, float | int | str]) -> None:
+        self._logs[name].append(row)
+        for listener in self.listeners:
+            listener.row(name, row)
+
+    def read_metrics(self) -> list[dict[str, float | int | str]]:
+        """The rows of metrics.csv."""
+        return self._logs["metrics.csv"].read()
+
+    def read_episodes(self) -> list[dict[str, float | int | str]]:
+        """The rows of episodes.csv."""
+        return self._logs["episodes.csv"].read()
+
+    def read_support(self) -> list[dict[str, float | int | str]]:
+        """The rows of support.csv."""
+        return self._logs["support.csv"].read()
+
+    def write_json(self, name: str, record: Mapping[str, Any]) -> None:
+        """`write_json` of a file of the run."""
+        write_json(self.path / name, record)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run. Raises MissingInputError, ConfigError."""
+        return read_json(self.path / name)
+
+
+@contextmanager
+def _making(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputDirError(f"{path} cannot be written ({error.strerror})", "choose another --output") from error
+
+
+def _locked(path: Path) -> int:
+    """Descriptor of the run's lock, held; the process number in it is for the message of whoever comes second."""
+    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError:
+        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise RunLockedError(
+            f"the run {path} is locked by pid {owner}", "wait for it, or choose another --output"
+        ) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -1,0 +1,144 @@
+"""Files that are whole or absent: written under a temporary name, synchronized, renamed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from offline_vi.errors import (
+    CheckpointWriteError,
+    ConfigError,
+    MissingInputError,
+)
+
+MAX_JSON = 1_000_000  # bytes of a JSON file that people may edit
+DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+def temporary_name(folder: Path) -> Path:
+    return folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Create ``path`` with ``data`` on the disk; permissions are those of any new file (0o666 less the umask)."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in ``folder`` on the disk: a rename alone may be lost with the power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write ``path`` so that every reader sees the old bytes or the new ones."""
+    temporary = temporary_name(path.parent)
+    try:
+        write_new(temporary, data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def read_file(path: Path, limit: int | None = None) -> bytes:
+    """All bytes of a regular file. Raises ValueError for anything else (links, pipes, devices) and beyond ``limit``."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ValueError("missing") from None
+    except OSError as error:
+        raise ValueError(f"cannot be opened ({error.strerror})") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):  # before Python opens it: a directory it will not
+        os.close(descriptor)
+        raise ValueError("not a regular file")
+    with open(descriptor, "rb") as file:
+        if limit is not None and status.st_size > limit:
+            raise ValueError(f"{status.st_size:,} bytes, more than {limit:,}")
+        return file.read() if limit is None else file.read(limit)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(folder: Path, needed: int) -> Iterator[None]:
+    """Turn the operating system's refusal to write into CheckpointWriteError."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(folder).free if folder.exists() else 0
+        full = f"no space left (need {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB free)"
+        what = full if error.errno in DISK_FULL else f"cannot write ({error.strerror})"
+        raise CheckpointWriteError(
+            f"{folder}: {what}", "what was saved before is intact; make room, then --resume"
+        ) from error
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """An object from a JSON file of at most 1 MB. Raises MissingInputError where there is none, ConfigError."""
+    path = Path(path)
+    if not path.exists():
+        raise MissingInputError(f"{path} is not there", "give the directory of a run")
+    try:
+        return parse_json(read_file(path, MAX_JSON))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        record = json.loads(data, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(record, dict):
+        raise ValueError("no JSON object")
+    return record
+
+
+def write_json(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Replace a JSON file by one rename; NaN and infinity become null. Raises CheckpointWriteError."""
+    path, data = Path(path), json_bytes(finite(record))
+    with writing(path.parent, len(data)):
+        replace_file(path, data)
+
+
+def json_bytes(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
+
+
+def finite(value: Any) -> Any:
+    """JSON knows no NaN: it becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,122 @@
+"""Where the cells of a study run: a pool of processes on this machine, or a Ray cluster. Both run the same cells."""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from offline_vi.errors import MissingDependencyError, OfflineError
+from offline_vi.study.cells import Job, Outcome, run_job
+
+Finished = list[tuple[Job, Outcome]]
+
+
+class Engine(Protocol):
+    """Takes jobs, gives outcomes."""
+
+    def submit(self, job: Job) -> None:
+        """Run it when there is room."""
+
+    def finished(self, timeout: float) -> Finished:
+        """What has ended since the last call; waits up to ``timeout`` seconds for the first."""
+
+    def stop(self) -> None:
+        """End what is running, its checkpoints written, and start nothing more."""
+
+
+class LocalEngine:
+    """``workers`` cells at once on this machine, each a process of its own: one that dies takes nothing with it."""
+
+    def __init__(self, workers: int, journal: Path) -> None:
+        self.pool, self.journal = ThreadPoolExecutor(workers), journal
+        self.ended: queue.SimpleQueue[tuple[Job, Outcome]] = queue.SimpleQueue()
+        self.processes: list[subprocess.Popen[str]] = []
+        self.stopping = threading.Event()
+
+    def submit(self, job: Job) -> None:
+        self.pool.submit(self._run, job)
+
+    def _run(self, job: Job) -> None:
+        if not self.stopping.is_set():
+            self.ended.put((job, run_job(job, self.journal, self._started)))
+
+    def _started(self, process: subprocess.Popen[str]) -> None:
+        self.processes = [*(other for other in self.processes if other.poll() is None), process]
+        if self.stopping.is_set():
+            process.terminate()
+
+    def finished(self, timeout: float) -> Finished:
+        found: Finished = []
+        with suppress(queue.Empty):
+            found.append(self.ended.get(timeout=timeout))
+            while True:
+                found.append(self.ended.get_nowait())
+        return found
+
+    def stop(self) -> None:
+        self.stopping.set()
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+class RayEngine:
+    """The cells as tasks of a Ray cluster: a CPU and ``gpus`` of a GPU each. Where a node dies, Ray starts its cells
+    again elsewhere (``retries`` times), and they go on from their checkpoints.
+
+    The study's folder has to be on storage that every node sees at the same path and whose locks hold between nodes.
+    """
+
+    def __init__(self, address: str, gpus: float, retries: int, journal: Path, variables: dict[str, str]) -> None:
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("the engine ray needs Ray", "pip install 'offline-vi[ray]'") from error
+        self.ray, self.journal = ray, journal
+        try:
+            ray.init(
+                address=address or None,
+                runtime_env={"env_vars": variables},
+                log_to_driver=False,
+                ignore_reinit_error=True,
+                logging_level="warning",
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise OfflineError(f"no Ray cluster at {address!r} ({error})", "`ray start --head` makes one") from error
+        self.task: Any = ray.remote(on_ray).options(num_cpus=1, num_gpus=gpus, max_retries=retries)
+        self.running: dict[Any, Job] = {}
+
+    def submit(self, job: Job) -> None:
+        path, arguments, after, environment, folder = job
+        plain = (str(path), arguments, tuple(map(str, after)), environment, folder)
+        self.running[self.task.remote(plain, str(self.journal))] = job
+
+    def finished(self, timeout: float) -> Finished:
+        if not self.running:
+            return []
+        ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=timeout)
+        return [(self.running.pop(reference), self._outcome(reference)) for reference in ready]
+
+    def _outcome(self, reference: Any) -> Outcome:
+        try:
+            return Outcome(*self.ray.get(reference))
+        except self.ray.exceptions.RayError as error:  # its node died more often than it may
+            return Outcome(False, " ".join(str(error).split())[:300], 0.0)
+
+    def stop(self) -> None:
+        self.ray.shutdown()
+
+
+def on_ray(plain: Sequence[Any], journal: str) -> tuple[bool, str, float]:
+    """`run_job` for Ray: it takes and gives plain values."""
+    path, arguments, after, environment, folder = plain
+    job = Job(Path(path), tuple(arguments), tuple(map(Path, after)), tuple(environment), folder)
+    done, error, seconds = run_job(job, Path(journal))
+    return done, error, seconds

@@ -1,0 +1,98 @@
+"""Named settings of `offline-vi train`: what a preset changes before any other flag is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from offline_vi.algorithms import ALGORITHMS
+from offline_vi.errors import unknown
+
+if TYPE_CHECKING:
+    from offline_vi.algorithms.build import Recipe
+    from offline_vi.types import Spec
+
+
+class Own(NamedTuple):
+    """Another behaviour model for one algorithm, and what belongs to that model."""
+
+    behavior: str
+    options: dict[str, Any]  # of the run
+    config: dict[str, Any]  # hyper-parameters
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults that differ from those of the algorithm's paper."""
+
+    behavior: str = ""  # the behaviour model of algorithms that use one; empty: the algorithm's published one
+    train: dict[str, Any] = field(default_factory=dict)  # options of the run
+    frozen: dict[str, Any] = field(default_factory=dict)  # options of a run on a frozen behaviour model
+    own: dict[str, Own] = field(default_factory=dict)  # algorithm -> what was measured to be better for it
+
+    def behavior_of(self, algorithm: str) -> str:
+        """Name of the model, empty for an algorithm that uses none."""
+        published = ALGORITHMS[algorithm].behavior
+        chosen = self.own[algorithm].behavior if algorithm in self.own else self.behavior
+        return (chosen or published) if published else ""
+
+    def options(self, algorithm: str, model: str) -> dict[str, Any]:
+        """Changed defaults of `TrainOptions`, of an algorithm on that behaviour model."""
+        frozen = self.frozen if ALGORITHMS[algorithm].behavior else {}
+        return self.train | frozen | self._own(algorithm, model).options
+
+    def config(self, algorithm: str, model: str) -> dict[str, Any]:
+        """Changed hyper-parameters of an algorithm on that behaviour model."""
+        return self._own(algorithm, model).config
+
+    def _own(self, algorithm: str, model: str) -> Own:
+        own = self.own.get(algorithm)
+        return own if own is not None and own.behavior == model else Own(model, {}, {})
+
+
+# BCQ's ten candidates at acting are the likeliest of a hundred, as docs/why-bcq.md measured them.
+PRESETS: dict[str, Preset] = {
+    "published": Preset(),
+    "fast": Preset(
+        behavior="cvae",
+        train={"precision": "auto"},
+        frozen={"behavior_steps": 10_000, "bank_period": 10_000},
+        own={"bcq": Own("gaussian", {"proposals": "likely", "keep": 0.1}, {"num_acting_candidates": 10})},
+    ),
+    "likely": Preset(  # full samples of an exact density, filtered by it (docs/why-bcq.md)
+        behavior="mixture",
+        train={"precision": "auto"},
+        frozen={"behavior_steps": 10_000, "bank_period": 10_000, "proposals": "likely", "keep": 0.1},
+        own={"bcq": Own("mixture", {}, {"num_acting_candidates": 10})},
+    ),
+}
+
+
+def recipe(name: str, algorithm: str, spec: Spec, model: str = "") -> Recipe:
+    """What `offline-vi train ALGORITHM --preset NAME [--behavior MODEL]` builds.
+
+    Raises UsageError for an unknown name, and ConfigError for an unknown model.
+    """
+    from offline_vi.algorithms.build import Recipe, config_class  # here, not above: torch
+    from offline_vi.behavior.pretrained import behavior_config
+
+    chosen = preset(name)
+    model = model or chosen.behavior_of(algorithm)
+    options = chosen.options(algorithm, model)
+    return Recipe(
+        algorithm,
+        spec,
+        config_class(algorithm)(**chosen.config(algorithm, model)),
+        model,
+        behavior_config(model, spec) if model else None,
+        jointly=bool(model) and "behavior_steps" not in options,
+        normalize=ALGORITHMS[algorithm].normalize,
+        **{key: options[key] for key in ("proposals", "keep") if key in options},
+    )
+
+
+def preset(name: str) -> Preset:
+    """Raises UsageError for an unknown name."""
+    if name not in PRESETS:
+        raise unknown(name, PRESETS, "preset")
+    return PRESETS[name]

@@ -1,0 +1,205 @@
+"""Experience as a source of batches: every batch costs a step in the environment.
+
+The training loop draws from a `Collector` as it draws from a data set. Its checkpoints hold the replay buffer; each one
+first ends the running episodes, whether the run is interrupted there or not: a simulator's state is not saved, and so
+an interrupted run meets the same episodes as one that was not.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_vi.data.replay import Replay
+from offline_vi.data.samplers import Sampler
+from offline_vi.data.transitions import Transitions
+from offline_vi.environments import make_env, observation_of
+from offline_vi.errors import EnvError, UsageError
+from offline_vi.rl.policies import Explorer
+from offline_vi.types import Batch, Metrics, Spec, Task
+
+
+class Experience(abc.ABC):
+    """A source whose rows are part of a checkpoint."""
+
+    @abc.abstractmethod
+    def pause(self) -> None:
+        """End the running episodes: a checkpoint follows."""
+
+    @abc.abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside ``state``."""
+
+    @abc.abstractmethod
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take them over, after ``load_state``."""
+
+    @abc.abstractmethod
+    def metrics(self) -> Metrics:
+        """Of the episodes that ended since the last call."""
+
+
+class Collector(Experience):
+    """Steps ``num_envs`` environments in lock-step and draws batches from all that was seen.
+
+    The first ``warmup`` actions are uniform over the box, or those of ``beginner``; from then on a batch costs one step
+    of one environment (with E environments: every E-th batch costs a step of all). ``terminated`` is the end of the
+    task, a time limit is not; episode n is reset with a seed of its own.
+
+    Raises EnvError where the environment raises, or it or the policy produce NaN; what `make_env` raises.
+    """
+
+    def __init__(
+        self,
+        explorer: Explorer,
+        task: Task,
+        spec: Spec,
+        batch_size: int,
+        *,
+        warmup: int = 100,
+        beginner: Explorer | None = None,
+        num_envs: int = 1,
+        capacity: int = 1_000_000,
+        seed: int | np.random.SeedSequence = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if warmup < 0 or num_envs < 1:
+            raise UsageError(f"{warmup} random steps in {num_envs} environments", "at least one environment")
+        root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        rows, self._episodes = root.spawn(2)
+        self.explorer, self.task, self.spec, self.warmup = explorer, task, spec, warmup
+        self.begin = self._uniform if beginner is None else beginner.explore
+        self.device = torch.device(device)
+        self.replay = Replay(spec, batch_size, capacity, rows, device)
+        self.envs: list[Any] = [make_env(task) for _ in range(num_envs)]
+        self.episodes = self.turn = 0  # episodes begun, batches drawn
+        self._obs: list[Tensor | None] = [None] * num_envs
+        self._returns, self._lengths = [0.0] * num_envs, [0] * num_envs
+        self._ended: list[tuple[float, int]] = []
+
+    def sample(self) -> Batch:
+        """The next batch, after a step in the environment."""
+        while self.replay.count < self.warmup:
+            self._step(self.begin)
+        if self.turn % len(self.envs) == 0:
+            self._step(self.explorer.explore)
+        self.turn += 1
+        return self.replay.sample()
+
+    def _uniform(self, obs: Tensor) -> Tensor:
+        return torch.rand((len(obs), self.spec.action_dim), device=self.device) * 2.0 - 1.0
+
+    def _step(self, choose: Callable[[Tensor], Tensor]) -> None:
+        obs = torch.stack([self._begin(place) if x is None else x for place, x in enumerate(self._obs)])
+        action = choose(obs.to(self.device)).clamp(-1.0, 1.0)
+        box = self.envs[0].action_space
+        commands = self.task.to_env(action.cpu().numpy()).clip(box.low, box.high).astype(box.dtype)
+        if not np.isfinite(commands).all():
+            raise EnvError(f"the policy's action is not finite after {self.replay.count} steps", "it has diverged")
+        for place, env in enumerate(self.envs):
+            try:
+                seen, reward, terminated, truncated, _ = env.step(commands[place])
+            except Exception as error:
+                raise EnvError(f"{self.task.env_id} failed: {error}", "resume from the last checkpoint") from error
+            next_obs = torch.from_numpy(observation_of(seen, self.task))
+            if not (np.isfinite(reward) and bool(next_obs.isfinite().all())):
+                raise EnvError(f"{self.task.env_id} returned what is not finite", "the environment is broken")
+            ended = bool(terminated or truncated)
+            self.replay.add(obs[place], action[place], float(reward), next_obs, bool(terminated), ended)
+            self._returns[place] += float(reward)
+            self._lengths[place] += 1
+            self._obs[place] = next_obs
+            if ended:
+                self._ended.append((self._returns[place], self._lengths[place]))
+                self._obs[place] = None
+
+    def _begin(self, place: int) -> Tensor:
+        """The first observation of the next episode."""
+        entropy = np.random.SeedSequence(self._episodes.entropy, spawn_key=(*self._episodes.spawn_key, self.episodes))
+        self.episodes += 1
+        self._returns[place], self._lengths[place] = 0.0, 0
+        obs, _ = self.envs[place].reset(seed=int(entropy.generate_state(1)[0]))
+        return torch.from_numpy(observation_of(obs, self.task))
+
+    def metrics(self) -> Metrics:
+        ended, self._ended = self._ended, []
+        if not ended:
+            return {}
+        returns, lengths = np.mean(ended, axis=0)
+        numbers = {"episode/return": returns, "episode/length": lengths}
+        return {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
+
+    def pause(self) -> None:
+        for place, obs in enumerate(self._obs):
+            if obs is not None:  # its newest row is as far back as there are environments from here on
+                self.replay.cut(len(self.envs) - place)
+                self._obs[place] = None
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"replay": self.replay.state(), "episodes": self.episodes, "turn": self.turn}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.replay.load_state(state["replay"])
+        self.episodes, self.turn = int(state["episodes"]), int(state["turn"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.replay.tensors()
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.replay.load_tensors(tensors)
+
+    def transitions(self) -> Transitions:
+        """Everything that was collected and is still kept, as a data set: one environment after the other."""
+        rows, count = self.replay.transitions(self.task), len(self.envs)
+        place = (np.arange(len(rows)) + self.replay.count - len(rows)) % count  # they are added in turns
+        order = np.argsort(place, kind="stable")
+        episode_end = rows.episode_end[order]
+        episode_end[np.flatnonzero(np.diff(place[order]))] = True
+        episode_end[-1] = True
+        return replace(rows.select(order), episode_end=episode_end)
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self.envs:
+            env.close()
+
+
+class Blended(Experience):
+    """Batches that are partly of a data set and partly of what is collected: the rows of each follow one another, so
+    that no experience crowds out the other (Ball et al. 2023, RLPD, who take half of each)."""
+
+    def __init__(self, offline: Sampler, online: Collector) -> None:
+        self.offline, self.online = offline, online
+
+    def sample(self) -> Batch:
+        """The next batch, after a step in the environment; row numbers of the collected ones follow the data set's."""
+        kept, new = self.offline.sample(), self.online.sample()
+        new = new._replace(index=new.index + self.offline.rows)
+        return Batch(*(torch.cat(parts) for parts in zip(kept, new, strict=True)))
+
+    def metrics(self) -> Metrics:
+        return self.online.metrics()
+
+    def pause(self) -> None:
+        self.online.pause()
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"offline": self.offline.state(), "online": self.online.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.offline.load_state(state["offline"])
+        self.online.load_state(state["online"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.online.tensors()
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.online.load_tensors(tensors)

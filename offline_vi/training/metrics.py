@@ -1,0 +1,71 @@
+"""Metrics of a training run: means over log intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_vi.types import Metrics
+
+
+@dataclass
+class History:
+    """One row of means per log interval, as written to metrics.csv."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def column(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The values of one metric over the rows that have it."""
+        return np.array([row[name] for row in self.rows if name in row], np.float64)
+
+
+class IntervalMean:
+    """Means of metrics over a log interval, each over the steps that had it, summed in float64 and read once."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: Metrics) -> None:
+        for name, value in metrics.items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def finite(self) -> bool:
+        """Whether everything added so far is finite, of one seed at least where several train side by side: one
+        synchronisation."""
+        if not self.sums:
+            return True
+        return bool(torch.stack(torch.broadcast_tensors(*self.sums.values())).isfinite().all(0).any())
+
+    def read(self) -> dict[str, float]:
+        """The means, one per seed (``name.0``, ``name.1``, ...) where there are several; starts the next interval."""
+        means: dict[str, float] = {}
+        for name, value in self.sums.items():
+            labels = [f"{name}.{seed}" for seed in range(len(value))] if value.ndim else [name]
+            means |= dict(zip(labels, (value.reshape(-1) / self.counts[name]).tolist(), strict=True))
+        self.sums, self.counts = {}, {}
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready: floats survive JSON exactly."""
+        return {"counts": self.counts, "sums": {name: value.tolist() for name, value in self.sums.items()}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.counts = dict(state["counts"])
+        self.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
+
+
+def over_seeds(row: Mapping[str, float]) -> dict[str, float]:
+    """The row with ``name.0``, ``name.1``, ... of seeds side by side as one mean under ``name``."""
+    values: dict[str, list[float]] = {}
+    for name, value in row.items():
+        base, _, seed = name.rpartition(".")
+        values.setdefault(base if seed.isdigit() else name, []).append(value)
+    return {name: sum(each) / len(each) for name, each in values.items()}

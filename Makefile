@@ -66,7 +66,7 @@ audit: $(STAMP)
 	.venv-audit/bin/bandit -q -r -c pyproject.toml offline_vi algorithms datasets scripts
 	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 wheel: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_house.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/house/test_house.py
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import nox
 
-TESTS = ["golden", "bcq", "bounds", "checkpoint", "cli", "data", "evaluation", "minari", "training"]
+TESTS = [
+    "algorithms/test_golden",
+    "algorithms/test_bcq",
+    "inference/test_bounds",
+    "runs/test_checkpoint",
+    "scripts/test_cli",
+    "data/test_transitions",
+    "evaluation/test_evaluate",
+    "datasets/test_minari",
+    "training/test_loop",
+]
 
 
 @nox.session
@@ -24,4 +34,4 @@ def versions(session: nox.Session, torch: str, numpy: str, gymnasium: str) -> No
     """Install, train, resume, evaluate, read."""
     session.install(f"torch=={torch}", f"numpy=={numpy}", f"gymnasium=={gymnasium}")
     session.install(".[test]", f"numpy=={numpy}", f"gymnasium=={gymnasium}")
-    session.run("python", "-m", "pytest", "-q", *(f"tests/test_{name}.py" for name in TESTS), *session.posargs)
+    session.run("python", "-m", "pytest", "-q", *(f"tests/{name}.py" for name in TESTS), *session.posargs)

@@ -207,10 +207,6 @@ class DataWarning(OfflineVIWarning):
     """The data were repaired or are known to be odd; the message counts what was touched."""
 
 
-class MachineWarning(OfflineVIWarning):
-    """The machine lacks what was asked for to be faster; training goes on without it."""
-
-
 class DeterminismWarning(OfflineVIWarning):
     """A resumed run will not be bit-identical: threads, device or versions changed."""
 

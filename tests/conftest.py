@@ -65,6 +65,6 @@ def reached() -> Callable[[int, str, int], None]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.when == "call" and report.passed:
-        file, _, name = item.nodeid.rpartition("/")[2].partition(".py::")
+        file, _, name = item.nodeid.removeprefix("tests/").partition(".py::")
         note({"passed": f"{file}::{name.partition('[')[0].rpartition('::')[2]}"})
     return report

@@ -18,7 +18,7 @@ from offline_vi.study.cells import table
 from offline_vi.study.suite import read_suite
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

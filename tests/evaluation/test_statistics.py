@@ -27,7 +27,7 @@ from offline_vi.evaluation.statistics import (
     simulated_coverage,
 )
 
-RLIABLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "rliable.json").read_text())
+RLIABLE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "rliable.json").read_text())
 SCORES = {name: np.array(rows).T for name, rows in RLIABLE["scores"].items()}  # (T, R)
 SCORE = st.floats(-20.0, 120.0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from matrix import CASES, MATRIX, Row, counted, table
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def functions(file: str) -> set[str]:

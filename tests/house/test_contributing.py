@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_cli import pendulum
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "CONTRIBUTING.md"
 FOLDERS = {"algorithms": "offline_vi/algorithms"}
 

@@ -60,7 +60,9 @@ print(trained("bcq", 1)[0])
 
 def test_the_surroundings_do_not_matter(tmp_path: Path, reached: Reached) -> None:
     """Hash seed, locale, time zone, working directory."""
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    tests = Path(__file__).parents[1]
+    folders = [tests, *(folder for folder in tests.iterdir() if folder.is_dir())]
+    paths = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
     surroundings: list[dict[str, Any]] = [
         {"env": {"PYTHONHASHSEED": "0"}},
         {"env": {"PYTHONHASHSEED": "12345"}},

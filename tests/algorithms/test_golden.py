@@ -11,7 +11,7 @@ import offline_vi
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.checkpoint import load_checkpoint
 
-RUN = Path(__file__).parent / "data" / "run-format-1"
+RUN = Path(__file__).parents[1] / "data" / "run-format-1"
 
 
 def test_a_run_of_format_1_acts_as_it_did() -> None:

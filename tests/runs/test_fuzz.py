@@ -39,7 +39,7 @@ from offline_vi.study.suite import read_suite
 from offline_vi.training.loop import fit
 from offline_vi.types import Spec, Task
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parents[1] / "corpus"
 STATE = {"step": 5, "logs": {"metrics.csv": {"columns": [], "rows": 0}}, "state": {"counter": 5}}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_bank import transitions
+from test_proposals import transitions
 
 from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.algorithms.bcq import BCQ, BCQConfig

@@ -147,7 +147,7 @@ def test_published_numbers_stand_beside_with_their_source_and_only_where_names_a
 
 
 def record() -> list[dict[str, Any]]:
-    path = Path(__file__).resolve().parents[1] / "datasets" / "published_scores.json"
+    path = Path(__file__).resolve().parents[2] / "datasets" / "published_scores.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["scores"]
     return rows
 

@@ -10,7 +10,7 @@ import pytest
 
 from offline_vi import errors
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("offline_vi", "algorithms", "datasets", "scripts", "benchmarks")
 FORBIDDEN = {
     "pickle": (r"\b(import|from) +(c?[pP]ickle|dill|joblib|shelve|marshal|cloudpickle)\b", "import pickle"),
@@ -49,7 +49,7 @@ def test_the_guard_lets_pass_what_is_harmless(harmless: str) -> None:
 
 def test_every_error_is_raised_in_some_test() -> None:
     """By name beside pytest.raises or pytest.warns, or in a table of what is raised; a base by one of its children."""
-    text = "\n".join(path.read_text() for path in sorted(Path(__file__).parent.glob("test_*.py")))
+    text = "\n".join(path.read_text() for path in sorted(Path(__file__).parents[1].rglob("test_*.py")))
     bases = {base for kind in vars(errors).values() if inspect.isclass(kind) for base in kind.__bases__}
     kinds = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and kind not in bases}
     expected = [

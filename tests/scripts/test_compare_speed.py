@@ -18,7 +18,7 @@ from offline_vi.scripts.compare_speed import told
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> Any:
     """benchmarks/plain_bcq.py with networks of float64."""
-    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield importlib.import_module("plain_bcq")

@@ -24,7 +24,7 @@ from offline_vi.algorithms.bcq import BCQ
 from offline_vi.behavior import CVAE, DecoderMeans
 from offline_vi.datasets import task_on
 from offline_vi.evaluation.evaluate import WIDTH, evaluate
-from offline_vi.nn.precision import fastest_exact_products, keep_freed_memory, use_products
+from offline_vi.nn.precision import exact_products, keep_freed_memory, use_products
 from offline_vi.types import Spec
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    use_products(fastest_exact_products())
+    use_products(exact_products())
     with gymnasium.make(options.env) as env:
         shapes: Any = env.observation_space.shape, env.action_space.shape
     spec = Spec(shapes[0], shapes[1][0])

@@ -23,7 +23,7 @@ from offline_vi.data.samplers import Sampler, StackedSampler
 from offline_vi.data.transitions import Transitions
 from offline_vi.nn.precision import (
     PRECISIONS,
-    fastest_exact_products,
+    exact_products,
     keep_freed_memory,
     precision_of_targets,
     use_products,
@@ -79,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    use_products(fastest_exact_products())
+    use_products(exact_products())
     small = transitions(100_000)
     with precision_of_targets(options.precision, CPU):
         print("| what grows | ms a step, bank | ms a step, fresh |\n|---|---|---|")

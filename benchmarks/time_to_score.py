@@ -27,7 +27,7 @@ from offline_vi.behavior.pretrained import build_behavior
 from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.data.transitions import Transitions
 from offline_vi.evaluation.evaluate import evaluate
-from offline_vi.nn.precision import fastest_precision
+from offline_vi.nn.precision import preferred_precision
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.study.presets import preset, recipe
 from offline_vi.training.loop import fit, fit_behavior
@@ -58,7 +58,7 @@ def begun(preset_name: str, data: Transitions, seed: int, model: str) -> tuple[A
         return build(made, behavior), "float32"
     fit_behavior(behavior, data, options["behavior_steps"], seed=seed, progress=False)
     bank = partial(CandidateCache, transitions=data, period=options["bank_period"], seed=seed)
-    return build(made, behavior, bank), fastest_precision(torch.device("cpu"))
+    return build(made, behavior, bank), preferred_precision(torch.device("cpu"))
 
 
 def curve(which: str, data: Transitions, seed: int, steps: int, model: str) -> list[dict[str, float]]:

@@ -148,10 +148,10 @@ def decided(suite: Suite, folder: Path) -> dict[str, str]:
         return {**read_json(folder / "machine.json"), **suite.machine}
     import torch
 
-    from offline_vi.nn.precision import fastest_exact_products, fastest_precision
+    from offline_vi.nn.precision import exact_products, preferred_precision
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return {"precision": fastest_precision(device), "products": fastest_exact_products(), **suite.machine}
+    return {"precision": preferred_precision(device), "products": exact_products(), **suite.machine}
 
 
 def check_unchanged(folder: Path, commands: Mapping[str, Sequence[str]], machine: Mapping[str, str]) -> None:

@@ -168,16 +168,16 @@ def our_step(name: str, precision: str) -> Step:
     from offline_vi.data.samplers import Sampler
     from offline_vi.data.transitions import Transitions
     from offline_vi.nn.precision import (
-        fastest_exact_products,
-        fastest_precision,
+        exact_products,
         keep_freed_memory,
         precision_of_targets,
+        preferred_precision,
         use_products,
     )
     from offline_vi.study.presets import recipe
 
     keep_freed_memory()
-    use_products(fastest_exact_products())
+    use_products(exact_products())
     transitions = Transitions.from_d4rl({**data(), "timeouts": np.zeros(ROWS, bool)})
     spec, cpu = transitions.spec, torch.device("cpu")
     algorithm_name, preset = (*name.split(), "published")[:2]
@@ -189,7 +189,7 @@ def our_step(name: str, precision: str) -> Step:
 
     algorithm = build(made, None, None if made.jointly else bank)
     sampler = Sampler(transitions, algorithm.batch_size)
-    chosen = fastest_precision(cpu) if precision == "auto" else precision
+    chosen = preferred_precision(cpu) if precision == "auto" else precision
     count = 0
 
     def step() -> None:
@@ -231,12 +231,12 @@ def our_sac_step(precision: str) -> Step:
 
     from offline_vi.algorithms.sac import SAC
     from offline_vi.datasets import environment
-    from offline_vi.nn.precision import fastest_exact_products, keep_freed_memory, precision_of_targets, use_products
+    from offline_vi.nn.precision import exact_products, keep_freed_memory, precision_of_targets, use_products
     from offline_vi.training.collector import Collector
     from offline_vi.types import Spec
 
     keep_freed_memory()
-    use_products(fastest_exact_products())
+    use_products(exact_products())
     spec, cpu = Spec((OBS,), ACTION), torch.device("cpu")
     sac = SAC(spec)
     collector = Collector(sac, environment(ENV), spec, sac.batch_size, warmup=WARMUP)

@@ -24,7 +24,7 @@ from offline_vi.errors import CapabilityError, ConfigError, SpaceMismatchError
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.support import measure_support, overestimation_report, some_rows, support_report
 from offline_vi.nn.normalizer import Normalizer
-from offline_vi.nn.precision import fastest_precision
+from offline_vi.nn.precision import preferred_precision
 from offline_vi.nn.stack import stack_, unstack_
 from offline_vi.rl.algorithm import Algorithm, Normalized
 from offline_vi.rl.equations import return_scale
@@ -312,7 +312,7 @@ def settled(precision: str, run: RunDirectory, device: torch.device, resumes: bo
     """The precision of this run: what was asked for, or what a trial finds; a resumed run keeps its own."""
     if precision != "auto":
         return precision
-    return str(run.read_json("run.json")["precision"]) if resumes else fastest_precision(device)
+    return str(run.read_json("run.json")["precision"]) if resumes else preferred_precision(device)
 
 
 def bank(data: Transitions, options: Any, device: torch.device) -> Bank | None:

@@ -29,12 +29,12 @@ from offline_vi.nn.optim import (
 )
 from offline_vi.nn.precision import (
     differences as differences,
+    exact_products as exact_products,
     facts as facts,
-    fastest_exact_products as fastest_exact_products,
-    fastest_precision as fastest_precision,
     full_precision as full_precision,
     keep_freed_memory as keep_freed_memory,
     precision_of_targets as precision_of_targets,
+    preferred_precision as preferred_precision,
     use_products as use_products,
     without_gradient as without_gradient,
 )

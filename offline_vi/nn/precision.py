@@ -10,10 +10,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -69,59 +69,55 @@ def full_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
-@torch.no_grad()
-def fastest_precision(device: torch.device, rows: int = 1000, width: int = 384, repeats: int = 15) -> str:
-    """The precision in which this machine multiplies matrices of a network's size faster, by trying both: a tenth of a
-    second. bfloat16 has to win clearly (a fifth), since it costs accuracy."""
-    seconds = {}
-    for name, dtype in PRECISIONS.items():
-        a = torch.zeros(rows, width, device=device, dtype=dtype)
-        b = torch.zeros(width, width, device=device, dtype=dtype)
-        laps = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            float((a @ b)[0, 0])  # waits for a GPU
-            laps.append(time.perf_counter() - started)
-        seconds[name] = min(laps)
-    return "bfloat16" if seconds["bfloat16"] < 0.8 * seconds["float32"] else "float32"
+def preferred_precision(device: torch.device) -> str:
+    """The precision in which a device of this kind multiplies matrices faster: "bfloat16" where it has instructions for
+    that, else "float32". It follows from the processor alone, so that a busy machine chooses as an idle one does."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & processor()[1] else "float32"
 
 
 @functools.cache
-def fastest_exact_products(rows: int = 1000, width: int = 750, repeats: int = 5) -> str:
-    """Which of torch's two CPU paths for float32 matrix products to take, by trying both on a product of the published
-    VAE's size: a fifth of a second.
+def exact_products(rows: int = 1000, width: int = 750) -> str:
+    """Which of torch's two CPU paths for float32 matrix products to take: "highest", torch's default, or "medium".
 
-    "medium" permits oneDNN, which on processors that its competitor does not know runs at up to twice the speed. It
-    also permits oneDNN to round to bfloat16, which it does where there are instructions for that: hence the second
-    trial, against float64. Where the products are not those of float32, or not clearly faster, it is "highest", torch's
-    default. The names are those of `torch.set_float32_matmul_precision`, which is left as it was.
+    "medium" permits oneDNN, which runs at up to twice the speed on processors that the default library does not know:
+    those that are not Intel's. It also permits oneDNN to round to bfloat16, which it does where there are instructions
+    for that: hence a trial against float64. Where the products are not those of float32, the answer is "highest". The
+    names are those of `torch.set_float32_matmul_precision`, which is left as it was.
 
-    The variable OFFLINE_VI_PRODUCTS names one of the two instead of a trial: the processes of a study then round alike.
+    The variable OFFLINE_VI_PRODUCTS names one of the two instead.
     """
     if os.environ.get(PRODUCTS, "") in ("highest", "medium"):
         return os.environ[PRODUCTS]
+    if processor()[0] in ("", "GenuineIntel"):
+        return "highest"
     before = torch.get_float32_matmul_precision()
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(shape, width, generator=generator) for shape in (rows, width))
-    exact = a.double() @ b.double()
-    seconds, error = {}, {}
+    exact, error = a.double() @ b.double(), {}
     try:
         for name in ("highest", "medium"):
             torch.set_float32_matmul_precision(name)
-            laps = []
-            for _ in range(repeats):
-                started = time.perf_counter()
-                product = a @ b
-                laps.append(time.perf_counter() - started)
-            seconds[name], error[name] = min(laps), float((product.double() - exact).abs().max() / exact.abs().max())
+            error[name] = float(((a @ b).double() - exact).abs().max() / exact.abs().max())
     finally:
         torch.set_float32_matmul_precision(before)
-    as_exact = error["medium"] < max(8.0 * error["highest"], 1e-5)  # bfloat16 would be at 1e-3
-    return "medium" if as_exact and seconds["medium"] < 0.8 * seconds["highest"] else "highest"
+    return "medium" if error["medium"] < max(8.0 * error["highest"], 1e-5) else "highest"  # bfloat16 would be at 1e-3
+
+
+@functools.cache
+def processor() -> tuple[str, frozenset[str]]:
+    """(vendor, instruction sets) of the processor as Linux names them; empty where it is not Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "", frozenset()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    return facts.get("vendor_id", ""), frozenset(facts.get("flags", "").split())
 
 
 def use_products(name: str) -> None:
-    """Take one of the two paths from here on, in the whole process: see `fastest_exact_products`."""
+    """Take one of the two paths from here on, in the whole process: see `exact_products`."""
     torch.set_float32_matmul_precision(name)
 
 

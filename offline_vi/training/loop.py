@@ -34,8 +34,8 @@ from offline_vi.errors import (
 from offline_vi.nn.optim import adam, cosine_, gradient_step
 from offline_vi.nn.precision import (
     differences,
+    exact_products,
     facts,
-    fastest_exact_products,
     keep_freed_memory,
     precision_of_targets,
     use_products,
@@ -100,7 +100,7 @@ def fit(
     batch_size: transitions a step; the algorithm's own where None
     seed: of batches and training noise (initialisation is the caller's)
     precision: of passes without gradient (targets): "float32", or "bfloat16" where the processor is faster in it
-        (`machine.fastest_precision`)
+        (`precision.preferred_precision`)
     log_every, eval_every, save_every: steps; evaluation calls ``on_eval``, saving needs ``run``
     run: where metrics and checkpoints go; without it nothing is written and signals are not handled
     resume: continue from the run's newest checkpoint: bit-identical to never having stopped
@@ -110,7 +110,7 @@ def fit(
     """
     keep_freed_memory()
     if torch.device(device).type == "cpu":
-        use_products(fastest_exact_products())
+        use_products(exact_products())
     streams = seeds(seed)
     algorithm.to(device)
     scheduled = [module for module in algorithm.modules() if isinstance(module, Scheduled)]

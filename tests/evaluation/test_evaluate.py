@@ -357,7 +357,7 @@ def test_unknown_environments_name_the_nearest() -> None:
 def test_a_missing_package_names_its_extra(package: str, env_id: str, extra: str) -> None:
     code = (
         f"import sys; sys.modules['{package}'] = None\n"
-        "from offline_vi.evaluation import make_env\nfrom offline_vi.types import Task\n"
+        "from offline_vi.environments import make_env\nfrom offline_vi.types import Task\n"
         f"try: make_env(Task('{env_id}', (-1.0,), (1.0,)))\n"
         "except Exception as error: print(type(error).__name__, error.hint)"
     )

@@ -41,7 +41,7 @@ def test_importing_the_package_and_listing_names_imports_no_torch() -> None:
 def test_every_public_name_resolves() -> None:
     for name in dir(offline_vi):
         assert getattr(offline_vi, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'fits'"):
+    with pytest.raises(AttributeError, match="fits"):
         getattr(offline_vi, "fits")  # noqa: B009
 
 

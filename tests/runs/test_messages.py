@@ -43,7 +43,7 @@ from offline_vi.errors import (
     UsageError,
 )
 from offline_vi.nn.normalizer import Normalizer
-from offline_vi.runs import checkpoint
+from offline_vi.runs import checkpoint, directory as directory_module, files, tensors as tensors_module
 from offline_vi.runs.checkpoint import load_checkpoint
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.files import read_json, write_json
@@ -602,8 +602,9 @@ def test_who_cannot_write_is_told_why(code: int, what: str, tmp_path: Path, monk
         (lambda: directory.log_metrics({"a": 2}), directory.path, 0.0),
         (lambda: directory.save(1, tensors, tensors, {}), directory.path / "checkpoints", 8.0),
     ]
-    for name in ("_write", "_replace", "_sync"):
-        monkeypatch.setattr(checkpoint, name, refuse)
+    for module in (directory_module, files, tensors_module):
+        for name in ("write_new", "replace_file", "sync_folder"):
+            monkeypatch.setattr(module, name, refuse, raising=False)
     monkeypatch.setattr(os, "write", refuse)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 12_340_000}))
     for call, folder, need in doors:

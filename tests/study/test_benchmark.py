@@ -257,7 +257,7 @@ def test_the_machine_is_tried_once_for_all_cells(
 ) -> None:
     """A trial is noisy: cells of one study that disagree could not be continued."""
     answers = itertools.cycle(["bfloat16", "float32"])
-    monkeypatch.setattr("offline_vi.machine.fastest_precision", lambda *_: next(answers))
+    monkeypatch.setattr("offline_vi.nn.precision.preferred_precision", lambda *_: next(answers))
     suite = write(tmp_path, data, swap('precision = "float32"\n', ""))
     run_suite(read_suite(suite), BenchmarkOptions(suite, str(tmp_path / "out"), check=True))
     commands = [line for line in capsys.readouterr().out.splitlines() if "--precision" in line]

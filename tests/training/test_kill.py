@@ -30,7 +30,7 @@ from offline_vi.behavior.pretrained import behavior_config
 from offline_vi.data.transitions import Transitions
 from offline_vi.datasets import environment, pixels
 from offline_vi.datasets.images import Episode, save_episode
-from offline_vi.nn.precision import fastest_exact_products
+from offline_vi.nn.precision import exact_products
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts import main
 from offline_vi.training.loop import fit, fit_online
@@ -84,7 +84,7 @@ def bytes_of(run: Path) -> dict[str, str]:
 
 def survive(work: Work, folder: Path, kills: int) -> int:
     """Kill the work again and again, let it go on, compare how it ends; returns how many kills it survived."""
-    fastest_exact_products()  # found out once: all children take the same path
+    exact_products()  # found out once: all children take the same path
     started = time.monotonic()
     assert ended(forked(work, folder / "whole")) == 0
     seconds, expected = time.monotonic() - started, bytes_of(folder / "whole")

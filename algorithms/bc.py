@@ -5,7 +5,7 @@ with several modes. Settings as in CORL (tinkoff-ai/CORL, algorithms/offline/any
 
 Differences from the reference code
 -----------------------------------
-- Actions live in [-1, 1]; observations are as they are (CORL normalises: wrap with `Normalized`, ``--normalize``).
+- Actions live in [-1, 1]; observations are as they are until `BC.inputs` is fitted (CORL normalizes: ``--normalize``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.nn.networks import mlp
+from offline_vi.nn.networks import DeterministicPolicy
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.types import Batch, Metrics, Spec
@@ -37,7 +38,8 @@ class BC(Algorithm):
         super().__init__()
         self.config = config = config or BCConfig()
         self.batch_size = config.batch_size
-        self.actor = mlp([spec.obs_dim, *config.hidden, spec.action_dim], stack=spec.stack)
+        self.inputs = Normalizer(spec)
+        self.actor = DeterministicPolicy(spec, config.hidden, inputs=self.inputs)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
@@ -47,13 +49,10 @@ class BC(Algorithm):
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean_{B, A} (pi(s) - a)^2."""
-        loss = (self.policy(batch.obs) - batch.action).square().mean(-1).mean(-1)
+        loss = (self.actor(batch.obs) - batch.action).square().mean(-1).mean(-1)
         return loss, {"actor/loss": loss.detach()}
-
-    def policy(self, obs: Tensor) -> Tensor:
-        """tanh of the network, (B, O) -> (B, A)."""
-        return torch.tanh(self.actor(obs))
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
-        return self.policy(obs)
+        action: Tensor = self.actor(obs)
+        return action

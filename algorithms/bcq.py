@@ -8,30 +8,30 @@ Reference code: sfujim/BCQ, continuous_BCQ/BCQ.py, commit c43a5b1b5889f7ca41c842
 
 Differences from the reference code
 -----------------------------------
-- The behaviour model is an argument. The published procedure is ``Jointly(cvae, BCQ(spec, DecoderMeans(cvae, 0.5)))``
-  with ``cvae = CVAE(spec, CVAEConfig.published(spec))``; a fitted, frozen model is used as it is.
+- The candidates are an argument. The published procedure is ``Jointly(cvae, BCQ(spec, DecoderMeans(cvae, 0.5)))``
+  with ``cvae = CVAE(spec, CVAEConfig.published(spec))``; a fitted, frozen model proposes
+  what it samples.
 - Actions live in [-1, 1], so that the reference's ``max_action`` is 1 everywhere.
 - The critics are one ensemble of batched matrices; the two losses are added as in the reference.
-- A `CandidateCache` may supply the candidates of a frozen model, drawn ahead.
+- Candidates come from any `Proposals`, so also from a `CandidateCache`: those of a frozen model, drawn ahead.
 - No gradient is computed for networks that a loss does not train (the reference computes and discards it).
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from offline_vi.behavior.base import BehaviorModel, require_capability
-from offline_vi.behavior.proposals import CandidateCache, Fresh, Proposals
-from offline_vi.nn.networks import Critic, join, mlp
+from offline_vi.behavior.base import Proposals, require_capability
+from offline_vi.nn.networks import Critic, join, mlp, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
-from offline_vi.rl.policies import AS_CONFIGURED, CandidatePolicy, Way, reclipped
+from offline_vi.rl.policies import CandidatePolicy
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -52,43 +52,31 @@ class BCQConfig:
 
 
 class Perturbation(nn.Module):
-    """xi_phi(s, a, Phi): moves an action by at most Phi and stays in the box."""
+    """xi(s, a, Phi): moves an action by at most Phi, in units of the action box, and stays in the box."""
 
-    def __init__(self, spec: Spec, hidden: tuple[int, ...], phi: float) -> None:
+    def __init__(self, spec: Spec, hidden: tuple[int, ...], inputs: nn.Module) -> None:
         super().__init__()
+        self.inputs = inputs
         self.net = mlp([spec.obs_dim + spec.action_dim, *hidden, spec.action_dim], stack=spec.stack)
-        self.phi = phi
 
-    def with_phi(self, phi: float) -> Perturbation:
-        """The same network with another largest perturbation."""
-        other = copy.copy(self)
-        other.phi = phi
-        return other
-
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, action: Tensor, phi: float) -> Tensor:
         """(B, O), (..., B, A) -> (..., B, A)."""
-        return (action + self.phi * torch.tanh(self.net(join(obs, action)))).clamp(-1.0, 1.0)
+        return (action + phi * torch.tanh(self.net(join(self.inputs(obs), action)))).clamp(-1.0, 1.0)
 
 
 class BCQ(Algorithm):
-    """Batch-Constrained deep Q-learning on any behaviour model that can be sampled."""
+    """Batch-Constrained deep Q-learning on any proposals of actions."""
 
-    def __init__(
-        self,
-        spec: Spec,
-        behavior: BehaviorModel,
-        config: BCQConfig | None = None,
-        bank: CandidateCache | None = None,
-    ) -> None:
+    def __init__(self, spec: Spec, proposals: Proposals, config: BCQConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or BCQConfig()
         self.batch_size = config.batch_size
-        self.behavior = require_capability(behavior, BehaviorModel, "BCQ")
-        self.proposals: Proposals = bank or Fresh(behavior)
-        self.actor = Perturbation(spec, config.hidden, config.phi)
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.inputs = Normalizer(spec)
+        self.proposals = require_capability(proposals, Proposals, "BCQ")
+        self.actor = Perturbation(spec, config.hidden, self.inputs)
+        self.actor_target = target_of(self.actor)
+        self.critic = Critic(spec, config.hidden, config.ensemble, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
@@ -107,7 +95,7 @@ class BCQ(Algorithm):
     def target(self, batch: Batch) -> Tensor:
         """r + gamma max_i [lambda min_j Q'_j(s', a_i) + (1 - lambda) max_j Q'_j(s', a_i)], (B,): eq. 13."""
         candidates = self.proposals.at_next_obs(batch, self.config.num_candidates)  # (N, B, A)
-        action = self.actor_target(batch.next_obs, candidates)
+        action = self.actor_target(batch.next_obs, candidates, self.config.phi)
         value = clipped_double_q(self.critic_target(batch.next_obs, action), self.config.lmbda)  # (E, N, B) -> (N, B)
         return bellman_target(batch, soft_value(value, temperature=0.0), self.config.discount)
 
@@ -119,7 +107,7 @@ class BCQ(Algorithm):
         """-mean_B Q_1(s, xi(s, a)), one behaviour sample per state: eq. 12 (deterministic policy gradient)."""
         with torch.no_grad():
             sample = self.proposals.at_obs(batch, 1)[0]  # (B, A)
-        action = self.actor(batch.obs, sample)
+        action = self.actor(batch.obs, sample, self.config.phi)
         loss = -self.critic.q1(batch.obs, action).mean(-1)
         moved = (action.detach() - sample).abs().mean((-2, -1))
         return loss, {"actor/loss": loss.detach(), "actor/perturbation": moved}
@@ -127,12 +115,16 @@ class BCQ(Algorithm):
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)
 
-    def ranking(self, way: Way = AS_CONFIGURED) -> CandidatePolicy:
-        """The perturbed candidate with the highest Q_1 of the online critic: eq. 14; see `Ranking`."""
-        actor = self.actor if way.phi is None else self.actor.with_phi(way.phi)
-        count = way.num_candidates or self.config.num_acting_candidates
-        return CandidatePolicy(reclipped(self.behavior, way.noise_clip), actor, self.critic.q1, count, way.temperature)
+    def policy(self) -> CandidatePolicy:
+        """The perturbed candidate with the highest Q_1 of the online critic: eq. 14."""
+        return CandidatePolicy(
+            self.proposals,
+            self.critic.q1,
+            self.config.num_acting_candidates,
+            perturb=self.actor,
+            phi=self.config.phi,
+        )
 
     def act(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A)."""
-        return self.ranking().act(obs)
+        return self.policy().act(obs)

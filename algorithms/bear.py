@@ -19,16 +19,15 @@ Differences from the reference code
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from offline_vi.behavior.base import BehaviorModel, require_capability
-from offline_vi.behavior.proposals import CandidateCache, Fresh, Proposals
+from offline_vi.behavior.base import Proposals, require_capability
 from offline_vi.distributions.squashed import TanhNormal
-from offline_vi.nn.networks import Critic, TanhNormalPolicy
+from offline_vi.nn.networks import Critic, TanhNormalPolicy, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import Algorithm
@@ -69,27 +68,21 @@ class BEARConfig:
 
 
 class BEAR(Algorithm):
-    """Bootstrapping error accumulation reduction on any behaviour model that can be sampled."""
+    """Bootstrapping error accumulation reduction on any proposals of actions."""
 
     updates: Tensor
 
-    def __init__(
-        self,
-        spec: Spec,
-        behavior: BehaviorModel,
-        config: BEARConfig | None = None,
-        bank: CandidateCache | None = None,
-    ) -> None:
+    def __init__(self, spec: Spec, proposals: Proposals, config: BEARConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or BEARConfig()
         self.batch_size = config.batch_size
-        self.behavior = require_capability(behavior, BehaviorModel, "BEAR")
-        self.proposals: Proposals = bank or Fresh(behavior)
+        self.inputs = Normalizer(spec)
+        self.proposals = require_capability(proposals, Proposals, "BEAR")
         self.kernel: Kernel = KERNELS[config.kernel](config.kernel_sigma)
-        self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor = TanhNormalPolicy(spec, config.hidden, inputs=self.inputs)
+        self.actor_target = target_of(self.actor)
+        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.log_multiplier = nn.Parameter(torch.full(spec.stack, config.log_multiplier))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)

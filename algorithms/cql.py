@@ -17,18 +17,18 @@ Differences from the reference code
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from offline_vi.nn.networks import Critic, TanhNormalPolicy
+from offline_vi.nn.networks import Critic, TanhNormalPolicy, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import Algorithm
-from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.rl.equations import bellman_target, min_q, soft_value, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -56,11 +56,12 @@ class CQL(Algorithm):
         super().__init__()
         self.config = config = config or CQLConfig()
         self.batch_size = config.batch_size
+        self.inputs = Normalizer(spec)
         self.target_entropy = -float(spec.action_dim)
         self.log_density = -spec.action_dim * math.log(2.0)  # of the uniform distribution over the box
-        self.actor = TanhNormalPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor = TanhNormalPolicy(spec, config.hidden, inputs=self.inputs)
+        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.log_temperature = nn.Parameter(torch.zeros(spec.stack))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.actor_opt = adam(self.actor.parameters(), lr=config.actor_lr)
@@ -93,7 +94,7 @@ class CQL(Algorithm):
         first ``warmup`` steps."""
         policy = self.actor(batch.obs)
         action, log_prob = policy.rsample_and_log_prob()  # (B, A), (B,)
-        q = clipped_double_q(self.critic(batch.obs, action), 1.0)
+        q = min_q(self.critic(batch.obs, action))
         objective = torch.where(self.updates < self.config.warmup, policy.log_prob(batch.action), q)
         loss = (self.log_temperature.detach().exp().unsqueeze(-1) * log_prob - objective).mean(-1)
         return loss, {"actor/loss": loss.detach()}
@@ -102,7 +103,7 @@ class CQL(Algorithm):
     def target(self, batch: Batch) -> Tensor:
         """r + gamma min_j Q'_j(s', a'), a' ~ pi(.|s'), (B,): no entropy in the backup."""
         action = self.actor(batch.next_obs).rsample()
-        value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)
+        value = min_q(self.critic_target(batch.next_obs, action))
         return bellman_target(batch, value, self.config.discount)
 
     @torch.no_grad()

@@ -13,13 +13,13 @@ Differences from the reference code
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from offline_vi.nn.networks import Critic, DeterministicPolicy
+from offline_vi.nn.networks import Critic, DeterministicPolicy, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import Algorithm
@@ -45,10 +45,11 @@ class DDPG(Algorithm):
         super().__init__()
         self.config = config = config or DDPGConfig()
         self.batch_size = config.batch_size
-        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=1, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.inputs = Normalizer(spec)
+        self.actor = DeterministicPolicy(spec, config.hidden, inputs=self.inputs)
+        self.actor_target = target_of(self.actor)
+        self.critic = Critic(spec, config.hidden, ensemble=1, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 

@@ -10,25 +10,23 @@ Differences from the reference code
 -----------------------------------
 - No public code is known. The operator is the paper's; every number below, the networks and the minimum over the
   critics are our own choices (those of BCQ where it has them).
-- The behaviour model is an argument (the paper's is autoregressive): full samples, or any other proposals.
+- The candidates are an argument (the paper's are those of an autoregressive model): full samples, or any other.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from offline_vi.behavior.base import BehaviorModel, require_capability
-from offline_vi.behavior.proposals import CandidateCache, Fresh, Proposals
-from offline_vi.errors import ConfigError
-from offline_vi.nn.networks import Critic
+from offline_vi.behavior.base import Proposals, require_capability
+from offline_vi.nn.networks import Critic, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import Algorithm
-from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
-from offline_vi.rl.policies import AS_CONFIGURED, CandidatePolicy, Way, reclipped
+from offline_vi.rl.equations import bellman_target, min_q, soft_value, td_loss
+from offline_vi.rl.policies import CandidatePolicy
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -47,22 +45,16 @@ class EMaQConfig:
 
 
 class EMaQ(Algorithm):
-    """Expected-max Q-learning on any behaviour model that can be sampled."""
+    """Expected-max Q-learning on any proposals of actions."""
 
-    def __init__(
-        self,
-        spec: Spec,
-        behavior: BehaviorModel,
-        config: EMaQConfig | None = None,
-        bank: CandidateCache | None = None,
-    ) -> None:
+    def __init__(self, spec: Spec, proposals: Proposals, config: EMaQConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or EMaQConfig()
         self.batch_size = config.batch_size
-        self.behavior = require_capability(behavior, BehaviorModel, "EMaQ")
-        self.proposals: Proposals = bank or Fresh(behavior)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, config.ensemble, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.inputs = Normalizer(spec)
+        self.proposals = require_capability(proposals, Proposals, "EMaQ")
+        self.critic = Critic(spec, config.hidden, config.ensemble, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
@@ -74,8 +66,8 @@ class EMaQ(Algorithm):
     @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma max_i min_j Q'_j(s', a_i), a_1..a_N ~ mu(.|s'), (B,): a sample of the operator of eq. 4."""
-        action = in_the_box(batch.next_obs, self.proposals.at_next_obs(batch, self.config.num_candidates))  # (N, B, A)
-        value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, N, B) -> (N, B)
+        action = self.proposals.at_next_obs(batch, self.config.num_candidates).clamp(-1.0, 1.0)  # (N, B, A)
+        value = min_q(self.critic_target(batch.next_obs, action))  # (E, N, B) -> (N, B)
         return bellman_target(batch, soft_value(value, temperature=0.0), self.config.discount)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -85,24 +77,14 @@ class EMaQ(Algorithm):
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)
 
-    def ranking(self, way: Way = AS_CONFIGURED) -> CandidatePolicy:
-        """The sample with the highest minimum over the critics; see `Ranking`."""
-        if way.phi is not None:
-            raise ConfigError("EMaQ perturbs nothing", "leave phi out")
-        count = way.num_candidates or self.config.num_acting_candidates
-        return CandidatePolicy(
-            reclipped(self.behavior, way.noise_clip), in_the_box, self.minimum, count, way.temperature
-        )
+    def policy(self) -> CandidatePolicy:
+        """The sample with the highest minimum over the critics."""
+        return CandidatePolicy(self.proposals, self.minimum, self.config.num_acting_candidates)
 
     def minimum(self, obs: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a): (B, O), (..., B, A) -> (..., B)."""
-        return clipped_double_q(self.critic(obs, action), 1.0)
+        return min_q(self.critic(obs, action))
 
     def act(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A)."""
-        return self.ranking().act(obs)
-
-
-def in_the_box(obs: Tensor, action: Tensor) -> Tensor:
-    """Samples of a Gaussian likelihood may lie outside [-1, 1]."""
-    return action.clamp(-1.0, 1.0)
+        return self.policy().act(obs)

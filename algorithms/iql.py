@@ -10,24 +10,25 @@ configs/mujoco_config.py, commit e3d4e613c7e526abc9af2d893ac6de3376ea82e2.
 Differences from the reference code
 -----------------------------------
 - Initialisation is torch's (the reference's is orthogonal).
-- Rewards are as they are: the reference's unit on locomotion tasks, 1000 / (largest - smallest return), is outside
-  (`Rescaled`, ``--tuned-for hopper``); on AntMaze it subtracts 1.
+- Rewards are those of the data: the reference's unit on locomotion tasks, 1000 / (largest - smallest return), is that
+  of `Transitions.with_reward` (``--tuned-for hopper``), and so is the 1 that it subtracts on AntMaze
+  (``--reward-shift -1``).
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from offline_vi.distributions.normal import DiagonalNormal
-from offline_vi.nn.networks import Critic, DeterministicPolicy, mlp
+from offline_vi.nn.networks import Critic, DeterministicPolicy, ValueFunction, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, cosine_, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import Algorithm
-from offline_vi.rl.equations import advantage_weight, bellman_target, clipped_double_q, expectile_loss, td_loss
+from offline_vi.rl.equations import advantage_weight, bellman_target, expectile_loss, min_q, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -50,9 +51,9 @@ class IQLConfig:
 class GaussianPolicy(nn.Module):
     """N(tanh(net(s)), diag(s)^2): a spread that is the same in every state."""
 
-    def __init__(self, spec: Spec, hidden: tuple[int, ...], dropout: float) -> None:
+    def __init__(self, spec: Spec, hidden: tuple[int, ...], dropout: float, inputs: nn.Module) -> None:
         super().__init__()
-        self.mean = DeterministicPolicy(spec.obs_dim, spec.action_dim, hidden, dropout, stack=spec.stack)
+        self.mean = DeterministicPolicy(spec, hidden, dropout, inputs=inputs)
         self.log_scale = nn.Parameter(torch.zeros(spec.row(spec.action_dim)))
 
     def forward(self, obs: Tensor) -> DiagonalNormal:
@@ -66,10 +67,11 @@ class IQL(Algorithm):
         super().__init__()
         self.config = config = config or IQLConfig()
         self.batch_size = config.batch_size
-        self.actor = GaussianPolicy(spec, config.hidden, config.dropout)
-        self.value = mlp([spec.obs_dim, *config.hidden, 1], stack=spec.stack)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.inputs = Normalizer(spec)
+        self.actor = GaussianPolicy(spec, config.hidden, config.dropout, self.inputs)
+        self.value = ValueFunction(spec, config.hidden, inputs=self.inputs)
+        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.value_opt = adam(self.value.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
@@ -89,26 +91,21 @@ class IQL(Algorithm):
         polyak_(self.critic_target, self.critic, self.config.tau)
         return value_metrics | actor_metrics | critic_metrics
 
-    def v(self, obs: Tensor) -> Tensor:
-        """V(s), (B, O) -> (B,)."""
-        values: Tensor = self.value(obs)
-        return values.squeeze(-1)
-
     @torch.no_grad()
     def q(self, batch: Batch) -> Tensor:
         """min_j Q'_j(s, a) of the data's actions, (B,)."""
-        return clipped_double_q(self.critic_target(batch.obs, batch.action), 1.0)
+        return min_q(self.critic_target(batch.obs, batch.action))
 
     def value_loss(self, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
         """mean_B |tau - 1(u < 0)| u^2 with u = Q'(s, a) - V(s), q (B,) the former: eq. 5."""
-        value = self.v(batch.obs)
+        value = self.value(batch.obs)
         loss = expectile_loss(q - value, self.config.expectile).mean(-1)
         return loss, {"value/loss": loss.detach(), "value/v": value.detach().mean(-1)}
 
     def actor_loss(self, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
         """-mean_B exp(beta (q - V(s))) log pi(a|s), weights cut off: eq. 7 (advantage-weighted regression)."""
         with torch.no_grad():
-            advantage = q - self.v(batch.obs)
+            advantage = q - self.value(batch.obs)
             weight = advantage_weight(advantage, self.config.beta, self.config.max_weight)
         loss = -(weight * self.actor(batch.obs).log_prob(batch.action)).mean(-1)
         means = {"actor/advantage": advantage.mean(-1), "actor/weight": weight.mean(-1)}
@@ -117,7 +114,7 @@ class IQL(Algorithm):
     @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r + gamma V(s'), (B,)."""
-        return bellman_target(batch, self.v(batch.next_obs), self.config.discount)
+        return bellman_target(batch, self.value(batch.next_obs), self.config.discount)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """sum_j mean_B (Q_j(s, a) - y)^2: eq. 6."""

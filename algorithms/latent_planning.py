@@ -21,7 +21,6 @@ Differences from the papers
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ from torch import Tensor
 from offline_vi.behavior import CVAE, CVAEConfig
 from offline_vi.data.frames import Frames, SequenceSampler
 from offline_vi.inference.bounds import Bound, bound_metrics
-from offline_vi.nn.networks import EnsembleMLP
+from offline_vi.nn.networks import EnsembleMLP, target_of
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
@@ -74,6 +73,7 @@ class Memory(NamedTuple):
 class LatentPlanning(Algorithm):
     """A planner in latent space. ``spec`` is that of single frames; a `StatefulPolicy`."""
 
+    transient = frozenset({"memory", "first"})  # of running episodes
     bounds: Tensor  # (2,), of values, from the data's rewards
 
     def __init__(self, spec: Spec, config: LatentPlanningConfig | None = None) -> None:
@@ -86,7 +86,7 @@ class LatentPlanning(Algorithm):
         state_dim = self.model.dynamics.state_dim
         self.behavior = CVAE(Spec((state_dim,), spec.action_dim), CVAEConfig(config.hidden, likelihood="gaussian"))
         self.value = EnsembleMLP([state_dim, *config.hidden, 1], 2)
-        self.value_target = copy.deepcopy(self.value).requires_grad_(False)
+        self.value_target = target_of(self.value)
         self.register_buffer("bounds", torch.tensor([-torch.inf, torch.inf]))
         self.proposal = self.proposals()[config.proposal]
         self.model_opt = adam(self.model.parameters(), lr=config.lr)

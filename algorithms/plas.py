@@ -15,14 +15,14 @@ Differences from the reference code
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from offline_vi.behavior.base import LatentModel, require_capability
-from offline_vi.nn.networks import Critic, DeterministicPolicy, Unchanged, join, mlp
+from offline_vi.nn.networks import Critic, DeterministicPolicy, Unchanged, join, mlp, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import Algorithm
@@ -48,22 +48,23 @@ class PLASConfig:
 class Perturbation(nn.Module):
     """Moves an action action-dependently by at most phi and stays in the box."""
 
-    def __init__(self, spec: Spec, hidden: tuple[int, ...], phi: float) -> None:
+    def __init__(self, spec: Spec, hidden: tuple[int, ...], phi: float, inputs: nn.Module) -> None:
         super().__init__()
+        self.inputs = inputs
         self.net = mlp([spec.obs_dim + spec.action_dim, *hidden, spec.action_dim], stack=spec.stack)
         self.phi = phi
 
     def forward(self, action: Tensor, obs: Tensor) -> Tensor:
-        return (action + self.phi * torch.tanh(self.net(join(obs, action)))).clamp(-1.0, 1.0)
+        return (action + self.phi * torch.tanh(self.net(join(self.inputs(obs), action)))).clamp(-1.0, 1.0)
 
 
 class LatentPolicy(nn.Module):
     """z = max_latent tanh(net(s)), a = decoder(s, z), moved by the perturbation. The decoder is not part of it."""
 
-    def __init__(self, spec: Spec, latent_dim: int, config: PLASConfig) -> None:
+    def __init__(self, spec: Spec, latent_dim: int, config: PLASConfig, inputs: nn.Module) -> None:
         super().__init__()
-        self.policy = DeterministicPolicy(spec.obs_dim, latent_dim, config.hidden, stack=spec.stack)
-        self.perturbation = Perturbation(spec, config.hidden, config.phi) if config.phi > 0.0 else Unchanged()
+        self.policy = DeterministicPolicy(replace(spec, action_dim=latent_dim), config.hidden, inputs=inputs)
+        self.perturbation = Perturbation(spec, config.hidden, config.phi, inputs) if config.phi > 0.0 else Unchanged()
         self.max_latent = config.max_latent
 
     def forward(self, obs: Tensor, decoder: LatentModel) -> tuple[Tensor, Tensor]:
@@ -79,11 +80,12 @@ class PLAS(Algorithm):
         super().__init__()
         self.config = config = config or PLASConfig()
         self.batch_size = config.batch_size
+        self.inputs = Normalizer(spec)
         self.behavior = require_capability(behavior, LatentModel, "PLAS")
-        self.actor = LatentPolicy(spec, behavior.latent_dim, config)
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor = LatentPolicy(spec, behavior.latent_dim, config, self.inputs)
+        self.actor_target = target_of(self.actor)
+        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.actor_opt = adam(self.actor.parameters(), lr=config.actor_lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.critic_lr)
 

@@ -19,18 +19,18 @@ Differences from the reference code
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import BehaviorModel, require_capability
-from offline_vi.nn.networks import Critic, DeterministicPolicy
+from offline_vi.behavior.base import Proposals, require_capability
+from offline_vi.nn.networks import Critic, DeterministicPolicy, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_, steps_taken
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import Algorithm
-from offline_vi.rl.equations import bellman_target, clipped_double_q, normalized_q, smoothed, td_loss
+from offline_vi.rl.equations import bellman_target, min_q, normalized_q, smoothed, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -54,17 +54,16 @@ class ReBRACConfig:
 class ReBRAC(Algorithm):
     """Revisited behaviour-regularised actor-critic."""
 
-    def __init__(self, spec: Spec, behavior: BehaviorModel, config: ReBRACConfig | None = None) -> None:
+    def __init__(self, spec: Spec, proposals: Proposals, config: ReBRACConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ReBRACConfig()
         self.batch_size = config.batch_size
-        self.behavior = require_capability(behavior, BehaviorModel, "ReBRAC")
-        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(
-            spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, layer_norm=config.layer_norm, stack=spec.stack
-        )
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.inputs = Normalizer(spec)
+        self.proposals = require_capability(proposals, Proposals, "ReBRAC")
+        self.actor = DeterministicPolicy(spec, config.hidden, inputs=self.inputs)
+        self.actor_target = target_of(self.actor)
+        self.critic = Critic(spec, config.hidden, ensemble=2, layer_norm=config.layer_norm, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
@@ -85,8 +84,8 @@ class ReBRAC(Algorithm):
     def target(self, batch: Batch) -> Tensor:
         """r + gamma [min_j Q'_j(s', a') - beta_2 |a' - a_beta|^2], a' = pi'(s') + clipped noise, (B,): eq. 4."""
         action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.policy_noise_clip)
-        distance = (action - self.behavior.sample(batch.next_obs)[0]).square().sum(-1)
-        value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, B) -> (B,)
+        distance = (action - self.proposals.at_next_obs(batch, 1)[0]).square().sum(-1)
+        value = min_q(self.critic_target(batch.next_obs, action))  # (E, B) -> (B,)
         return bellman_target(batch, value - self.config.beta_critic * distance, self.config.discount)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -96,7 +95,7 @@ class ReBRAC(Algorithm):
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean_B [beta_1 |pi(s) - a|^2 - min_j Q_j(s, pi(s)) / mean|min_j Q_j|]: eq. 5 with Q normalised."""
         action = self.actor(batch.obs)
-        q = normalized_q(clipped_double_q(self.critic(batch.obs, action), 1.0))
+        q = normalized_q(min_q(self.critic(batch.obs, action)))
         distance = (action - batch.action).square().sum(-1)
         loss = (self.config.beta_actor * distance - q).mean(-1)
         return loss, {"actor/loss": loss.detach(), "actor/distance": distance.detach().mean(-1)}

@@ -19,14 +19,13 @@ Differences from the reference codes
   alpha = 1 at the start); the original code used Q_1 alone in the actor and a value network.
 - The policy is a `GaussianBehavior`, the library's tanh-Normal: its log-scale is bounded smoothly to [-5, 2], its
   density computed from u, the action before the tanh (the usual log(1 - a^2 + 1e-6) has no gradient from |u| = 10 on).
-- ``log_prior`` is explicit. The default, log p0 = 0, is the usual convention; see `control.flat`.
+- ``log_prior`` is explicit. The default, log p0 = 0, is the usual convention; see `optimality.flat`.
 - KL-SAC follows no code. With a latent-variable model log pi_beta is a lower bound from ``num_samples``, and the KL
   divergence an upper one.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -37,11 +36,11 @@ from offline_vi.behavior.gaussian import GaussianBehavior, GaussianBehaviorConfi
 from offline_vi.distributions.normal import DiagonalNormal
 from offline_vi.inference.bounds import elbo
 from offline_vi.inference.optimality import LogPrior, Optimality, flat
-from offline_vi.nn.networks import Critic
+from offline_vi.nn.networks import Critic, target_of
 from offline_vi.nn.optim import adam, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import OnlineAlgorithm
-from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
+from offline_vi.rl.equations import bellman_target, min_q, soft_value, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -70,9 +69,11 @@ class SAC(OnlineAlgorithm):
         self.log_prior = log_prior
         self.target_entropy = -float(spec.action_dim) if config.target_entropy is None else config.target_entropy
         policy = GaussianBehaviorConfig(hidden=config.hidden, init_log_scale=config.init_log_scale)
-        self.actor = GaussianBehavior(spec, policy)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        actor = GaussianBehavior(spec, policy)
+        self.inputs = actor.inputs  # no loss of ours shows it observations: it stays as it is, or was fitted
+        self.actor = actor
+        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.log_alpha = nn.Parameter(torch.full(spec.stack, config.temperature).log())
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
@@ -98,7 +99,7 @@ class SAC(OnlineAlgorithm):
 
     def value(self, obs: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a): (B, O), (..., B, A) -> (..., B)."""
-        return clipped_double_q(self.critic(obs, action), 1.0)
+        return min_q(self.critic(obs, action))
 
     def posterior(self, observed: Tensor, obs: Tensor | None = None) -> DiagonalNormal:
         """pi(u|s), the action before the tanh, given O = 1 and s."""
@@ -110,7 +111,7 @@ class SAC(OnlineAlgorithm):
         """r + gamma [min_j Q'_j(s', a') - alpha (log pi(a'|s') - log p0(a'|s'))], a' ~ pi, (B,): the soft value of one
         sample."""
         action, log_prob = self.actor.distribution(batch.next_obs).rsample_and_log_prob((1,))  # (1, B, A), (1, B)
-        q = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, 1, B) -> (1, B)
+        q = min_q(self.critic_target(batch.next_obs, action))  # (E, 1, B) -> (1, B)
         log_weight = self.log_prior(batch.next_obs, action) - log_prob
         return bellman_target(batch, soft_value(q, log_weight, temperature=self.alpha), self.config.discount)
 

@@ -18,24 +18,23 @@ Differences from the reference code
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import OneHotCategorical
 
-from offline_vi.behavior.base import BehaviorModel, require_capability
-from offline_vi.behavior.proposals import CandidateCache, Fresh, Proposals
+from offline_vi.behavior.base import Proposals, require_capability
 from offline_vi.behavior.reference import EveryAction
 from offline_vi.errors import ConfigError
 from offline_vi.inference.optimality import LogPrior, flat
-from offline_vi.nn.networks import Critic, mlp
+from offline_vi.nn.networks import Critic, mlp, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import OnlineAlgorithm
-from offline_vi.rl.equations import bellman_target, clipped_double_q, soft_value, td_loss
-from offline_vi.rl.policies import AS_CONFIGURED, CandidatePolicy, Way, reclipped
+from offline_vi.rl.equations import bellman_target, min_q, soft_value, td_loss
+from offline_vi.rl.policies import CandidatePolicy
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -54,18 +53,17 @@ class SoftQConfig:
 
 
 class SoftQ(OnlineAlgorithm):
-    """Soft Q-learning on anything that can be sampled.
+    """Soft Q-learning on any proposals of actions.
 
-    ``behavior`` proposes actions; ``log_weight`` is log p0(a|s) - log q(a|s), the prior over the proposal, in nats
-    (`control.weight`). The default, 0, makes the proposal the prior.
+    ``log_weight`` is log p0(a|s) - log q(a|s), the prior over the proposal, in nats (`optimality.weight`). The default,
+    0, makes the proposal the prior.
     """
 
     def __init__(
         self,
         spec: Spec,
-        behavior: BehaviorModel,
+        proposals: Proposals,
         config: SoftQConfig | None = None,
-        bank: CandidateCache | None = None,
         log_weight: LogPrior = flat,
     ) -> None:
         super().__init__()
@@ -73,11 +71,11 @@ class SoftQ(OnlineAlgorithm):
         if not 0.0 < config.temperature < float("inf"):
             raise ConfigError(f"the temperature {config.temperature} is not positive", "EMaQ is the limit of 0")
         self.batch_size = config.batch_size
-        self.behavior = require_capability(behavior, BehaviorModel, "SoftQ")
-        self.proposals: Proposals = bank or Fresh(behavior)
+        self.inputs = Normalizer(spec)
+        self.proposals = require_capability(proposals, Proposals, "SoftQ")
         self.log_weight = log_weight
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
@@ -91,7 +89,7 @@ class SoftQ(OnlineAlgorithm):
         """r + gamma alpha log mean_k exp(min_j Q'_j(s', a_k) / alpha + log p0(a_k|s') - log q(a_k|s')), a_k ~ q, (B,):
         the paper's eq. 10, from below in the mean."""
         action = self.proposals.at_next_obs(batch, self.config.num_candidates).clamp(-1.0, 1.0)  # (K, B, A)
-        q = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, K, B) -> (K, B)
+        q = min_q(self.critic_target(batch.next_obs, action))  # (E, K, B) -> (K, B)
         value = soft_value(q, self.log_weight(batch.next_obs, action), temperature=self.config.temperature)
         return bellman_target(batch, value, self.config.discount)
 
@@ -105,15 +103,12 @@ class SoftQ(OnlineAlgorithm):
     def weighted(self, obs: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) + alpha (log p0 - log q), (B, O), (..., B, A) -> (..., B): alpha times the log of a
         proposal's weight in the posterior pi(a|s) = p0(a|s) exp((Q(s, a) - V(s)) / alpha)."""
-        return clipped_double_q(self.critic(obs, action), 1.0) + self.config.temperature * self.log_weight(obs, action)
+        return min_q(self.critic(obs, action)) + self.config.temperature * self.log_weight(obs, action)
 
-    def ranking(self, way: Way = AS_CONFIGURED) -> CandidatePolicy:
-        """Proposals chosen by softmax(weighted / T): T = alpha resamples the posterior, T = 0 takes the best."""
-        if way.phi is not None:
-            raise ConfigError("SoftQ perturbs nothing", "leave phi out")
-        count = way.num_candidates or self.config.num_acting_candidates
-        proposals = reclipped(self.behavior, way.noise_clip)
-        return CandidatePolicy(proposals, in_the_box, self.weighted, count, way.temperature)
+    def policy(self) -> CandidatePolicy:
+        """Proposals chosen by softmax(weighted / alpha), which resamples the posterior."""
+        config = self.config
+        return CandidatePolicy(self.proposals, self.weighted, config.num_acting_candidates, config.temperature)
 
     def explore(self, obs: Tensor) -> Tensor:
         """As `act`: the policy is stochastic."""
@@ -121,12 +116,7 @@ class SoftQ(OnlineAlgorithm):
 
     def act(self, obs: Tensor) -> Tensor:
         """A sample of pi(a|s), (B, O) -> (B, A), exact as K grows."""
-        return self.ranking(Way(temperature=self.config.temperature)).act(obs)
-
-
-def in_the_box(obs: Tensor, action: Tensor) -> Tensor:
-    """Samples of a Gaussian likelihood may lie outside [-1, 1]."""
-    return action.clamp(-1.0, 1.0)
+        return self.policy().act(obs)
 
 
 @dataclass(frozen=True)
@@ -151,10 +141,11 @@ class DiscreteSAC(OnlineAlgorithm):
         super().__init__()
         self.config = config = config or DiscreteSACConfig()
         self.batch_size = config.batch_size
+        self.inputs = Normalizer(spec)
         self.actions = EveryAction(spec)
-        self.actor = mlp([spec.obs_dim, *config.hidden, spec.action_dim], stack=spec.stack)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor = nn.Sequential(self.inputs, mlp([spec.obs_dim, *config.hidden, spec.action_dim], stack=spec.stack))
+        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
@@ -168,7 +159,7 @@ class DiscreteSAC(OnlineAlgorithm):
 
     def bound(self, obs: Tensor, critic: Critic) -> Tensor:
         """alpha ELBO = sum_a pi(a|s) [min_j Q_j(s, a) - alpha log pi(a|s)], (B,)."""
-        q = clipped_double_q(critic(obs, self.actions.sample(obs, self.actions.spec.action_dim)), 1.0)  # (A, B)
+        q = min_q(critic(obs, self.actions.sample(obs, self.actions.spec.action_dim)))  # (A, B)
         log_pi = torch.log_softmax(self.actor(obs), -1).movedim(-1, 0)  # (A, B)
         return (log_pi.exp() * (q - self.config.temperature * log_pi)).sum(0)
 

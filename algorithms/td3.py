@@ -13,17 +13,17 @@ Differences from the reference code
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from offline_vi.nn.networks import Critic, DeterministicPolicy
+from offline_vi.nn.networks import Critic, DeterministicPolicy, target_of
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_, steps_taken
 from offline_vi.nn.precision import without_gradient
 from offline_vi.rl.algorithm import Algorithm
-from offline_vi.rl.equations import bellman_target, clipped_double_q, smoothed, td_loss
+from offline_vi.rl.equations import bellman_target, min_q, smoothed, td_loss
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -48,10 +48,11 @@ class TD3(Algorithm):
         super().__init__()
         self.config = config = config or TD3Config()
         self.batch_size = config.batch_size
-        self.actor = DeterministicPolicy(spec.obs_dim, spec.action_dim, config.hidden, stack=spec.stack)
-        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(spec.obs_dim, spec.action_dim, config.hidden, ensemble=2, stack=spec.stack)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.inputs = Normalizer(spec)
+        self.actor = DeterministicPolicy(spec, config.hidden, inputs=self.inputs)
+        self.actor_target = target_of(self.actor)
+        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
@@ -72,7 +73,7 @@ class TD3(Algorithm):
     def target(self, batch: Batch) -> Tensor:
         """r + gamma min_j Q'_j(s', pi'(s') + clipped noise), (B,): eq. 14 and algorithm 1."""
         action = smoothed(self.actor_target(batch.next_obs), self.config.policy_noise, self.config.policy_noise_clip)
-        value = clipped_double_q(self.critic_target(batch.next_obs, action), 1.0)  # (E, B) -> (B,)
+        value = min_q(self.critic_target(batch.next_obs, action))  # (E, B) -> (B,)
         return bellman_target(batch, value, self.config.discount)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:

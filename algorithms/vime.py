@@ -17,7 +17,7 @@ Differences from the reference code
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from offline_vi.inference.bayesian import BayesianLinear, BayesianMLP, RandomFourierFeatures, information_gain
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step
-from offline_vi.rl.algorithm import OnlineAlgorithm
+from offline_vi.rl.algorithm import Algorithm, Wrapper
 from offline_vi.types import Batch, Metrics, Spec
 
 
@@ -91,19 +91,23 @@ class MeanFieldBelief(nn.Module):
 BELIEFS: dict[str, Any] = {"conjugate": ConjugateBelief, "mean-field": MeanFieldBelief}
 
 
-class VIME(OnlineAlgorithm):
-    """``agent`` on rewards r + eta gain / median. ``inputs`` standardises (s, a)."""
+class VIME(Wrapper):
+    """``algorithm`` on rewards r + eta gain / median. ``standardizer`` is the normalizer of (s, a), the identity where
+    none is given: `normalizer_of_pairs`."""
 
     seen: Tensor  # (capacity,), rows that were learnt from
     median: Tensor  # 0-d, running median of gains, nats
 
     def __init__(
-        self, agent: OnlineAlgorithm, spec: Spec, config: VIMEConfig | None = None, inputs: Normalizer | None = None
+        self,
+        algorithm: Algorithm,
+        spec: Spec,
+        config: VIMEConfig | None = None,
+        standardizer: Normalizer | None = None,
     ) -> None:
-        super().__init__()
-        self.agent, self.config = agent, config or VIMEConfig()
-        self.batch_size, self.obs_dim = agent.batch_size, spec.obs_dim
-        self.inputs = inputs or Normalizer(spec.obs_dim + spec.action_dim)
+        super().__init__(algorithm)
+        self.config, self.obs_dim = config or VIMEConfig(), spec.obs_dim
+        self.standardizer = standardizer or normalizer_of_pairs(spec)
         self.belief: Belief = BELIEFS[self.config.belief](spec.obs_dim + spec.action_dim, spec.obs_dim, self.config)
         self.register_buffer("seen", torch.zeros(self.config.capacity, dtype=torch.bool))
         self.register_buffer("median", torch.zeros(()))
@@ -111,12 +115,12 @@ class VIME(OnlineAlgorithm):
     def update(self, batch: Batch) -> Metrics:
         belief_metrics = self.learn(batch)
         bonus, bonus_metrics = self.bonus(batch)
-        return belief_metrics | bonus_metrics | self.agent.update(batch._replace(reward=batch.reward + bonus))
+        return belief_metrics | bonus_metrics | self.algorithm.update(batch._replace(reward=batch.reward + bonus))
 
     def standardized(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """x = (s, a) (B, X) and y = s' (B, Y)."""
-        x = self.inputs(torch.cat([batch.obs, batch.action], -1))
-        mean, std = self.inputs.mean[: self.obs_dim], self.inputs.std[: self.obs_dim]
+        x = self.standardizer(torch.cat([batch.obs, batch.action], -1))
+        mean, std = self.standardizer.mean[: self.obs_dim], self.standardizer.std[: self.obs_dim]
         return x, (batch.next_obs - mean) / std
 
     def learn(self, batch: Batch) -> Metrics:
@@ -137,8 +141,7 @@ class VIME(OnlineAlgorithm):
         bonus = self.config.eta * gain / self.median.clamp(min=1e-12)
         return bonus, {"vime/gain": gain.mean(), "vime/median": self.median.clone(), "vime/bonus": bonus.mean()}
 
-    def explore(self, obs: Tensor) -> Tensor:
-        return self.agent.explore(obs)
 
-    def act(self, obs: Tensor) -> Tensor:
-        return self.agent.act(obs)
+def normalizer_of_pairs(spec: Spec) -> Normalizer:
+    """A normalizer of (s, a), (B, O + A), with an entry for each dimension of both."""
+    return Normalizer(replace(spec, obs_shape=(spec.obs_dim + spec.action_dim,)))

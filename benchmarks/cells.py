@@ -1,4 +1,4 @@
-"""What the studies here share beyond `offline_vi.scripts.cells`: the Student interval of their tables."""
+"""What the studies here share beyond `offline_vi.study.cells`: the Student interval of their tables."""
 
 from __future__ import annotations
 

@@ -19,20 +19,20 @@ import torch
 from torch import Tensor
 
 from offline_vi import datasets
-from offline_vi.algorithms.build import Recipe, build
-from offline_vi.algorithms.sac import SACConfig
-from offline_vi.algorithms.vime import VIMEConfig
+from offline_vi.algorithms.sac import SAC, SACConfig
+from offline_vi.algorithms.vime import VIME, VIMEConfig
 from offline_vi.data.transitions import Transitions
-from offline_vi.rl.algorithm import OnlineAlgorithm
-from offline_vi.rl.policies import NoisyPolicy
-from offline_vi.scripts.train_online_job import spec_of, standardize
+from offline_vi.environments import spec_of
+from offline_vi.rl.algorithm import Algorithm, OnlineAlgorithm, find_capability, normalizer_of
+from offline_vi.rl.policies import Explorer, GaussianNoise
+from offline_vi.study.online import standardize
 from offline_vi.study.plots import exploration_map
-from offline_vi.training.collector import Collector
+from offline_vi.training.collector import Collection, Collector
 from offline_vi.training.randomness import seeds, set_seed, torch_seed
 
 ENV = "MountainCarContinuous-v0"
-SAC = SACConfig(temperature=0.02, temperature_rate=0.0, lr=1e-3, tau=0.01, hidden=(64, 64), batch_size=128)
-VIME = VIMEConfig(capacity=10_000)
+LEARNING = SACConfig(temperature=0.02, temperature_rate=0.0, lr=1e-3, tau=0.01, hidden=(64, 64), batch_size=128)
+BONUS = VIMEConfig(capacity=10_000)
 
 
 class Still:
@@ -42,23 +42,36 @@ class Still:
         return obs.new_zeros(len(obs), 1)
 
 
-def agent_of(belief: str, seed: int) -> OnlineAlgorithm:
+def agent_of(belief: str, seed: int) -> Algorithm:
     """SAC, with the bonus of a belief unless that is "none"."""
     task = datasets.environment(ENV)
-    bonus = {"bonus": "vime", "bonus_config": replace(VIME, belief=belief)} if belief != "none" else {}
+    spec = spec_of(task)
     set_seed(seed)
-    agent = build(Recipe("sac", spec_of(task), SAC, normalize=True, **bonus))
-    standardize(agent, task)
-    assert isinstance(agent, OnlineAlgorithm)
+    sac = SAC(spec, config=LEARNING)
+    bonus = VIME(sac, spec, replace(BONUS, belief=belief)) if belief != "none" else None
+    standardize([normalizer_of(sac), *([bonus.standardizer] if bonus else [])], task)
     torch.manual_seed(torch_seed(seeds(seed)["noise"]))
-    return agent
+    return bonus or sac
+
+
+def collector_of(explorer: Explorer, seed: int) -> Collector:
+    """Its first 200 actions are uniform."""
+    task = datasets.environment(ENV)
+    how = Collection(warmup=200)
+    return Collector(explorer, task, spec_of(task), LEARNING.batch_size, how, seed=seeds(seed)["batches"])
+
+
+def explorer_of(agent: Algorithm) -> OnlineAlgorithm:
+    """What explores: SAC within its bonus."""
+    found = find_capability(agent, OnlineAlgorithm)
+    assert found is not None
+    return found
 
 
 def goal(belief: str, seed: int, limit: int) -> str:
     """One line: steps until the goal."""
     agent = agent_of(belief, seed)
-    task = datasets.environment(ENV)
-    collector = Collector(agent, task, spec_of(task), SAC.batch_size, warmup=200, seed=seeds(seed)["batches"])
+    collector = collector_of(explorer_of(agent), seed)
     started = time.process_time()
     reached = False
     while not reached and collector.replay.count < limit:
@@ -70,13 +83,12 @@ def goal(belief: str, seed: int, limit: int) -> str:
 
 def collected(belief: str, steps: int) -> Transitions:
     """What an agent sees in so many steps; "noise" is N(0, 0.3^2) around doing nothing."""
-    task = datasets.environment(ENV)
-    explorer = NoisyPolicy(Still(), 0.3) if belief == "noise" else agent_of(belief, 0)
-    collector = Collector(explorer, task, spec_of(task), SAC.batch_size, warmup=200, seed=seeds(0)["batches"])
+    agent = None if belief == "noise" else agent_of(belief, 0)
+    collector = collector_of(GaussianNoise(Still(), 0.3) if agent is None else explorer_of(agent), 0)
     while collector.replay.count < steps:
         batch = collector.sample()
-        if isinstance(explorer, OnlineAlgorithm):
-            explorer.update(batch)
+        if agent is not None:
+            agent.update(batch)
     return collector.transitions()
 
 

@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 from cells import interval
 
-from offline_vi import datasets
-from offline_vi.algorithms import ALGORITHMS
+from offline_vi import datasets, registry
 from offline_vi.study.cells import is_done, result, run_cells, table, write_table
 
-WARMUP = ("bear", "cql")
+ALGORITHMS, WARMUP = list(registry.trainable()), ("bear", "cql")
 
 
 def arguments(name: str, seed: int, options: argparse.Namespace) -> list[str]:
@@ -30,8 +29,8 @@ def arguments(name: str, seed: int, options: argparse.Namespace) -> list[str]:
     given = [name, "--dataset", *options.data, "--seed", str(seed), "--steps", str(options.steps)]
     given += ["--eval-every", str(options.steps), "--eval-episodes", str(options.episodes)]
     given += ["--support-from", str(options.models / "cvae")]
-    if ALGORITHMS[name].behavior:
-        given += ["--behavior-from", str(options.models / ALGORITHMS[name].behavior)]
+    if model := registry.algorithm(name).behavior:
+        given += ["--behavior-from", str(options.models / model)]
     if name in WARMUP:
         given += ["--warmup", str(options.steps // 5)]
     return given
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5_000, help="gradient steps (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=20, help="of the final evaluation (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=list(ALGORITHMS))
+    parser.add_argument("--algorithms", nargs="+", default=ALGORITHMS, choices=ALGORITHMS)
     parser.add_argument("--jobs", type=int, default=1, help="cells at once (default: %(default)s)")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     options = parser.parse_args()

@@ -25,12 +25,12 @@ import torch
 
 from offline_vi import datasets
 from offline_vi.algorithms.bcq import BCQ
-from offline_vi.algorithms.build import load
 from offline_vi.behavior import CVAE, DecoderMeans
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.runs.files import read_json
+from offline_vi.study.kept import load_policy
+from offline_vi.study.scoring import task_of_run
 from offline_vi.training.loop import fit
-from offline_vi.types import Task
 
 
 def resident() -> int:
@@ -61,9 +61,10 @@ class Peak:
 def write(path: Path, rows: int) -> None:
     """A file as D4RL's -v2 ones, uncompressed: its size is that of its arrays."""
     rng = np.random.default_rng(0)
+    observations = rng.normal(size=(rows + 1, 11)).astype(np.float32)
     columns = {
-        "observations": rng.normal(size=(rows, 11)).astype(np.float32),
-        "next_observations": rng.normal(size=(rows, 11)).astype(np.float32),
+        "observations": observations[:-1],
+        "next_observations": observations[1:],
         "actions": rng.uniform(-1, 1, size=(rows, 3)).astype(np.float32),
         "rewards": rng.normal(size=rows).astype(np.float32),
         "terminals": np.arange(rows) % 1000 == 700,
@@ -100,10 +101,10 @@ def first_step(path: Path) -> tuple[float, float]:
 
 def time_evaluation(run: Path) -> None:
     """Print seconds and rate of 10 episodes, vectorised and not."""
-    policy, task = load(run), Task.from_json(read_json(run / "config.json")["task"])
+    policy, task = load_policy(run), task_of_run(read_json(run / "config.json"))
     for envs in (10, 1):
         started = time.perf_counter()
-        evaluation = evaluate(policy, task, 10, 0, num_envs=envs)  # type: ignore[arg-type]
+        evaluation = evaluate(policy, task, 10, 0, num_envs=envs)
         seconds = time.perf_counter() - started
         rate = evaluation.lengths.sum() / seconds
         print(f"10 episodes, {envs:>2} at a time: {seconds:.1f} s, {rate:.0f} environment steps a second")

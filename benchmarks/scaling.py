@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py [--precision bfloat16]
 
-Hopper's sizes, the published networks, a frozen CVAE whose candidates are drawn ahead ("bank") or for every batch
+Hopper's sizes, the published networks, a frozen CVAE whose candidates are drawn ahead ("ahead") or for every batch
 ("fresh"); one thread.
 """
 
@@ -46,11 +46,11 @@ def transitions(rows: int) -> Transitions:
 class Steps:
     """BCQ on synthetic data, as `fit` steps it."""
 
-    def __init__(self, data: Transitions, config: BCQConfig, bank: bool, seeds: int = 1) -> None:
-        behavior = DecoderMeans(CVAE(SPEC).eval().requires_grad_(False))
-        self.bank = CandidateCache(behavior, data) if bank else None
+    def __init__(self, data: Transitions, config: BCQConfig, ahead: bool, seeds: int = 1) -> None:
+        fresh = DecoderMeans(CVAE(SPEC).eval().requires_grad_(False))
+        self.cache = CandidateCache(fresh, data) if ahead else None
         spec = SPEC.stacked(seeds) if seeds > 1 else SPEC
-        self.algorithm = BCQ(spec, behavior, config, self.bank)
+        self.algorithm = BCQ(spec, self.cache or fresh, config)
         one = Sampler(data, config.batch_size)
         self.sampler = StackedSampler(data, config.batch_size, range(seeds)) if seeds > 1 else one
         self.count = 0
@@ -58,8 +58,8 @@ class Steps:
     def take(self, steps: int) -> None:
         for _ in range(steps):
             self.count += 1
-            if self.bank is not None:
-                self.bank.advance(self.count)
+            if self.cache is not None:
+                self.cache.advance(self.count)
             self.algorithm.update(self.sampler.sample())
 
     def milliseconds(self) -> float:
@@ -82,25 +82,25 @@ def main() -> None:
     use_products(exact_products())
     small = transitions(100_000)
     with precision_of_targets(options.precision, CPU):
-        print("| what grows | ms a step, bank | ms a step, fresh |\n|---|---|---|")
+        print("| what grows | ms a step, ahead | ms a step, fresh |\n|---|---|---|")
         for label, changes in (
             *((f"batch {size}", {"batch_size": size}) for size in (100, 256, 512, 1024)),
             *((f"{count} candidates in the target", {"num_candidates": count}) for count in (1, 10, 30, 100)),
         ):
             config = replace(BCQConfig(), **changes)
-            both = [Steps(small, config, bank).milliseconds() for bank in (True, False)]
+            both = [Steps(small, config, ahead).milliseconds() for ahead in (True, False)]
             print(f"| {label} | {both[0]:.1f} | {both[1]:.1f} |", flush=True)
         for hidden in (BCQConfig().hidden, (64, 64)):
             for seeds in (1, 2, 4, 8, 16):
                 config = BCQConfig(hidden=hidden)
-                each = [Steps(small, config, bank, seeds).milliseconds() / seeds for bank in (True, False)]
+                each = [Steps(small, config, ahead, seeds).milliseconds() / seeds for ahead in (True, False)]
                 print(f"| {seeds} seeds, {hidden}, a seed | {each[0]:.2f} | {each[1]:.2f} |", flush=True)
         for rows in (100_000, 500_000, 2_000_000):
             print(f"| {rows:,} rows | {Steps(transitions(rows), BCQConfig(), True).milliseconds():.1f} | |", flush=True)
         steps = Steps(small, BCQConfig(), True)
         steps.take(60)
         with profile(activities=[ProfilerActivity.CPU]) as found:
-            steps.take(39)  # up to the next piece of the bank
+            steps.take(39)  # up to the next piece of the table
     events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     print("\n| operation | % of a step |\n|---|---|")

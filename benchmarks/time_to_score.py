@@ -14,7 +14,6 @@ import argparse
 import json
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,15 @@ import numpy as np
 import torch
 
 from offline_vi import datasets
-from offline_vi.algorithms.build import build
-from offline_vi.behavior.pretrained import build_behavior
-from offline_vi.behavior.proposals import CandidateCache
+from offline_vi.behavior.proposals import CandidateCache, Proposals
 from offline_vi.data.transitions import Transitions
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.nn.precision import preferred_precision
 from offline_vi.rl.algorithm import Algorithm
-from offline_vi.study.presets import preset, recipe
-from offline_vi.training.loop import fit, fit_behavior
+from offline_vi.study.agents import build_agent, new_model
+from offline_vi.study.presets import choice, preset
+from offline_vi.training.behavior import fit_behavior
+from offline_vi.training.loop import fit
 from offline_vi.training.randomness import set_seed
 
 LEVELS, WINDOW, EVERY = (60.0, 100.0), 5, 2_000
@@ -49,16 +48,19 @@ class Clock:
         return {"wall": time.perf_counter() - self.wall, "cpu": cpu, "cpu_training": cpu - self.scoring}
 
 
-def begun(preset_name: str, data: Transitions, seed: int, model: str) -> tuple[Algorithm, str]:
+def start_agent(preset_name: str, data: Transitions, seed: int, model: str) -> tuple[Algorithm, str]:
     """What `offline-vi train bcq --preset NAME` trains, its frozen behaviour model fitted; the precision."""
-    made = recipe(preset_name, "bcq", data.spec, model)
-    options = preset(preset_name).options("bcq", made.behavior)
-    behavior = build_behavior(made.behavior, data.spec, made.behavior_config)
-    if made.jointly:
-        return build(made, behavior), "float32"
+    chosen = choice(preset_name, "bcq", data.spec, model)
+    options = preset(preset_name).options("bcq", chosen.behavior)
+    behavior = new_model(chosen, data.spec)
+
+    def cache(proposals: Proposals) -> CandidateCache:
+        return CandidateCache(proposals, data, period=options["bank_period"], seed=seed)
+
+    if chosen.jointly:
+        return build_agent(chosen, data.spec, behavior, cache), "float32"
     fit_behavior(behavior, data, options["behavior_steps"], seed=seed, progress=False)
-    bank = partial(CandidateCache, transitions=data, period=options["bank_period"], seed=seed)
-    return build(made, behavior, bank), preferred_precision(torch.device("cpu"))
+    return build_agent(chosen, data.spec, behavior, cache), preferred_precision(torch.device("cpu"))
 
 
 def curve(which: str, data: Transitions, seed: int, steps: int, model: str) -> list[dict[str, float]]:
@@ -66,7 +68,7 @@ def curve(which: str, data: Transitions, seed: int, steps: int, model: str) -> l
     assert data.task is not None
     task, clock, rows = data.task, Clock(), []
     set_seed(seed)
-    algorithm, precision = begun(which, data, seed, model)
+    algorithm, precision = start_agent(which, data, seed, model)
 
     def score(step: int, policy: Algorithm) -> dict[str, float]:
         started = time.process_time()

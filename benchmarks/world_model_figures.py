@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from offline_vi.algorithms.build import load
 from offline_vi.algorithms.latent_planning import LatentPlanning
 from offline_vi.datasets import load_images
+from offline_vi.study.kept import load
 from offline_vi.study.pictures import imagined_frames, reconstructions, traversals
 
 

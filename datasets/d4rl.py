@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from offline_vi.data.columns import LOG_PROB_KEY, REQUIRED_KEYS, RowMode
-from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_rows, sha256_of
+from offline_vi.data.columns import D4RL_KEYS, LOG_PROB_KEY, MATRICES, REQUIRED_KEYS, Columns
+from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_rows, sha256_of
 from offline_vi.datasets.tasks import d4rl_hashes, d4rl_references
 from offline_vi.errors import (
     DatasetCorruptError,
@@ -25,9 +24,9 @@ from offline_vi.errors import (
     OfflineError,
 )
 
-_COLUMNS = (*REQUIRED_KEYS, "timeouts", "next_observations")
-_MATRICES = ("observations", "actions", "next_observations")
-_GROUPS = ("infos", "metadata")  # searched for links to elsewhere; of their arrays only the log-probabilities are read
+# the groups are searched for links to elsewhere; of their arrays only the log-probabilities are read
+TOP_LEVEL = (*(key for key in D4RL_KEYS.values() if key != LOG_PROB_KEY), "infos", "metadata")
+_MATRICES = tuple(D4RL_KEYS[field] for field in MATRICES)
 _TRIES = 5
 _BLOCK = 1 << 20
 
@@ -54,21 +53,21 @@ def find_file(name: str) -> Path | None:
     return None
 
 
-def read_columns(path: Path, rows: RowMode = "strict", max_bytes: int = DEFAULT_BUDGET) -> dict[str, NDArray[Any]]:
-    """The columns of a file for `Transitions.from_d4rl`; row mode "d4rl" has no use for next_observations.
+def read_columns(path: Path, max_bytes: int = DEFAULT_BUDGET) -> Columns:
+    """The columns of a file, as they are stored.
 
     Raises MissingInputError, DatasetCorruptError, UnsafeDatasetError, DatasetFormatError, DatasetTooLargeError, all
     but corruption of the compressed data itself before anything is read.
     """
     with open_hdf5(path) as file:
-        return {key: read_rows(array, path, key) for key, array in admitted(file, path, rows, max_bytes).items()}
+        arrays = admitted(file, path, max_bytes)
+        return Columns.from_d4rl({key: read_rows(array, path, key) for key, array in arrays.items()}, str(path))
 
 
-def admitted(file: h5py.File, path: Path, rows: RowMode, max_bytes: int) -> dict[str, h5py.Dataset]:
-    """The arrays that a row mode reads, found safe and of the right shapes before any of them is read."""
-    present = arrays_of(file, path, (*_COLUMNS, *_GROUPS))
-    wanted = [key for key in (*_COLUMNS, LOG_PROB_KEY) if rows == "strict" or key != "next_observations"]
-    arrays = {key: present[key] for key in wanted if key in present}
+def admitted(file: h5py.File, path: Path, max_bytes: int) -> dict[str, h5py.Dataset]:
+    """The arrays of D4RL's layout by their keys, found safe and of the right shapes before any of them is read."""
+    present = arrays_of(file, path, TOP_LEVEL)
+    arrays = {key: present[key] for key in D4RL_KEYS.values() if key in present}
     budget = Budget(path, max_bytes)
     for key, array in arrays.items():
         budget.admit(array, key)
@@ -100,7 +99,7 @@ def download(name: str) -> Path:
 def fetch(url: str, target: Path, sha256: str | None = None) -> None:
     """Download ``url`` to ``target``, which appears complete and verified or not at all.
 
-    An interrupted download lies beside it under a hidden name and is continued by the next call.
+    An interrupted download is kept next to it under a hidden name and is continued by the next call.
     Raises OfflineError, DatasetCorruptError.
     """
     if not url.startswith(("https://", "http://")):

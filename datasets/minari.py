@@ -1,56 +1,40 @@
-"""Minari's data sets. What a file says is checked before it is believed, and never run.
+"""Minari's data sets of vectors: where they lie, how they are fetched, and their columns.
 
-Minari makes environments from specifications in metadata.json and joins names to paths unchecked. Here names are
-matched and resolved inside the root, spaces come from a short list of types, an environment is taken by its id alone
-and only where the registry means the same, and arrays are read through the guards of `offline_vi.datasets.hdf5`.
+Minari joins names to paths unchecked. Here names are matched and resolved inside the root, and arrays are read through
+the guards of `offline_vi.datasets.safe.hdf5`.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-import math
 import os
 import re
-import warnings
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import h5py
 import numpy as np
 from gymnasium import spaces
-from minari.serialization import deserialize_space
 from numpy.typing import NDArray
 
-from offline_vi.data.columns import LOG_PROB_KEY
+from offline_vi.data.columns import Columns
 from offline_vi.data.transitions import Provenance
 from offline_vi.datasets.d4rl import check_hash
-from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, child, open_hdf5, read_array
-from offline_vi.datasets.tasks import RECIPES, d4rl_references, family_of
+from offline_vi.datasets.minari_metadata import observation_key, read_metadata, space_in, task_in, total_episodes
+from offline_vi.datasets.reading import Read
+from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET, Budget, child, open_hdf5, read_array
+from offline_vi.datasets.tasks import RECIPES
 from offline_vi.errors import (
-    DatasetCorruptError,
     DatasetFormatError,
-    DataWarning,
     MissingDependencyError,
     MissingInputError,
     OfflineError,
     SpaceMismatchError,
     UnsafeDatasetError,
 )
-from offline_vi.types import Task
 
 NAME = re.compile(r"[\w-]+(/[\w-]+)*-v\d+", re.ASCII)
-MAX_METADATA_BYTES = 4 << 20
-MAX_JSON_DEPTH = 32
-MAX_SPACE_SIZE = 1 << 20  # numbers in one observation or action
-_ENV_KWARGS = {"maze_map", "reward_type", "continuing_task", "reset_target", "tasks_to_complete", "max_episode_steps"}
-_OWN_MODEL = re.compile(r"\w+\.xml", re.ASCII)  # a robot's: a bare name is looked for among Gymnasium's own files alone
-# environments that may be missing here without a suspicion
-_KNOWN_PACKAGES = ("gymnasium.", "gymnasium_robotics.", "minigrid.", "ale_py.")
-_STEP_ARRAYS = {"rewards": "rewards", "terminations": "terminals", "truncations": "timeouts"}
+_STEP_ARRAYS = {"rewards": "reward", "terminations": "terminal", "truncations": "timeout"}
 
 
 def root() -> Path:
@@ -90,9 +74,9 @@ def read(
     sha256: str | None = None,
     download_missing: bool = False,
     with_env: bool = True,
-) -> tuple[dict[str, NDArray[Any]], Task, Provenance]:
-    """The columns of a data set in D4RL's layout (next_observations from the T + 1 observations of each episode,
-    timeouts where an episode was cut), its task with the bounds of its action space, and where it came from.
+) -> Read:
+    """The columns of a data set (next observations from the T + 1 of each episode, timeouts where an episode was cut),
+    its task with the bounds of its action space, and where it came from.
 
     A recipe of ours is collected where it is missing. ``with_env`` is False where the caller names the environment.
     Raises MissingInputError, OfflineError, UnsafeDatasetError, DatasetFormatError, DatasetCorruptError,
@@ -105,23 +89,13 @@ def read(
     path = folder / "data" / "main_data.hdf5"
     if metadata.get("data_format", "hdf5") != "hdf5":
         raise DatasetFormatError(f"{name}: stored as {metadata['data_format']!r}", "convert it to hdf5 with Minari")
-    observations, actions = _space(metadata, "observation_space", name), _space(metadata, "action_space", name)
+    observations, actions = (space_in(metadata, f"{key}_space", name) for key in ("observation", "action"))
     if not isinstance(actions, spaces.Box) or len(actions.shape) != 1 or not actions.is_bounded():
         raise SpaceMismatchError(f"{name}: action space {actions}", "a bounded vector is needed")
-    obs_key = _observation_key(observations, name)
-    task = _task(metadata, name, actions, obs_key, with_env)
-    columns = _read_episodes(path, _total_episodes(metadata, name), obs_key, max_bytes)
-    return columns, task, Provenance(name, (str(path),), (check_hash(path, sha256),), "strict")
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """metadata.json, at most 4 MB and 32 levels deep. Raises MissingInputError, UnsafeDatasetError,
-    DatasetCorruptError."""
-    if not path.is_file():
-        raise MissingInputError(f"{path} is not there", "download the data set again")
-    if path.stat().st_size > MAX_METADATA_BYTES:
-        raise UnsafeDatasetError(f"{path} is larger than {MAX_METADATA_BYTES:,} bytes", "metadata are small")
-    return _parse_json(path.read_bytes().decode(errors="replace"), str(path))
+    obs_key = observation_key(observations, name)
+    task = task_in(metadata, name, actions, obs_key, with_env)
+    columns = _read_episodes(path, total_episodes(metadata, name), obs_key, max_bytes)
+    return Read(columns, task, Provenance(name, (str(path),), (check_hash(path, sha256),), "within_episode"))
 
 
 def fetch(name: str, download_missing: bool) -> None:
@@ -137,183 +111,44 @@ def fetch(name: str, download_missing: bool) -> None:
         )
 
 
-# ------------------------------------------------------------------ metadata
-
-
-def _parse_json(text: str, where: str) -> dict[str, Any]:
-    # a string that does not end reaches to the end: searching it again from every quote would take hours
-    outside_strings = re.sub(r'"(?:[^"\\]|\\.)*+"?', "", text, flags=re.DOTALL)
-    depth = deepest = 0
-    for bracket in re.findall(r"[\[\]{}]", outside_strings):
-        depth += 1 if bracket in "[{" else -1
-        deepest = max(deepest, depth)
-    if deepest > MAX_JSON_DEPTH:
-        raise UnsafeDatasetError(f"{where} is nested {deepest} levels deep", "metadata are flat")
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DatasetCorruptError(f"{where} is no JSON ({error})", "get the data set again") from error
-    if not isinstance(record, dict):
-        raise DatasetFormatError(f"{where} is no JSON object", "get the data set again")
-    return record
-
-
-def _space(metadata: dict[str, Any], key: str, name: str) -> spaces.Space[Any]:
-    text = metadata.get(key)
-    if not isinstance(text, str):  # Minari would make the environment to ask for its space
-        raise UnsafeDatasetError(f"{name}: metadata have no {key}", "get the data set again")
-    record = _parse_json(text, f"{name}: {key}")
-    _check_space(record, f"{name}: {key}")
-    try:
-        space: spaces.Space[Any] = deserialize_space(record)
-    except (AssertionError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise DatasetFormatError(f"{name}: {key} is malformed ({error})", "get the data set again") from error
-    return space
-
-
-def _check_space(record: Any, where: str) -> None:
-    """Refuse what is not a Box, Discrete, Dict or Tuple of reasonable size."""
-    if not isinstance(record, dict):
-        raise DatasetFormatError(f"{where} is malformed", "get the data set again")
-    kind, shape, below = record.get("type"), record.get("shape", []), record.get("subspaces", [])
-    if kind == "Box":
-        good_shape = isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
-        if not good_shape or math.prod(shape) > MAX_SPACE_SIZE:
-            raise UnsafeDatasetError(f"{where} has the shape {str(shape)[:60]}", "that is no observation or action")
-        if not re.fullmatch(r"float(16|32|64)|u?int(8|16|32|64)|bool", str(record.get("dtype"))):
-            raise UnsafeDatasetError(f"{where} holds {str(record.get('dtype'))[:60]}", "numbers are expected")
-    elif kind == "Dict" and isinstance(below, dict):
-        for key, space in below.items():
-            _check_space(space, f"{where}/{key}")
-    elif kind == "Tuple" and isinstance(below, list):
-        for number, space in enumerate(below):
-            _check_space(space, f"{where}/{number}")
-    elif kind != "Discrete":
-        raise UnsafeDatasetError(f"{where} is a {str(kind)[:60]}", "Box, Discrete, Dict and Tuple are accepted")
-
-
-def _observation_key(space: spaces.Space[Any], name: str) -> str | None:
-    """Which entry of a Dict is the observation vector; None where the space is one."""
-    key = "observation" if isinstance(space, spaces.Dict) and "observation" in space.spaces else None
-    vector = space.spaces["observation"] if isinstance(space, spaces.Dict) and key else space
-    if not isinstance(vector, spaces.Box) or len(vector.shape) != 1:
-        raise DatasetFormatError(
-            f"{name}: observation space {space}", "a vector, or a Dict with 'observation', is read"
-        )
-    return key
-
-
-def _total_episodes(metadata: dict[str, Any], name: str) -> int:
-    total = metadata.get("total_episodes")
-    if not isinstance(total, int) or total < 0:
-        raise DatasetFormatError(f"{name}: metadata say total_episodes {total!r}", "get the data set again")
-    return total
-
-
-def _task(metadata: dict[str, Any], name: str, actions: spaces.Box, obs_key: str | None, with_env: bool) -> Task:
-    task = Task(
-        env_id="",
-        action_low=tuple(map(float, actions.low)),
-        action_high=tuple(map(float, actions.high)),
-        name=name,
-        ref_min=_score(metadata, "ref_min_score", name),
-        ref_max=_score(metadata, "ref_max_score", name),
-        obs_key=obs_key,
-    )
-    if with_env and metadata.get("env_spec") is not None:
-        task = _with_environment(task, metadata["env_spec"], name)
-    if (task.ref_min is None or task.ref_max is None) and name.startswith("mujoco/"):
-        family = family_of(name.split("/")[1])
-        if family is not None:  # Minari's own sets have no scores; D4RL's are the ones people know
-            scores = d4rl_references()[family.reference]
-            note = "D4RL's reference scores, not Minari's own"
-            task = replace(task, ref_min=scores.ref_min, ref_max=scores.ref_max, note=note)
-    return task
-
-
-def _score(metadata: dict[str, Any], key: str, name: str) -> float | None:
-    value = metadata.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise DatasetFormatError(f"{name}: metadata say {key} {str(value)[:60]}", "get the data set again")
-    return float(value)
-
-
-def _with_environment(task: Task, text: Any, name: str) -> Task:
-    """The task on the registered environment that the file names. The file's own entry point is only compared."""
-    spec = _parse_json(str(text), f"{name}: env_spec")
-    env_id, entry_point, kwargs = str(spec.get("id")), spec.get("entry_point"), spec.get("kwargs") or {}
-    hint = "if you trust the data, name the environment yourself: --env ID"
-    if str(entry_point).startswith("gymnasium_robotics."):
-        with suppress(ModuleNotFoundError):  # it registers its environments when it is asked to
-            import gymnasium_robotics
-
-            gymnasium.register_envs(gymnasium_robotics)
-    registered = gymnasium.registry.get(env_id)
-    if registered is None:
-        if not str(entry_point).startswith(_KNOWN_PACKAGES):
-            raise UnsafeDatasetError(f"{name}: its environment {env_id[:60]} is unknown and is not run", hint)
-        warnings.warn(f"{name}: {env_id} is not registered here: no scores", DataWarning, stacklevel=2)
-        return task
-    if registered.entry_point != entry_point:
-        raise UnsafeDatasetError(f"{name}: {env_id} here is not {str(entry_point)[:60]} as in the file", hint)
-    if spec.get("additional_wrappers"):
-        raise UnsafeDatasetError(f"{name}: recorded through wrappers, which are not run", hint)
-    if not isinstance(kwargs, dict):
-        raise UnsafeDatasetError(f"{name}: the environment's arguments are no JSON object", hint)
-    kwargs = {key: value for key, value in kwargs.items() if key != "render_mode"}
-    refused = {key for key, value in kwargs.items() if key not in _ENV_KWARGS or isinstance(value, dict)}
-    if str(entry_point).startswith("gymnasium.envs.mujoco.") and _OWN_MODEL.fullmatch(str(kwargs.get("xml_file"))):
-        refused -= {"xml_file"}
-    if refused:
-        raise UnsafeDatasetError(f"{name}: environment arguments {sorted(refused)} are not accepted from a file", hint)
-    steps = spec.get("max_episode_steps")
-    return replace(
-        task, env_id=env_id, kwargs=kwargs, max_episode_steps=steps if isinstance(steps, int) and steps > 0 else None
-    )
-
-
-# ------------------------------------------------------------------ arrays
-
-
-def _read_episodes(path: Path, episodes: int, obs_key: str | None, max_bytes: int) -> dict[str, NDArray[Any]]:
+def _read_episodes(path: Path, episodes: int, obs_key: str | None, max_bytes: int) -> Columns:
     """One episode after the other, so that no more than the arrays themselves lies in memory."""
     parts: list[dict[str, NDArray[Any]]] = []
     with open_hdf5(path) as file:
         budget = Budget(path, max_bytes)
         for number in range(episodes):
             episode = _read_episode(file, f"episode_{number}", path, obs_key, budget)
-            if len(episode["rewards"]) > 0:
+            if len(episode["reward"]) > 0:
                 parts.append(episode)
     keys = {key for key in parts[0] if all(key in part for part in parts)} if parts else set()
     if not parts:
         raise DatasetFormatError(f"{path}: no episode has a step", "get the data set again")
-    return {key: np.concatenate([part[key] for part in parts]) for key in keys}
+    return Columns(**{key: np.concatenate([part[key] for part in parts]) for key in keys})
 
 
 def _read_episode(
     file: h5py.File, name: str, path: Path, obs_key: str | None, budget: Budget
 ) -> dict[str, NDArray[Any]]:
+    """The columns of one episode by the fields of `Columns`."""
     group = child(file, name, path)
     if not isinstance(group, h5py.Group):
         raise DatasetFormatError(f"{path}: '{name}' is missing", "metadata promise it: get the data set again")
     observations = _read(group, "observations", path, budget, obs_key)
-    episode = {"actions": _read(group, "actions", path, budget)}
+    episode = {"action": _read(group, "actions", path, budget)}
     episode |= {ours: _read(group, key, path, budget) for key, ours in _STEP_ARRAYS.items()}
-    steps = len(episode["rewards"])
+    steps = len(episode["reward"])
     lengths = {"observations": len(observations) - 1} | {key: len(values) for key, values in episode.items()}
     if set(lengths.values()) != {steps}:
         raise DatasetFormatError(
             f"{path}: '{name}' has {lengths} steps (observations without the last)", "get the data set again"
         )
-    episode |= {"observations": observations[:-1], "next_observations": observations[1:]}
-    episode["timeouts"] = episode["timeouts"].astype(np.bool_)
+    episode |= {"obs": observations[:-1], "next_obs": observations[1:]}
+    episode["timeout"] = episode["timeout"].astype(np.bool_)
     if steps:  # an episode that simply stops was cut
-        episode["timeouts"][-1] |= not bool(episode["terminals"][-1])
+        episode["timeout"][-1] |= not bool(episode["terminal"][-1])
     infos = child(group, "infos", path)
     if isinstance(infos, h5py.Group) and child(infos, "action_log_probs", path) is not None:
-        episode[LOG_PROB_KEY] = _read(infos, "action_log_probs", path, budget)[:steps]  # infos have T + 1 rows
+        episode["log_prob"] = _read(infos, "action_log_probs", path, budget)[:steps]  # infos have T + 1 rows
     return episode
 
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offline_vi.datasets.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_array
+from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_array
 from offline_vi.errors import DatasetFormatError, MissingInputError, NonFiniteDataError
 
 Float64Array = NDArray[np.float64]

@@ -42,6 +42,7 @@ class Family:
 
     prefix: str
     env_id: str
+    obs_dim: int  # of D4RL's data
     action_dim: int  # every box is [-1, 1]^A
     reference: str  # the data set whose reference scores stand for names that D4RL does not list
     max_episode_steps: int  # D4RL's limit
@@ -56,8 +57,8 @@ def _maze2d(maze: str, env: str, steps: int) -> tuple[Family, Family]:
     note = "not comparable: goal, coordinates and radius differ from D4RL's maze2d"
     sparse, dense = (f"maze2d-{maze}-{version}" for version in ("v1", "dense-v1"))
     return (
-        Family(f"maze2d-{maze}-dense", f"PointMaze_{env}Dense-v3", 2, dense, steps, kwargs, "observation", note),
-        Family(f"maze2d-{maze}", f"PointMaze_{env}-v3", 2, sparse, steps, kwargs, "observation", note),
+        Family(f"maze2d-{maze}-dense", f"PointMaze_{env}Dense-v3", 4, 2, dense, steps, kwargs, "observation", note),
+        Family(f"maze2d-{maze}", f"PointMaze_{env}-v3", 4, 2, sparse, steps, kwargs, "observation", note),
     )
 
 
@@ -65,23 +66,23 @@ def _antmaze(maze: str, env: str, reference: str, steps: int) -> Family:
     """D4RL's ant has other gears, another time step and x, y among its 29 observations."""
     kwargs = {"continuing_task": False}  # the default goes on after the goal: returns above 1
     note = "not comparable: the ant, its time step and its observations differ from D4RL's antmaze"
-    return Family(f"antmaze-{maze}", f"AntMaze_{env}-v4", 8, reference, steps, kwargs, "observation", note)
+    return Family(f"antmaze-{maze}", f"AntMaze_{env}-v4", 29, 8, reference, steps, kwargs, "observation", note)
 
 
 def _kitchen(kind: str, tasks: list[str]) -> Family:
     note = "not comparable: another robot model, 59 observations instead of 60 with the goal apart"
     name = f"kitchen-{kind}"
     return Family(
-        name, "FrankaKitchen-v1", 9, f"{name}-v0", 280, {"tasks_to_complete": tasks}, "observation", note
+        name, "FrankaKitchen-v1", 60, 9, f"{name}-v0", 280, {"tasks_to_complete": tasks}, "observation", note
     )  # fmt: skip
 
 
 FAMILIES = (  # the first match counts: longer prefixes first
-    Family("hopper", "Hopper-v5", 3, "hopper-medium-v2", 1000, note=f"{_ENGINE}; {_FALL}"),
-    Family("halfcheetah", "HalfCheetah-v5", 6, "halfcheetah-medium-v2", 1000, note=_ENGINE),
+    Family("hopper", "Hopper-v5", 11, 3, "hopper-medium-v2", 1000, note=f"{_ENGINE}; {_FALL}"),
+    Family("halfcheetah", "HalfCheetah-v5", 17, 6, "halfcheetah-medium-v2", 1000, note=_ENGINE),
     # Walker2d-v5's own model doubles the friction of the right foot (0.9 -> 1.9): other dynamics than the data's
     Family(
-        "walker2d", "Walker2d-v5", 6, "walker2d-medium-v2", 1000, {"xml_file": "walker2d.xml"},
+        "walker2d", "Walker2d-v5", 17, 6, "walker2d-medium-v2", 1000, {"xml_file": "walker2d.xml"},
         note=f"{_ENGINE}; {_FALL}",
     ),
     *(
@@ -93,17 +94,17 @@ FAMILIES = (  # the first match counts: longer prefixes first
         )
     ),
     # D4RL's 111 observations hold the contact forces; v5 holds 105 of them and charges for contacts
-    Family("ant", "Ant-v4", 8, "ant-medium-v2", 1000, {"use_contact_forces": True}, note=_ENGINE),
+    Family("ant", "Ant-v4", 111, 8, "ant-medium-v2", 1000, {"use_contact_forces": True}, note=_ENGINE),
     *_maze2d("umaze", "UMaze", 300),
     *_maze2d("medium", "Medium", 600),
     *_maze2d("large", "Large", 800),
     Family(
-        "pen", "AdroitHandPen-v1", 24, "pen-human-v1", 100,
+        "pen", "AdroitHandPen-v1", 45, 24, "pen-human-v1", 100,
         note="D4RL ends an episode when the pen is dropped, gymnasium-robotics does not",
     ),
-    Family("door", "AdroitHandDoor-v1", 28, "door-human-v1", 200, note=_HAND_SIGN),
-    Family("hammer", "AdroitHandHammer-v1", 26, "hammer-human-v1", 200, note=_HAND_SIGN),
-    Family("relocate", "AdroitHandRelocate-v1", 30, "relocate-human-v1", 200, note=_HAND_SIGN),
+    Family("door", "AdroitHandDoor-v1", 39, 28, "door-human-v1", 200, note=_HAND_SIGN),
+    Family("hammer", "AdroitHandHammer-v1", 46, 26, "hammer-human-v1", 200, note=_HAND_SIGN),
+    Family("relocate", "AdroitHandRelocate-v1", 39, 30, "relocate-human-v1", 200, note=_HAND_SIGN),
     _kitchen("complete", ["microwave", "kettle", "light switch", "slide cabinet"]),
     _kitchen("partial", ["microwave", "kettle", "light switch", "slide cabinet"]),
     _kitchen("mixed", ["microwave", "kettle", "bottom burner", "light switch"]),
@@ -195,6 +196,14 @@ def family_of(name: str) -> Family | None:
         if name == family.prefix or name.startswith(f"{family.prefix}-"):
             return family
     return None
+
+
+def is_d4rl_name(name: str) -> bool:
+    """Whether a name or a file stem begins with the whole name of a data set of D4RL's, its version aside:
+    "hopper-medium" and "hopper_medium-v2-again" do, "hopper-lab" does not."""
+    name = name.lower().replace("_", "-")
+    wholes = {re.sub(r"-v\d+$", "", known) for known in d4rl_references()}
+    return any(name == whole or name.startswith(f"{whole}-") for whole in wholes)
 
 
 def task_of(name: str) -> Task | None:

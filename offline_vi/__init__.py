@@ -6,6 +6,9 @@ are listed once, in ``__init__.pyi``, where type checkers and the line below fin
 
 import lazy_loader
 
+from offline_vi.renamed import with_former_names
+
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = with_former_names(__name__, _find)

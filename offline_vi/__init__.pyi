@@ -9,6 +9,7 @@ from . import (
     evaluation as evaluation,
     inference as inference,
     nn as nn,
+    registry as registry,
     rl as rl,
     runs as runs,
     study as study,
@@ -16,27 +17,38 @@ from . import (
     types as types,
     world_model as world_model,
 )
-from .algorithms.build import load as load
 from .behavior.pretrained import load_behavior as load_behavior, save_behavior as save_behavior
-from .behavior.proposals import CandidateCache as CandidateCache
+from .behavior.proposals import CandidateCache as CandidateCache, Proposals as Proposals
 from .data.frames import Frames as Frames, SequenceSampler as SequenceSampler
 from .data.samplers import Sampler as Sampler
 from .data.transitions import Provenance as Provenance, Transitions as Transitions
 from .errors import OfflineVIError as OfflineVIError
 from .evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
 from .nn.normalizer import Normalizer as Normalizer
+from .plugins import load_plugin as load_plugin
+from .registry import (
+    register_algorithm as register_algorithm,
+    register_behavior as register_behavior,
+    register_dataset as register_dataset,
+)
 from .rl.algorithm import (
     Algorithm as Algorithm,
     Jointly as Jointly,
-    Normalized as Normalized,
     OnlineAlgorithm as OnlineAlgorithm,
-    Rescaled as Rescaled,
+    normalizer_of as normalizer_of,
 )
-from .rl.policies import Policy as Policy, StatefulPolicy as StatefulPolicy
+from .rl.policies import (
+    BehaviorPolicy as BehaviorPolicy,
+    CandidatePolicy as CandidatePolicy,
+    GaussianNoise as GaussianNoise,
+    Policy as Policy,
+    StatefulPolicy as StatefulPolicy,
+)
 from .runs.directory import RunDirectory as RunDirectory
-from .training.loop import fit as fit, fit_behavior as fit_behavior, fit_online as fit_online
+from .study.kept import load as load, save as save
+from .study.python import fit as fit, fit_behavior as fit_behavior, fit_online as fit_online
 from .training.metrics import History as History
 from .training.randomness import set_seed as set_seed
-from .types import Batch as Batch, Metrics as Metrics, Spec as Spec, Task as Task
+from .types import Batch as Batch, Metrics as Metrics, RewardMap as RewardMap, Spec as Spec, Task as Task
 
 __version__: str

@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,10 @@ from offline_vi.errors import (
 )
 from offline_vi.types import Spec, Task
 
-Env = gymnasium.Env[Any, Any]
+if TYPE_CHECKING:
+    import gymnasium
+
+    Env: TypeAlias = gymnasium.Env[Any, Any]
 
 
 def observation_of(obs: Any, task: Task) -> NDArray[Any]:
@@ -33,6 +35,8 @@ def make_env(task: Task) -> Env:
 
     Raises UsageError for an unknown id (with the nearest one), MissingDependencyError naming the extra to install.
     """
+    import gymnasium  # here and below: a run that is scored nowhere does not wait for it
+
     _register_robotics(task.env_id)
     options = dict(task.kwargs)
     if task.max_episode_steps is not None:
@@ -56,6 +60,8 @@ def make_env(task: Task) -> Env:
 def _without_deprecations(env_id: str) -> Iterator[None]:
     """MuJoCo 4 tells on stderr and in a file, for every environment made, what Gymnasium's own models will have to
     change; whatever else it says of a model becomes a warning."""
+    import gymnasium
+
     spec = gymnasium.registry.get(env_id)
     if spec is None or not str(spec.entry_point).startswith("gymnasium.envs.mujoco."):
         yield
@@ -81,6 +87,8 @@ def _register_robotics(env_id: str) -> None:
     be told apart again, because pybind11 3.1 made an enum unequal to the numpy integer of its value."""
     if not env_id.startswith(_ROBOTICS):
         return
+    import gymnasium
+
     try:
         import gymnasium_robotics
         import mujoco
@@ -100,6 +108,8 @@ def check_spaces(spec: Spec, task: Task) -> None:
 
     Raises SpaceMismatchError naming both sides.
     """
+    import gymnasium
+
     env = make_env(task)
     obs_space, action_space = env.observation_space, env.action_space
     env.close()
@@ -122,3 +132,16 @@ def check_spaces(spec: Spec, task: Task) -> None:
         raise SpaceMismatchError(f"data set vs {task.env_id}: {told}", "name the environment of the data: --env ID")
     if len(task.action_low) != spec.action_dim:
         raise SpaceMismatchError(f"the task bounds {len(task.action_low)} actions, the data have {spec.action_dim}", "")
+
+
+def spec_of(task: Task) -> Spec:
+    """The shapes of an environment. Raises UsageError where its observations are no array."""
+    import gymnasium
+
+    env = make_env(task)
+    space: Any = env.observation_space if task.obs_key is None else env.observation_space[task.obs_key]  # type: ignore[index]
+    env.close()
+    if not isinstance(space, gymnasium.spaces.Box):
+        raise UsageError(f"{task.env_id} has the observations {space}", "an environment with array observations")
+    dtype = "uint8" if space.dtype == "uint8" else "float32"
+    return Spec(tuple(space.shape), len(task.action_low), dtype)

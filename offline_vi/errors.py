@@ -32,7 +32,8 @@ class UsageError(OfflineVIError):
 def unknown(name: str, known: Iterable[str], kind: str) -> UsageError:
     """The one-line error for an unknown name, with the nearest valid one."""
     known = list(known)
-    close = get_close_matches(name, known, n=1, cutoff=0.4)
+    swapped = [other for other in known if sorted(other) == sorted(name)]  # "bqc" is "bcq" rather than "bc"
+    close = swapped or get_close_matches(name, known, n=1)
     return UsageError(
         f"unknown {kind} {name!r}", f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
     )

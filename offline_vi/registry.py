@@ -13,7 +13,6 @@ What a *file* names (a run, a suite, a card) is looked up in these tables and ne
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -22,14 +21,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
-from offline_vi.errors import ConfigError, MissingInputError, UsageError, unknown
+from offline_vi.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from offline_vi.behavior.base import BehaviorModel
-    from offline_vi.data.transitions import Transitions
     from offline_vi.rl.algorithm import Algorithm
     from offline_vi.types import Spec
 
@@ -58,6 +55,7 @@ class AlgorithmEntry:
     normalize: bool = False  # whether its published results normalize the observations
     explores: bool = False  # whether it can collect its own data (`offline-vi train-online`)
     kind: str = Kind.BATCHES
+    complete: bool = True  # whether all of the above is known; of an entry point it is when the class is loaded
 
     def load(self) -> type[Algorithm]:
         """The class. Raises ConfigError where the module cannot be imported or has no such class."""
@@ -93,13 +91,13 @@ class BehaviorEntry:
 class DatasetEntry:
     """A data set that a function loads."""
 
-    target: str  # "module:function", without arguments, that returns `Transitions` or `Columns`
+    target: str  # "module:function", without arguments; what it may return: `datasets.registered`
     summary: str = ""
+    function: Callable[[], object] | None = None  # where it is loaded already, a lambda or a method perhaps
 
-    def load(self) -> Transitions:
+    def load(self) -> object:
         """Call the function."""
-        loaded: Transitions = _load(self.target)()
-        return loaded
+        return (self.function or _load(self.target))()
 
 
 _ALGORITHMS, _BEHAVIOR = "offline_vi.algorithms", "offline_vi.behavior"
@@ -186,8 +184,19 @@ BEHAVIOR_MODELS: dict[str, BehaviorEntry] = {
     ),
 }
 
+
+class Plugin(NamedTuple):
+    """Code that was loaded because somebody named it."""
+
+    name: str  # as it was named: a file or a module
+    sha256: str  # of its file
+
+
 DATASETS: dict[str, DatasetEntry] = {}
 """What plug-ins add; the library's own data sets are in `offline_vi.datasets`."""
+
+PLUGINS: dict[str, Plugin] = {}
+"""What `load_plugin` loaded: module name -> plug-in."""
 
 
 # ------------------------------------------------------------------ looking up
@@ -198,6 +207,10 @@ def algorithm(name: str) -> AlgorithmEntry:
     _entry_points()
     if name not in ALGORITHMS:
         raise unknown(name, ALGORITHMS, "algorithm")
+    if not ALGORITHMS[name].complete:
+        cls = ALGORITHMS[name].load()  # its own decorator may say more about it
+        if not ALGORITHMS[name].complete:
+            register_algorithm(name)(cls)
     return ALGORITHMS[name]
 
 
@@ -262,10 +275,7 @@ def class_of(reference: str) -> type:
     for table in (ALGORITHMS, BEHAVIOR_MODELS):
         if reference in table:
             return table[reference].load()
-    module, _, name = reference.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in name.split(".") if name else ():
-        found = getattr(found, part, None)
+    found = anywhere(reference)
     if isinstance(found, type):
         return found
     raise ConfigError(
@@ -276,12 +286,26 @@ def class_of(reference: str) -> type:
 
 def function_of(reference: str) -> Callable[..., Any]:
     """The function "module:name" of a module that is loaded. Raises ConfigError where it is not."""
+    found = anywhere(reference)
+    if not inspect.isfunction(found):
+        raise ConfigError(f"the function {reference!r} is not loaded", "import its module first, or use --plugin")
+    return found
+
+
+def anywhere(reference: str) -> Any:
+    """What is `loaded`, or what a plug-in calls so: a class of a script is one of a plug-in now."""
+    name = reference.partition(":")[2]
+    places = [reference, *(f"{plugin}:{name}" for plugin in PLUGINS)]
+    return next((found for place in places if (found := loaded(place)) is not None), None)
+
+
+def loaded(reference: str) -> Any:
+    """What "module:name" is where its module is loaded, None where it is not. Nothing is imported for it: an attribute
+    that a module makes when it is asked for it is none."""
     module, _, name = reference.partition(":")
     found: Any = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part, None)
-    if not inspect.isfunction(found):
-        raise ConfigError(f"the function {reference!r} is not loaded", "import its module first, or use --plugin")
+        found = getattr(found, "__dict__", {}).get(part)
     return found
 
 
@@ -312,8 +336,9 @@ def register_algorithm(
         needed = list(inspect.signature(cls).parameters.values())
         extra = [p.name for p in needed if p.default is p.empty and p.name not in ("spec", takes)]
         if needed[0].name != "spec" or extra:
+            call = f"{cls.__name__}(spec, {takes + ', ' if takes else ''}config)"
             raise ConfigError(
-                f"the constructor of {cls.__name__} cannot be called as (spec, {takes + ', ' if takes else ''}config)",
+                f"{call} cannot be called: it needs {', '.join(extra) or 'spec first'}",
                 f"give {', '.join(extra) or 'the first argument'} a default, or make it a field of the configuration",
             )
         ALGORITHMS[name] = AlgorithmEntry(
@@ -345,7 +370,10 @@ def register_behavior(name: str, *, summary: str = "", variant: str = "default")
 
 
 def register_dataset(name: str, *, summary: str = "") -> Callable[[Loader], Loader]:
-    """A decorator that makes a data set known under ``name``: a function without arguments that returns `Transitions`.
+    """A decorator that makes a data set known under ``name``: a function without arguments.
+
+    It returns `Transitions`, or `Columns` or a dictionary of arrays under D4RL's keys, which are read by the options of
+    `datasets.Reading` as a file is.
 
     Raises ConfigError where the name is taken.
     """
@@ -353,7 +381,7 @@ def register_dataset(name: str, *, summary: str = "") -> Callable[[Loader], Load
     def register(load: Loader) -> Loader:
         target = f"{load.__module__}:{load.__qualname__}"
         _refuse_taken(name, target, DATASETS)
-        DATASETS[name] = DatasetEntry(target, summary or _first_line(load))
+        DATASETS[name] = DatasetEntry(target, summary or _first_line(load), load)
         return load
 
     return register
@@ -415,8 +443,8 @@ def _load(target: str) -> Any:
 def _entry_points() -> None:
     """Add what installed packages offer, once; nothing of theirs is imported before it is used."""
     for point in _points("algorithms"):
-        row = AlgorithmEntry(point.value, f"from the package {point.dist.name if point.dist else 'of an entry point'}")
-        ALGORITHMS.setdefault(point.name, row)
+        package = point.dist.name if point.dist else point.value.partition(".")[0]
+        ALGORITHMS.setdefault(point.name, AlgorithmEntry(point.value, f"from {package}", complete=False))
     for point in _points("behavior"):
         BEHAVIOR_MODELS.setdefault(point.name, BehaviorEntry(point.value, f"from {point.value.partition('.')[0]}"))
     for point in _points("datasets"):
@@ -425,79 +453,3 @@ def _entry_points() -> None:
 
 def _points(group: str) -> Iterator[metadata.EntryPoint]:
     yield from metadata.entry_points(group=f"offline_vi.{group}")
-
-
-# ------------------------------------------------------------------ plug-ins of the command line
-
-
-class Plugin(NamedTuple):
-    """Code that was loaded because somebody named it."""
-
-    name: str  # as it was named: a file or a module
-    sha256: str  # of its file
-
-
-PLUGINS: dict[str, Plugin] = {}
-"""What `load_plugin` loaded: module name -> plug-in."""
-
-
-def load_plugin(name: str | Path) -> Plugin:
-    """Load a Python file or a module, whose decorators register what is in it; a second time it does nothing.
-
-    Raises MissingInputError where it is not there, UsageError where it registers nothing, ConfigError where it cannot
-    be loaded.
-    """
-    text = str(name)
-    if not (text.endswith(".py") or "/" in text):
-        return _load_module(text)
-    path = Path(text).expanduser().resolve()
-    if not path.is_file():
-        raise MissingInputError(f"the plug-in {text} is not there", "name a Python file, or a module: --plugin pkg.mod")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    module = f"offline_vi_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if module not in PLUGINS:
-        spec = importlib.util.spec_from_file_location(module, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[module] = importlib.util.module_from_spec(spec)
-        _run(text, module, lambda: spec.loader.exec_module(sys.modules[module]))  # type: ignore[union-attr]
-        PLUGINS[module] = Plugin(text, digest)
-    return PLUGINS[module]
-
-
-def _load_module(name: str) -> Plugin:
-    if name not in PLUGINS:
-        try:
-            found = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            found = None
-        if found is None:
-            raise MissingInputError(f"there is no module {name!r}", "install it, or name its file: --plugin FILE.py")
-        _run(name, name, lambda: importlib.import_module(name))
-        file = Path(found.origin) if found.origin and Path(found.origin).is_file() else None
-        PLUGINS[name] = Plugin(name, hashlib.sha256(file.read_bytes()).hexdigest() if file else "")
-    return PLUGINS[name]
-
-
-def _run(text: str, module: str, load: Callable[[], object]) -> None:
-    """Load a plug-in's code and see that it registers something."""
-    before = _rows()
-    try:
-        load()
-    except (ConfigError, UsageError):
-        sys.modules.pop(module, None)
-        raise
-    except Exception as error:  # whatever somebody's code raises
-        sys.modules.pop(module, None)
-        raise ConfigError(f"the plug-in {text} cannot be loaded: {type(error).__name__}: {error}", "mend it") from error
-    known = {row.target.partition(":")[0] for row in _rows().values()}
-    if _rows() == before and module not in known:
-        raise UsageError(
-            f"the plug-in {text} registers nothing",
-            "decorate its classes: @offline_vi.register_algorithm(NAME) or @offline_vi.register_behavior(NAME)",
-        )
-
-
-def _rows() -> dict[str, AlgorithmEntry | BehaviorEntry | DatasetEntry]:
-    tables: tuple[Mapping[str, Any], ...] = (ALGORITHMS, BEHAVIOR_MODELS, DATASETS)
-    return {f"{place}.{name}": row for place, table in enumerate(tables) for name, row in table.items()}

@@ -11,17 +11,21 @@ Actions inside the library live in [-1, 1]^A; a `Task` maps them to the environm
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from offline_vi.errors import ConfigError
+
 Metrics = dict[str, Tensor]
 """Detached 0-d tensors named "part/what", or (S,) where several seeds train side by side; ``.item()`` is called only by
-the training loop, when it logs."""
+the training loop, when it logs. The loop also takes Python numbers."""
 
 Stack = tuple[int, ...]
 """(S,) where S seeds are trained side by side, the axis just left of the batch; () for one."""
@@ -38,7 +42,7 @@ class Batch(NamedTuple):
     reward: Tensor  # (B,)
     next_obs: Tensor  # (B, O)
     terminated: Tensor  # (B,), 1.0 where the task ended; a time limit is not an end
-    index: Tensor  # type: ignore[assignment]  # (B,), int64 row numbers in the data set: what the candidate bank reads
+    index: Tensor  # type: ignore[assignment]  # (B,), int64 row numbers in the data set: what a `CandidateCache` reads
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,34 @@ class Spec:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Spec:
         return cls(**{**record, "obs_shape": tuple(record["obs_shape"]), "stack": tuple(record.get("stack", ()))})
+
+
+@dataclass(frozen=True)
+class RewardMap:
+    """The rewards that an algorithm is trained on: scale * r + shift."""
+
+    scale: float = 1.0  # positive
+    shift: float = 0.0  # in units of the reward after scaling
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.scale < math.inf and math.isfinite(self.shift)):
+            raise ConfigError(
+                f"rewards of {self.scale} r + {self.shift}", "the scale is a positive number, the shift any number"
+            )
+
+    def after(self, first: RewardMap) -> RewardMap:
+        """One map for ``first`` and then this one."""
+        return RewardMap(self.scale * first.scale, self.scale * first.shift + self.shift)
+
+    def apply(self, reward: Tensor) -> Tensor:
+        """(B,) -> (B,)."""
+        return self.scale * reward + self.shift
+
+    def undo_value(self, value: Tensor, steps: Tensor, discount: float) -> Tensor:
+        """A discounted return of mapped rewards over so many steps -> that of the rewards themselves, both (B,):
+        (Q - shift (1 - gamma^L) / (1 - gamma)) / scale."""
+        total = steps if discount == 1.0 else (1.0 - discount**steps) / (1.0 - discount)  # sum of gamma^t
+        return (value - self.shift * total) / self.scale
 
 
 @dataclass(frozen=True)
@@ -125,3 +157,34 @@ class Task:
     def from_json(cls, record: Mapping[str, Any]) -> Task:
         bounds = {key: tuple(record[key]) for key in ("action_low", "action_high")}
         return cls(**{**record, **bounds})
+
+
+def from_json(default: Any, record: Mapping[str, Any]) -> Any:
+    """A frozen dataclass like ``default`` with the record's values; lists become tuples.
+
+    Raises ConfigError for an unknown name or a value of another type.
+    """
+    assert is_dataclass(default)
+    if not isinstance(record, Mapping):
+        raise ConfigError(f"{str(record)[:60]!r} is no table of settings", "look at a run's config.json")
+    known = {field.name: getattr(default, field.name) for field in fields(default)}
+    values = dict(known)
+    for name, value in record.items():
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            raise ConfigError(f"unknown hyper-parameter {name!r}", f"did you mean {close[0]!r}?" if close else "")
+        value = tuple(value) if isinstance(value, list) else value
+        if known[name] is not None and not _alike(value, known[name]):
+            raise ConfigError(f"{name} = {str(value)[:60]!r} is not a {type(known[name]).__name__}", "look at --help")
+        values[name] = value
+    cls: Any = type(default)
+    return cls(**values)
+
+
+def _alike(value: Any, known: Any) -> bool:
+    """Whether a value is of the known one's type: whole numbers pass for real ones, and tuples go by their entries."""
+    if isinstance(known, tuple):
+        return isinstance(value, tuple) and (not known or all(_alike(entry, known[0]) for entry in value))
+    if isinstance(known, float):
+        return isinstance(value, float | int)
+    return isinstance(value, type(known))

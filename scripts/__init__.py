@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
+import re
 import sys
 
 from offline_vi.errors import OfflineVIError, unknown
+from offline_vi.plugins import load_plugin
 
 VERBS = {
     "train": "train an algorithm on a data set, score its policy",
     "train-online": "train an algorithm in its environment, keep what it saw",
     "train-pixels": "plan in the latent space of a model of images, from a data set of images",
     "finetune": "go on training the policy of a run in its environment",
+    "resume": "go on with a run that was interrupted, or train it for longer",
     "fit-behavior": "fit a behaviour model alone and report its density",
     "evaluate": "score the policy of a run",
     "sweep-inference": "score one trained policy over candidates, Phi, clip and temperature",
     "benchmark": "run a suite: algorithms x data sets x seeds, resumable, on one machine or a cluster",
-    "report": "tables and plots of a benchmark, beside the published numbers",
+    "report": "tables and plots of a benchmark or of single runs, next to the published numbers",
     "tune": "search hyper-parameters on a suite",
     "data": "list, describe, check, download and collect data sets",
     "demo": "the main job on the embedded data set, in minutes",
@@ -33,8 +37,9 @@ def usage() -> str:
         "Offline reinforcement learning centred on a generative behaviour model.\n\n"
         f"verbs:\n{verbs}\n\n"
         "options:\n"
-        "  --version    print the version\n"
-        "  --traceback  after VERB: show where an expected error came from\n"
+        "  --version            print the version\n"
+        "  --plugin FILE.py     after VERB: load your own algorithms, models and data sets, from a file or a module\n"
+        "  --traceback          after VERB: show where an expected error came from\n"
     )
 
 
@@ -50,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            print(f"hint: {as_flags(error.hint)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -58,6 +63,36 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `offline-vi data list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def as_flags(hint: str) -> str:
+    """A hint in the words of the command: ``action_range="clip"`` becomes ``--action-range clip``."""
+    from offline_vi.datasets.reading import NAMES
+
+    names = "|".join((*NAMES, "alignment"))  # of the arguments of `load` and `load_images`
+    return re.sub(
+        rf'\b({names})=(?:"([^"]*)"|([\w.-]*\w))?',
+        lambda found: f"--{found[1].replace('_', '-')} {found[2] or found[3] or ''}".rstrip(),
+        hint,
+    )
+
+
+def with_plugins(arguments: list[str]) -> list[str]:
+    """Load what ``--plugin FILE.py|module`` names, wherever it is; returns the other arguments."""
+    from offline_vi.scripts.arguments import taken
+
+    while "--plugin" in arguments:
+        name, arguments = taken(arguments, "--plugin")
+        load_plugin(name)
+    return arguments
+
+
+def import_torch() -> None:
+    """For a verb that computes: import torch and exempt what it made from garbage collection, which would look at it
+    again several times before the first line is printed."""
+    import torch  # noqa: F401
+
+    gc.freeze()
 
 
 def _one_line(error: Exception) -> str:
@@ -73,7 +108,7 @@ def _dispatch(arguments: list[str]) -> None:
 
         print(f"offline-vi {__version__}")
         return
-    verb, *rest = arguments
+    verb, *rest = with_plugins(arguments)
     if verb not in VERBS:
         raise unknown(verb, VERBS, "verb")
     importlib.import_module(f"offline_vi.scripts.{verb.replace('-', '_')}").main(rest)

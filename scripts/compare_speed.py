@@ -23,7 +23,6 @@ import sys
 import time
 import venv
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -163,8 +162,7 @@ def our_step(name: str, precision: str) -> Step:
     """A step of ours, sampling included, as `fit` takes it."""
     import torch
 
-    from offline_vi.algorithms.build import build
-    from offline_vi.behavior.proposals import CandidateCache
+    from offline_vi.behavior.proposals import CandidateCache, Proposals
     from offline_vi.data.samplers import Sampler
     from offline_vi.data.transitions import Transitions
     from offline_vi.nn.precision import (
@@ -174,20 +172,22 @@ def our_step(name: str, precision: str) -> Step:
         preferred_precision,
         use_products,
     )
-    from offline_vi.study.presets import recipe
+    from offline_vi.study.agents import build_agent, new_model
+    from offline_vi.study.presets import choice
 
     keep_freed_memory()
     use_products(exact_products())
     transitions = Transitions.from_d4rl({**data(), "timeouts": np.zeros(ROWS, bool)})
     spec, cpu = transitions.spec, torch.device("cpu")
     algorithm_name, preset = (*name.split(), "published")[:2]
-    made, banks = replace(recipe(preset, algorithm_name, spec), normalize=False), []  # d3rlpy runs without a scaler
+    chosen_agent, caches = choice(preset, algorithm_name, spec), list[CandidateCache]()
 
-    def bank(proposals: Any) -> CandidateCache:
-        banks.append(CandidateCache(proposals, transitions))
-        return banks[-1]
+    def cache(proposals: Proposals) -> CandidateCache:
+        caches.append(CandidateCache(proposals, transitions))
+        return caches[-1]
 
-    algorithm = build(made, None, None if made.jointly else bank)
+    model = new_model(chosen_agent, spec) if chosen_agent.behavior else None
+    algorithm = build_agent(chosen_agent, spec, model, cache)
     sampler = Sampler(transitions, algorithm.batch_size)
     chosen = preferred_precision(cpu) if precision == "auto" else precision
     count = 0
@@ -195,7 +195,7 @@ def our_step(name: str, precision: str) -> Step:
     def step() -> None:
         nonlocal count
         count += 1
-        for one in banks:
+        for one in caches:
             one.advance(count)
         with precision_of_targets(chosen, cpu):
             algorithm.update(sampler.sample())
@@ -232,14 +232,14 @@ def our_sac_step(precision: str) -> Step:
     from offline_vi.algorithms.sac import SAC
     from offline_vi.datasets import environment
     from offline_vi.nn.precision import exact_products, keep_freed_memory, precision_of_targets, use_products
-    from offline_vi.training.collector import Collector
+    from offline_vi.training.collector import Collection, Collector
     from offline_vi.types import Spec
 
     keep_freed_memory()
     use_products(exact_products())
     spec, cpu = Spec((OBS,), ACTION), torch.device("cpu")
     sac = SAC(spec)
-    collector = Collector(sac, environment(ENV), spec, sac.batch_size, warmup=WARMUP)
+    collector = Collector(sac, environment(ENV), spec, sac.batch_size, Collection(warmup=WARMUP))
 
     def step() -> None:
         with precision_of_targets(precision, cpu):

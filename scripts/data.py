@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from offline_vi import datasets
+from offline_vi.datasets.reading import Reading
 from offline_vi.datasets.tasks import (
     MINARI_NAMES,
     PIXEL_NAMES,
@@ -27,12 +28,16 @@ from offline_vi.datasets.tasks import (
     family_of,
 )
 from offline_vi.errors import UsageError
+from offline_vi.registry import data_sets
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from offline_vi.data.columns import Columns
+
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")]
+WITHIN_EPISODE = Reading(next_obs="within_episode")
 Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -45,6 +50,10 @@ class List:
 
     def run(self) -> None:
         rows = [
+            *(
+                {"name": name, "source": "plug-in", "env": "", "note": entry.summary}
+                for name, entry in data_sets().items()
+            ),
             *({"name": name, "source": "recipe", "env": recipe.env} for name, recipe in RECIPES.items()),
             *({"name": name, "source": "pixels", "env": env} for name, env in PIXEL_NAMES.items()),
             *({"name": name, "source": "D4RL"} | _d4rl_facts(name) for name in d4rl_references()),
@@ -55,7 +64,7 @@ class List:
             return
         width = max(len(str(row["name"])) for row in rows)
         for row in rows:
-            print(f"{row['name']:<{width}}  {row['source']:<6}  {row['env']:<22}  {row.get('note', '')}".rstrip())
+            print(f"{row['name']:<{width}}  {row['source']:<7}  {row['env']:<22}  {row.get('note', '')}".rstrip())
 
 
 @dataclass(frozen=True)
@@ -85,10 +94,7 @@ class Check:
     where it cannot be used."""
 
     name: Name
-    sha256: str | None = None
-    """The expected hash of the file."""
-    env: str | None = None
-    """Gymnasium id, where the name does not tell."""
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = WITHIN_EPISODE
     json: Json = False
     """Machine-readable output on stdout."""
 
@@ -97,9 +103,9 @@ class Check:
             warnings.simplefilter("always")
             data: Any
             if self.name in PIXEL_NAMES or Path(self.name).is_dir():
-                data = datasets.load_images(self.name)
+                data = datasets.load_images(self.name, max_dataset_bytes=self.reading.max_dataset_bytes)
             else:
-                data = datasets.load(self.name, rows="strict", env=self.env, sha256=self.sha256)
+                data = datasets.load(self.name, reading=self.reading)
         messages = [str(warning.message) for warning in caught]
         if self.json:
             _print_json({"name": data.source.name, "rows": len(data), "warnings": messages})
@@ -166,11 +172,11 @@ def describe(source: str) -> dict[str, Any]:
     import numpy as np
 
     columns, task, provenance = datasets.read(source)
-    reward = columns["rewards"].reshape(-1).astype(np.float64)
-    action = columns["actions"]
+    reward = columns.reward.reshape(-1).astype(np.float64)
+    action = columns.action
     ends = _episode_ends(columns, task.max_episode_steps if task else None)
     returns, lengths = _per_episode(reward, ends)
-    terminal = columns["terminals"].reshape(-1).astype(bool)
+    terminal = columns.terminal.reshape(-1).astype(bool)
     bounds = (np.array(task.action_low), np.array(task.action_high)) if task else (-1.0, 1.0)
     record: dict[str, Any] = {
         "name": provenance.name,
@@ -178,16 +184,16 @@ def describe(source: str) -> dict[str, Any]:
         "sha256": list(provenance.sha256),
         "rows": len(reward),
         "episodes": len(returns),
-        "observations": list(columns["observations"].shape[1:]),
+        "observations": list(columns.obs.shape[1:]),
         "actions": list(action.shape[1:]),
         "returns": _statistics(returns),
         "lengths": _statistics(lengths),
         "terminations": int(terminal.sum()),
-        "timeouts": int(columns["timeouts"].sum()) if "timeouts" in columns else "no column",
+        "timeouts": "no column" if columns.timeout is None else int(columns.timeout.sum()),
         "action range": {"min": float(action.min()), "max": float(action.max())},
         "on the bounds": f"{np.mean((action <= bounds[0]) | (action >= bounds[1])):.2%} of action entries",
-        "next states": "stored" if "next_observations" in columns else "taken from the next row",
-        "log-densities": "of the behaviour policy, stored" if "infos/action_log_probs" in columns else "not stored",
+        "next states": "taken from the next row" if columns.next_obs is None else "stored",
+        "log-densities": "not stored" if columns.log_prob is None else "of the behaviour policy, stored",
     }
     if task is not None:
         record["normalized"] = _statistics(task.normalized(returns))
@@ -197,13 +203,13 @@ def describe(source: str) -> dict[str, Any]:
     return record
 
 
-def _episode_ends(columns: dict[str, NDArray[Any]], limit: int | None) -> NDArray[np.bool_]:
+def _episode_ends(columns: Columns, limit: int | None) -> NDArray[np.bool_]:
     """(N,) the last row of each episode; where there are no timeouts, episodes are cut after ``limit`` steps."""
     import numpy as np
 
-    ends = columns["terminals"].reshape(-1).astype(np.bool_)
-    if "timeouts" in columns:
-        return ends | columns["timeouts"].reshape(-1).astype(np.bool_)
+    ends = columns.terminal.reshape(-1).astype(np.bool_)
+    if columns.timeout is not None:
+        return ends | columns.timeout.reshape(-1).astype(np.bool_)
     if limit is not None:
         rows = np.arange(len(ends))
         start = np.maximum.accumulate(np.where(np.append(True, ends[:-1]), rows, 0))

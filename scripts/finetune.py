@@ -5,27 +5,28 @@ from __future__ import annotations
 import sys
 
 from offline_vi.errors import UsageError
+from offline_vi.scripts import import_torch
+from offline_vi.scripts.arguments import first, taken
 
 USAGE = """usage: offline-vi finetune RUN [options]
 
-RUN is the directory of `offline-vi train`. Its policy goes on learning, from its data and from what it collects in the
-environment; the run itself stays as it is.
-
-`offline-vi finetune RUN --help` tells every option, and the hyper-parameters of the run's algorithm with their values.
+Take up the policy of a run of `offline-vi train` and its data, collect in the environment, go on training.
+`offline-vi finetune RUN --help` lists every option and hyper-parameter.
 """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    directory = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    if not directory:
+    run, rest = first(sys.argv[1:] if arguments is None else arguments)
+    file, rest = taken(rest, "--config")
+    if not run and not file:
         print(USAGE, end="")
-        if not {"-h", "--help"} & set(arguments):
-            raise UsageError("no run is given", "offline-vi finetune runs/NAME")
+        if not {"-h", "--help"} & set(rest):
+            raise UsageError("no run is given", "give the directory of `offline-vi train`")
         return
-    from offline_vi.scripts import finetune_job  # imports torch
+    import_torch()
+    from offline_vi.study import verbs
 
-    finetune_job.run(directory, arguments[1:])
+    verbs.run("finetune", run, file, rest)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,31 @@
-"""offline-vi fit-behavior MODEL --dataset NAME|FILE: fit a behaviour model alone and report its density."""
+"""offline-vi fit-behavior MODEL --dataset NAME|FILE: fit a behavior model alone and report its density."""
 
 from __future__ import annotations
 
 import sys
 
-from offline_vi.behavior import BEHAVIOR_MODELS
-from offline_vi.errors import UsageError, unknown
+from offline_vi import registry
+from offline_vi.errors import UsageError
+from offline_vi.scripts import import_torch
+from offline_vi.scripts.arguments import first, overview, taken
+
+USAGE = "usage: offline-vi fit-behavior MODEL --dataset NAME|FILE.hdf5 [MORE ...] [options]\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    name = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    if not name:
-        print(overview(), end="")
-        if not {"-h", "--help"} & set(arguments):
-            raise UsageError("no behaviour model is given", f"choose from {', '.join(BEHAVIOR_MODELS)}")
+    name, rest = first(sys.argv[1:] if arguments is None else arguments)
+    file, rest = taken(rest, "--config")
+    if not name and not file:
+        print(overview(USAGE, "model", registry.behavior_models()), end="")
+        if not {"-h", "--help"} & set(rest):
+            raise UsageError("no behavior model is given", f"choose from {', '.join(registry.behavior_models())}")
         return
-    if name not in BEHAVIOR_MODELS:
-        raise unknown(name, BEHAVIOR_MODELS, "behaviour model")
-    from offline_vi.scripts import fit_behavior_job  # imports torch: not for the overview
+    if name:
+        registry.behavior_model(name)  # before torch is imported
+    import_torch()
+    from offline_vi.study import verbs
 
-    fit_behavior_job.run(name, arguments[1:])
-
-
-def overview() -> str:
-    rows = "\n".join(f"  {name:<17}{row.summary}" for name, row in BEHAVIOR_MODELS.items())
-    return (
-        "usage: offline-vi fit-behavior MODEL --dataset NAME|FILE.hdf5 [MORE ...] [options]\n\n"
-        f"models:\n{rows}\n\n`offline-vi fit-behavior MODEL --help` tells every option and hyper-parameter.\n"
-    )
+    verbs.run("fit-behavior", name, file, rest)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -11,20 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from offline_vi import __version__
-
-PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "minari", "h5py", "safetensors", "matplotlib")
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that can move a number; "absent" where it is not installed."""
-    found = {"offline_vi": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+from offline_vi.study.versions import versions as versions
 
 
 def main(arguments: list[str] | None = None) -> None:

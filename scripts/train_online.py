@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import sys
 
+from offline_vi import registry
 from offline_vi.errors import UsageError, unknown
+from offline_vi.scripts import import_torch
+from offline_vi.scripts.arguments import first, overview, taken
 
-ONLINE = ("sac",)  # the algorithms that explore
+USAGE = "usage: offline-vi train-online ALGORITHM --env ID [options]\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    name = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    if not name:
-        print(
-            "usage: offline-vi train-online ALGORITHM --env ID [options]\n\n"
-            f"algorithms: {', '.join(ONLINE)}\n\n"
-            "`offline-vi train-online ALGORITHM --help` tells every option and hyper-parameter."
-        )
-        if not {"-h", "--help"} & set(arguments):
-            raise UsageError("no algorithm is given", f"choose from {', '.join(ONLINE)}")
+    name, rest = first(sys.argv[1:] if arguments is None else arguments)
+    file, rest = taken(rest, "--config")
+    known = registry.explorers()
+    if not name and not file:
+        print(overview(USAGE, "algorithm", known), end="")
+        if not {"-h", "--help"} & set(rest):
+            raise UsageError("no algorithm is given", f"choose from {', '.join(known)}")
         return
-    if name not in ONLINE:
-        raise unknown(name, ONLINE, "online algorithm")
-    from offline_vi.scripts import train_online_job  # imports torch
+    if name and name not in known:
+        raise unknown(name, known, "online algorithm")
+    import_torch()
+    from offline_vi.study import verbs
 
-    train_online_job.run(name, arguments[1:])
+    verbs.run("train-online", name, file, rest)
 
 
 if __name__ == "__main__":

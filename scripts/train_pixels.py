@@ -1,14 +1,19 @@
-"""offline-vi train-pixels --dataset FOLDER|NAME: latent planning from a data set of images."""
+"""offline-vi train-pixels --dataset FOLDER|NAME: plan in the latent space of a model of images."""
 
 from __future__ import annotations
 
 import sys
 
+from offline_vi.scripts import import_torch
+from offline_vi.scripts.arguments import taken
+
 
 def main(arguments: list[str] | None = None) -> None:
-    from offline_vi.scripts import train_pixels_job  # imports torch
+    file, rest = taken(sys.argv[1:] if arguments is None else arguments, "--config")
+    import_torch()
+    from offline_vi.study import verbs
 
-    train_pixels_job.run(sys.argv[1:] if arguments is None else arguments)
+    verbs.run("train-pixels", "latent-planning", file, rest)
 
 
 if __name__ == "__main__":

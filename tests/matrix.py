@@ -33,21 +33,22 @@ MATRIX: dict[int, Row] = {
         "SIGKILL at a random time, then resume",
         {
             "kills of BCQ survived": 25,
-            "kills of the other algorithms survived": 36,
+            "kills of the other algorithms survived": 14,
             "kills of the online loop survived": 5,
             "kills of the command survived": 8,
             "kills of the command of exploration survived": 3,
             "kills of planning from images survived": 3,
         },
         (
-            "training/test_kill::test_a_killed_run_ends_with_the_same_bytes",
+            "training/test_kill::test_a_killed_bcq_ends_with_the_same_bytes",
+            "training/test_kill::test_the_other_algorithms_killed_end_with_the_same_bytes",
             "training/test_kill::test_a_killed_online_run_ends_with_the_same_bytes",
             "training/test_kill::test_a_killed_command_ends_with_the_same_bytes",
             "training/test_kill::test_a_killed_explorer_ends_with_the_same_bytes",
             "training/test_kill::test_a_killed_planner_ends_with_the_same_bytes",
             "training/test_kill::test_two_hundred_kills",
         ),
-        {"kills of all in the slow test survived": 2_800},
+        {"kills of all in the slow test survived": 3_200},
     ),
     2: Row(
         "SIGTERM, SIGINT",
@@ -314,12 +315,15 @@ MATRIX: dict[int, Row] = {
     36: Row("device memory runs out", {CASES: 1}, ("training/test_faults::test_memory_that_ran_out_is_one_line",)),
     37: Row(
         "the same seed twice",
-        {"algorithms": 13},
-        ("training/test_determinism::test_the_same_seed_gives_the_same_bytes_and_another_one_others",),
+        {"algorithms": 15, "agents of two interpreters": 180},
+        (
+            "training/test_determinism::test_the_same_seed_gives_the_same_bytes_and_another_one_others",
+            "training/test_same_bytes::test_two_interpreters_end_with_the_same_bytes",
+        ),
     ),
     38: Row(
         "other seeds",
-        {"algorithms": 13},
+        {"algorithms": 15},
         ("training/test_determinism::test_the_same_seed_gives_the_same_bytes_and_another_one_others",),
     ),
     39: Row(
@@ -403,7 +407,7 @@ MATRIX: dict[int, Row] = {
         ),
     ),
     49: Row("CPU against GPU", {}, (), missing="needs a GPU"),
-    50: Row("compiled losses on and off, on a GPU", {}, (), missing="needs a GPU"),
+    50: Row("compiled losses on and off, on a GPU", {}, (), missing="losses are not compiled any more: no gain"),
 }
 
 START, END = "<!-- figures -->", "<!-- /figures -->"

@@ -74,11 +74,13 @@ def episodes(terminals: Any, timeouts: Any) -> list[int]:
 
 
 def distinct_columns(rows: int, obs_dim: int = 2, action_dim: int = 1) -> dict[str, np.ndarray]:
-    """Columns in which every row can be told from every other."""
+    """Columns in which every row can be told from every other. The stored next observations differ from the following
+    row's by a rounding, so that they can be told from those, too."""
     numbers = np.arange(rows, dtype=np.float32)
+    after = numbers[:, None] + 1.0 + np.linspace(0.0, 0.5, obs_dim, dtype=np.float32)
     return {
         "observations": numbers[:, None] + np.linspace(0.0, 0.5, obs_dim, dtype=np.float32),
-        "next_observations": numbers[:, None] + np.linspace(1000.0, 1000.5, obs_dim, dtype=np.float32),
+        "next_observations": after * np.float32(1.0 + 2.0**-12),
         "actions": np.repeat(np.sin(numbers)[:, None], action_dim, axis=1).astype(np.float32),
         "rewards": 10.0 * numbers,
         "terminals": np.zeros(rows, np.bool_),

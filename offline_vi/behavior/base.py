@@ -1,4 +1,5 @@
-"""What a behaviour model can do, as types. The type of an algorithm's ``behavior`` argument says what plugs in.
+"""What proposes actions and what a behavior model can do, as types. The type of an algorithm's ``proposals`` or
+``behavior`` argument says what plugs in.
 
 A model never clips its latents: BCQ's 0.5 belongs to `DecoderMeans`, so that one fitted model serves BCQ (clipped),
 EMaQ (not) and SPOT (density) at once.
@@ -7,28 +8,45 @@ EMaQ (not) and SPOT (density) at once.
 from __future__ import annotations
 
 import abc
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from offline_vi.errors import CapabilityError, ConfigError
-from offline_vi.types import Metrics, Spec
+from offline_vi.nn.recorded import Recorded
+from offline_vi.types import Batch, Metrics, Spec
 
-M = TypeVar("M")
+C = TypeVar("C")
 
 
-class BehaviorModel(nn.Module, abc.ABC):
-    """pi_beta(a|s) fitted to data: can be trained and sampled."""
+class Proposals(Recorded, abc.ABC):
+    """Where an algorithm's candidate actions come from: a class of one's own needs ``sample`` alone."""
 
     spec: Spec
 
     @abc.abstractmethod
-    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
-        """(B, O), (B, A) -> a scalar in nats, ready for backward, and detached metrics."""
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        """(B, O) -> (N, B, A), drawn now."""
+
+    def at_obs(self, batch: Batch, num_samples: int) -> Tensor:
+        """(N, B, A) for ``batch.obs``."""
+        return self.sample(batch.obs, num_samples)
+
+    def at_next_obs(self, batch: Batch, num_samples: int) -> Tensor:
+        """(N, B, A) for ``batch.next_obs``."""
+        return self.sample(batch.next_obs, num_samples)
+
+
+class BehaviorModel(Proposals):
+    """pi_beta(a|s) fitted to data: can be trained, and samples the very density that ``log_prob`` describes where there
+    is one. It sees observations as the data have them, whatever the algorithm does to its own."""
+
+    trained_steps: int = 0  # gradient steps that `fit_behavior` has taken so far
 
     @abc.abstractmethod
-    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
-        """(B, O) -> (N, B, A) in [-1, 1], from the very density that ``log_prob`` describes where there is one."""
+    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+        """(B, O), (B, A) -> a scalar in nats, ready for backward, and detached metrics."""
 
 
 class LatentModel(BehaviorModel):
@@ -57,17 +75,37 @@ def one_seed(spec: Spec, model: str) -> Spec:
     return spec
 
 
+@dataclass(frozen=True)
+class FitSettings:
+    """How a behavior model is fitted."""
+
+    batch_size: int = 256  # transitions per step
+    lr: float = 1e-3  # Adam
+    eps: float = 1e-8  # Adam
+
+
+def fit_settings(model: BehaviorModel) -> FitSettings:
+    """The settings of the model's own configuration, ``model.config``; the defaults for what it does not have."""
+    config = vars(model).get("config")
+    if not is_dataclass(config):
+        return FitSettings()
+    names = {field.name for field in fields(FitSettings)} & {field.name for field in fields(config)}
+    return FitSettings(**{name: getattr(config, name) for name in names})
+
+
 CAPABILITIES: dict[type, str] = {
-    BehaviorModel: "can be sampled",
+    Proposals: "can be sampled",
+    BehaviorModel: "can be fitted and sampled",
     LatentModel: "decodes latents",
     DensityModel: "has a log-density",
 }
 
 
-def require_capability(model: M, needed: Any, asker: str) -> M:
+def require_capability(model: object, needed: type[C], asker: str) -> C:
     """``model``, if it is of the type that ``asker`` needs, one of `CAPABILITIES`.
 
-    Raises CapabilityError, so that a mismatch is told where an algorithm is made and not in the middle of its training.
+    Raises CapabilityError, so that a mismatch is reported where an algorithm is made and not in the middle of its
+    training.
     """
     if not isinstance(model, needed):
         raise CapabilityError(

@@ -30,7 +30,7 @@ from offline_vi.inference.bounds import KLWarmup, bound_metrics, elbo, iwae
 from offline_vi.inference.latent import Conditional, ConditionalNormalPrior, LatentVariableModel, StandardNormalPrior
 from offline_vi.inference.posterior import AmortizedPosterior
 from offline_vi.nn.networks import join, mlp
-from offline_vi.types import Metrics, Spec, Stack
+from offline_vi.types import Metrics, Spec
 
 PUBLISHED_VARIANCE = 1.0 / 8.0  # sigma^2 = beta A / (2 Z) with beta = 1/2, Z = 2A
 
@@ -99,7 +99,7 @@ PRIORS: dict[str, Callable[[Spec, int, tuple[int, ...]], nn.Module]] = {
         mlp([spec.obs_dim, *hidden, 2 * latent_dim], stack=spec.stack)
     ),
 }
-INPUTS: dict[str, Callable[[int, Stack], RunningNormalizer | RawInputs]] = {
+INPUTS: dict[str, Callable[[Spec], RunningNormalizer | RawInputs]] = {
     "normalized": RunningNormalizer,
     "raw": RawInputs,
 }
@@ -123,7 +123,7 @@ class CVAE(LatentModel, DensityModel):
         prior = PRIORS[config.prior](spec, self.latent_dim, config.hidden)
         self.model = LatentVariableModel(prior, Conditional(decoder, head))
         self.posterior = POSTERIORS[config.encoder](encoder)
-        self.inputs = INPUTS[config.inputs](spec.obs_dim, spec.stack)
+        self.inputs = INPUTS[config.inputs](spec)
         self.kl_warmup = KLWarmup(config.kl_warmup)
 
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:

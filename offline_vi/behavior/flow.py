@@ -65,7 +65,7 @@ class FlowBehavior(LatentModel, DensityModel):
         self.spec = one_seed(spec, "a flow")
         self.config = config = config or FlowBehaviorConfig.default(spec)
         self.latent_dim = spec.action_dim
-        self.inputs = RunningNormalizer(spec.obs_dim)
+        self.inputs = RunningNormalizer(spec)
         self.standard = mlp([spec.obs_dim, *config.hidden, 2 * spec.action_dim])
         self.scale = PredictedScale(config.init_log_scale)
         self.flow = zuko.flows.NSF(

@@ -76,7 +76,7 @@ class VelocityField(nn.Module):
 
     def __init__(self, spec: Spec, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.inputs = RunningNormalizer(spec.obs_dim, spec.stack)
+        self.inputs = RunningNormalizer(spec)
         self.net = mlp([spec.obs_dim + spec.action_dim + 1, *hidden, spec.action_dim], nn.SiLU, stack=spec.stack)
 
     def forward(self, obs: Tensor, u: Tensor, t: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class GaussianBehavior(LatentModel, DensityModel):
         self.spec = spec
         self.config = config = config or GaussianBehaviorConfig.default(spec)
         self.latent_dim = spec.action_dim
-        self.inputs = RunningNormalizer(spec.obs_dim, spec.stack)
+        self.inputs = RunningNormalizer(spec)
         self.head = TanhNormalHead(spec.action_dim, config.init_log_scale)
         self.net = mlp([spec.obs_dim, *config.hidden, self.head.features], stack=spec.stack)
 

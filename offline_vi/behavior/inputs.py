@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.nn.normalizer import Normalizer
-from offline_vi.types import Stack
+from offline_vi.types import Spec
 
 
 class RunningNormalizer(Normalizer):
@@ -18,8 +18,8 @@ class RunningNormalizer(Normalizer):
 
     count: Tensor  # 0-d, rows seen, and the one of the beginning
 
-    def __init__(self, dim: int, stack: Stack = ()) -> None:
-        super().__init__(dim, stack)
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
         self.register_buffer("count", torch.ones(()))
 
     @torch.no_grad()
@@ -38,9 +38,9 @@ class RunningNormalizer(Normalizer):
 
 
 class RawInputs(nn.Module):
-    """Observations as they are, where a `RunningNormalizer` could stand."""
+    """Observations as they are, in place of a `RunningNormalizer`."""
 
-    def __init__(self, dim: int, stack: Stack = ()) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
 
     def observe(self, x: Tensor) -> None:

@@ -46,7 +46,7 @@ class MixtureBehavior(DensityModel):
         self.spec = one_seed(spec, "a mixture")
         self.config = config = config or MixtureBehaviorConfig.default(spec)
         features = ConditionalMixtureParameters.features(config.num_components, spec.action_dim)
-        self.inputs = RunningNormalizer(spec.obs_dim)
+        self.inputs = RunningNormalizer(spec)
         net = mlp([spec.obs_dim, *config.hidden, features])
         parameters = ConditionalMixtureParameters(
             net, config.num_components, spec.action_dim, config.init_log_scale, config.spread

@@ -1,9 +1,10 @@
-"""A fitted behaviour model as a directory that can be kept, sent and opened anywhere: weights and a card.
+"""A fitted behavior model as a directory that can be kept, sent and opened anywhere: weights and a card.
 
     DIR/
-      model.safetensors   parameters and buffers
-      card.json           what it is (model, hyper-parameters, shapes), what it was fitted to (data set, SHA-256), how
-                          good it is (density of unseen episodes, truth of its samples), the weights' SHA-256
+      model.safetensors   parameters, buffers and what other tensors it keeps
+      card.json           what it is (class, hyper-parameters, shapes, plain values that it keeps), what it was fitted
+                          to (data set, SHA-256), how good it is (density of unseen episodes, truth of its samples),
+                          the weights' SHA-256
 
 Nothing is unpickled; a directory whose weights do not match its card is refused.
 """
@@ -11,96 +12,114 @@ Nothing is unpickled; a directory whose weights do not match its card is refused
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel
-from offline_vi.errors import CheckpointCorruptError, ConfigError, MissingInputError, OutputDirError, unknown
-from offline_vi.runs.config import from_json
+from offline_vi import registry
+from offline_vi.behavior.base import BehaviorModel
+from offline_vi.errors import CheckpointCorruptError, ConfigError, MissingInputError, OutputDirError
+from offline_vi.nn.description import class_named, describe, rebuild, spec_of
+from offline_vi.nn.state import parameters_and_buffers, restore, snapshot
 from offline_vi.runs.files import read_json, write_json
 from offline_vi.runs.tensors import load_tensors, save_tensors
-from offline_vi.types import Spec
+from offline_vi.types import Spec, from_json
 
-FORMAT = 1  # of a card
+FORMAT = 2  # of a card; format 1, which named the model and its configuration apart, is read too
 WEIGHTS, CARD = "model.safetensors", "card.json"
 
 
-def behavior_config(model: str, spec: Spec) -> Any:
-    """The default hyper-parameters of a named behaviour model. Raises UsageError for an unknown one."""
-    if model not in BEHAVIOR_MODELS:
-        raise unknown(model, BEHAVIOR_MODELS, "behaviour model")
-    return BEHAVIOR_MODELS[model].config()(spec)
+class Card(NamedTuple):
+    """What a directory says of its model."""
+
+    model: str  # its name in the registry, or "module:Class"
+    spec: Spec
+    config: Any  # its hyper-parameters
+    record: dict[str, Any]  # the whole card
 
 
-def build_behavior(name: str, spec: Spec, config: Any) -> BehaviorModel:
-    """A behaviour model by name, freshly initialised. Raises UsageError for an unknown one."""
-    if name not in BEHAVIOR_MODELS:
-        raise unknown(name, BEHAVIOR_MODELS, "behaviour model")
-    model: BehaviorModel = BEHAVIOR_MODELS[name].model()(spec, config)
-    return model
+def save_behavior(model: BehaviorModel, directory: str | Path, *, name: str = "", **about: Any) -> Path:
+    """Write a model to ``directory``; ``about`` goes onto the card (data, fit, held_out, ...), ``name`` is the variant
+    of the registry that it is. An older model there is replaced.
 
-
-def save_behavior(model: BehaviorModel, name: str, config: Any, directory: str | Path, **about: Any) -> Path:
-    """Write the model of that table name and configuration to ``directory``; ``about`` goes onto the card (data, fit,
-    held_out, ...). An older model there is replaced.
-
-    Raises OutputDirError and CheckpointWriteError.
+    Raises OutputDirError, CheckpointWriteError, and CapabilityError or ConfigError where the model could not be built
+    again.
     """
-    path = Path(directory)
+    path, record = Path(directory), describe(model)
+    spec_of(record)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputDirError(f"{path} cannot be created ({error.strerror})", "choose another directory") from error
-    save_tensors(path / WEIGHTS, model.state_dict())
-    card = {
-        "format": FORMAT,
-        "model": name,
-        "config": asdict(config),
-        "spec": model.spec.to_json(),
-        "sha256": _sha256(path / WEIGHTS),
-        **about,
-    }
-    write_json(path / CARD, card)
+    state = snapshot(model)
+    save_tensors(path / WEIGHTS, state.tensors)
+    card = {"format": FORMAT, "model": name or record["class"], "description": record, "state": state.values}
+    write_json(path / CARD, {**card, "sha256": _sha256(path / WEIGHTS), **about})
     return path
 
 
-def read_card(directory: str | Path) -> dict[str, Any]:
-    """The card of a model's directory, or of a run of `offline-vi fit-behavior`, which holds one in ``model/``.
+def read_card(directory: str | Path) -> Card:
+    """The card of a model's directory, or of a run that fitted one, which holds it in ``model/``.
 
-    Raises MissingInputError and ConfigError.
+    Raises MissingInputError, and ConfigError where the card does not describe a model.
     """
-    return read_json(_home(directory) / CARD)
+    home = _home(directory)
+    card = read_json(home / CARD)
+    try:
+        if card["format"] == 1:
+            row, spec = registry.behavior_model(str(card["model"])), Spec.from_json(card["spec"])
+            return Card(str(card["model"]), spec, from_json(row.config(spec), card["config"]), card)
+        if card["format"] != FORMAT:
+            raise ConfigError(f"{home / CARD} has format {card['format']!r}, this version reads 1 and {FORMAT}")
+        record = card["description"]
+        config = record.get("config")
+        cls = registry.config_class(class_named(record["class"])) if config is not None else None
+        settings = None if cls is None else from_json(cls(), config)
+        return Card(str(card["model"]), spec_of(record), settings, card)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{home / CARD} lacks or misuses {error}", "is it a behavior model of this library?"
+        ) from None
 
 
 def load_behavior(directory: str | Path) -> BehaviorModel:
     """The fitted model in ``directory`` (see `read_card`), in evaluation mode and frozen.
 
-    Raises MissingInputError, ConfigError where the card does not describe a model of ours, CheckpointCorruptError where
-    the weights are not those of the card, UnsafeCheckpointError for a pickle.
+    Raises MissingInputError, ConfigError where the card does not describe a model, CheckpointCorruptError where the
+    weights are not those of the card, UnsafeCheckpointError for a pickle.
     """
-    home = _home(directory)
-    card = read_json(home / CARD)
-    try:
-        if card["format"] != FORMAT:
-            raise ConfigError(f"{home / CARD} has format {card['format']!r}, this version reads {FORMAT}")
-        name, spec = str(card["model"]), Spec.from_json(card["spec"])
-        config = from_json(behavior_config(name, spec), card["config"])
-        expected = card["sha256"]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{home / CARD} lacks or misuses {error}", "is it a behaviour model of this library?"
-        ) from None
-    tensors = load_tensors(home / WEIGHTS, sha256=str(expected))
+    home, card = _home(directory), read_card(directory)
+    if not isinstance(card.record.get("sha256"), str):
+        raise ConfigError(f"{home / CARD} names no SHA-256 of the weights", "copy the directory again, whole")
+    tensors = load_tensors(home / WEIGHTS, sha256=card.record["sha256"])
     with torch.random.fork_rng():
-        model = build_behavior(name, spec, config)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointCorruptError(f"{home / WEIGHTS} does not fit its card: {error}", "copy it again") from None
+        model = build_card(card)
+    _take(model, tensors, card.record.get("state"), home / WEIGHTS)
     return model.eval().requires_grad_(False)
+
+
+def build_card(card: Card) -> BehaviorModel:
+    """The model of a card, freshly initialized. Raises ConfigError where it is no behavior model."""
+    if "description" in card.record:
+        model = rebuild(card.record["description"])
+    else:
+        cls: Any = registry.behavior_model(card.model).load()
+        model = cls(card.spec, card.config)
+    if not isinstance(model, BehaviorModel):
+        raise ConfigError(f"the card describes a {type(model).__name__}, which is no behavior model")
+    return model
+
+
+def _take(model: BehaviorModel, tensors: Mapping[str, torch.Tensor], values: Any, path: Path) -> None:
+    if values is None:  # format 1 holds parameters and buffers alone
+        values, own = {}, set(model.state_dict())
+        tensors = {name: tensors[name] for name in parameters_and_buffers(model)} if own == set(tensors) else tensors
+    try:
+        restore(model, tensors, values)
+    except (CheckpointCorruptError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise CheckpointCorruptError(f"{path} does not fit its card: {error}", "copy it again") from None
 
 
 def _home(directory: str | Path) -> Path:
@@ -109,7 +128,7 @@ def _home(directory: str | Path) -> Path:
         if (home / CARD).is_file():
             return home
     raise MissingInputError(
-        f"there is no behaviour model in {path}", f"`offline-vi fit-behavior MODEL --output {path}` makes one"
+        f"there is no behavior model in {path}", f"`offline-vi fit-behavior MODEL --output {path}` makes one"
     )
 
 

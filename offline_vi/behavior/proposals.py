@@ -1,13 +1,12 @@
-"""Where an algorithm's candidate actions come from, drawn on the spot or ahead of time, and how one is chosen.
+"""Where an algorithm's candidate actions come from: views of a behavior model, drawn on the spot or ahead of time.
 
-With a frozen behaviour model the candidates of a data set's states can be drawn once and read many times: drawing them
-is most of a step of BCQ. `CandidateCache` draws them anew in turns, so that over a training run a state meets as many
-different candidates as `Fresh` would show it in as many turns.
+A behavior model proposes its own samples; `DecoderMeans` and `MostLikelySamples` propose what is likelier. With a
+frozen model the candidates of a data set's states can be drawn once and read many times: drawing them is most of a step
+of BCQ. `CandidateCache` draws them anew in turns, so that over a training run a state meets different ones.
 """
 
 from __future__ import annotations
 
-import abc
 import math
 import tempfile
 from pathlib import Path
@@ -15,68 +14,39 @@ from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offline_vi.behavior.base import BehaviorModel, DensityModel, LatentModel
+from offline_vi.behavior.base import DensityModel, LatentModel, Proposals as Proposals, require_capability
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.nn.precision import full_precision
-from offline_vi.types import Batch, Metrics
-
-
-class Proposals(nn.Module, abc.ABC):
-    """Candidate actions for the states of a batch."""
-
-    @abc.abstractmethod
-    def at_obs(self, batch: Batch, num_samples: int) -> Tensor:
-        """(N, B, A) for ``batch.obs``."""
-
-    @abc.abstractmethod
-    def at_next_obs(self, batch: Batch, num_samples: int) -> Tensor:
-        """(N, B, A) for ``batch.next_obs``."""
-
-
-@final
-class Fresh(Proposals):
-    """Drawn from the behaviour model for every batch."""
-
-    def __init__(self, behavior: BehaviorModel) -> None:
-        super().__init__()
-        self.behavior = behavior
-
-    def at_obs(self, batch: Batch, num_samples: int) -> Tensor:
-        return self.behavior.sample(batch.obs, num_samples)
-
-    def at_next_obs(self, batch: Batch, num_samples: int) -> Tensor:
-        return self.behavior.sample(batch.next_obs, num_samples)
-
-
-class Scheduled(abc.ABC):
-    """Something whose state is a function of the step alone; the training loop tells it the step."""
-
-    @abc.abstractmethod
-    def advance(self, step: int) -> None:
-        """``step`` (from 1) is about to be taken. Costs little where the step before was announced too; else, after a
-        resume, everything is made as it would be by then."""
+from offline_vi.nn.state import Scheduled
+from offline_vi.types import Batch
 
 
 @final
 class CandidateCache(Proposals, Scheduled):
-    """Candidates of every row, drawn ahead from a frozen behaviour model and read by ``batch.index``.
+    """Candidates of every row, drawn ahead from frozen proposals and read by ``batch.index``.
+
+    The one class that overrides ``at_obs`` and ``at_next_obs``: what it was made for is to look up the candidates of a
+    row instead of drawing them for its observation. ``sample`` draws fresh ones, for states that no row holds.
 
     A table holds N candidates of every row in float16 (rows x N x A x 2 bytes), beyond ``memory_budget`` bytes in a
     memory map. It is made at first use, and redrawn piece by piece so that every row is new after ``period`` steps.
     What a piece holds depends on (seed, piece, turn) alone, so that a resumed run finds the same candidates.
 
-    Raises ConfigError where the behaviour model is still being trained.
+    Without ``transitions``, as in an agent that was saved and loaded, candidates are drawn for every batch.
+
+    Raises CapabilityError for what proposes nothing, ConfigError where the proposals are still being trained.
     """
 
     STRIDE = 50  # steps between two pieces
+    not_kept = frozenset({"transitions", "device", "memory_budget"})
 
     def __init__(
         self,
-        behavior: BehaviorModel,
-        transitions: Transitions,
+        proposals: Proposals,
+        transitions: Transitions | None = None,
         *,
         period: int = 10_000,
         seed: int = 0,
@@ -84,20 +54,25 @@ class CandidateCache(Proposals, Scheduled):
         memory_budget: int = 2 << 30,
     ) -> None:
         super().__init__()
-        if any(parameter.requires_grad for parameter in behavior.parameters()):
+        self.proposals = require_capability(proposals, Proposals, "CandidateCache")
+        if transitions is not None and any(parameter.requires_grad for parameter in proposals.parameters()):
             raise ConfigError(
                 "candidates are drawn ahead from a behaviour model that is still being trained",
                 "fit it first, then freeze it: model.requires_grad_(False)",
             )
-        self.behavior = behavior
+        self.spec = proposals.spec
         self.period, self.seed, self.device, self.memory_budget = period, seed, torch.device(device), memory_budget
-        self._rows = {"obs": transitions.obs, "next_obs": transitions.next_obs}
-        pieces = max(1, -(-period // self.STRIDE))
-        self.piece = -(-len(transitions) // pieces)  # rows
-        self.pieces = -(-len(transitions) // self.piece)
+        columns = ("obs", "next_obs")
+        self._rows = {name: getattr(transitions, name) for name in columns} if transitions is not None else {}
+        pieces, rows = max(1, -(-period // self.STRIDE)), len(transitions) if transitions is not None else 1
+        self.piece = -(-rows // pieces)  # rows
+        self.pieces = -(-rows // self.piece)
         self._tables: dict[tuple[str, int], Tensor] = {}
         self._step = 0
-        self._files = tempfile.TemporaryDirectory(prefix="offline-vi-bank-", ignore_cleanup_errors=True)
+        self._files = tempfile.TemporaryDirectory(prefix="offline-vi-candidates-", ignore_cleanup_errors=True)
+
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        return self.proposals.sample(obs, num_samples)
 
     def at_obs(self, batch: Batch, num_samples: int) -> Tensor:
         return self._read("obs", batch, num_samples)
@@ -120,6 +95,8 @@ class CandidateCache(Proposals, Scheduled):
         return (self._step // self.STRIDE - 1 - piece) // self.pieces + 1 if self._step else 0
 
     def _read(self, field: str, batch: Batch, num_samples: int) -> Tensor:
+        if not self._rows:
+            return self.sample(batch.obs if field == "obs" else batch.next_obs, num_samples)
         key = (field, num_samples)
         if key not in self._tables:
             self._tables[key] = self._table(field, num_samples)
@@ -131,7 +108,7 @@ class CandidateCache(Proposals, Scheduled):
 
     def _table(self, field: str, num_samples: int) -> Tensor:
         """(rows, N, A) float16, not filled yet."""
-        shape = (len(self._rows[field]), num_samples, self.behavior.spec.action_dim)
+        shape = (len(self._rows[field]), num_samples, self.spec.action_dim)
         if 2 * int(np.prod(shape)) <= self.memory_budget:
             return torch.empty(shape, dtype=torch.float16, device=self.device)
         path = Path(self._files.name) / f"{field}-{num_samples}.f16"
@@ -150,26 +127,18 @@ class CandidateCache(Proposals, Scheduled):
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda), full_precision(self.device):  # filled within targets, redrawn outside
             torch.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
-            sample = self.behavior.sample(obs, num_samples)
+            sample = self.proposals.sample(obs, num_samples)
         self._tables[key][rows] = sample.transpose(0, 1).to(self._tables[key])
 
 
-class DecoderMeans(BehaviorModel):
+class DecoderMeans(Proposals):
     """Decoder means at clipped prior noise: what BCQ and BEAR call sampling (Fujimoto et al. 2019, z ~ N(0, 1) clipped
     to [-0.5, 0.5]). ``noise_clip=float("inf")`` decodes unclipped noise."""
 
     def __init__(self, model: LatentModel, noise_clip: float = 0.5) -> None:
         super().__init__()
-        self.model = model
-        self.noise_clip = noise_clip
-        self.spec = model.spec
-
-    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
-        return self.model.loss(obs, action)
-
-    def with_noise_clip(self, noise_clip: float) -> DecoderMeans:
-        """The same model under another clip."""
-        return DecoderMeans(self.model, noise_clip)
+        self.model = require_capability(model, LatentModel, "DecoderMeans")
+        self.noise_clip, self.spec = noise_clip, model.spec
 
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         shape = (num_samples, *obs.shape[:-1], self.model.latent_dim)
@@ -177,22 +146,20 @@ class DecoderMeans(BehaviorModel):
         return self.model.decode(obs, noise)
 
 
-class MostLikelySamples(BehaviorModel):
-    """The likelier samples of a density: of ``num_samples / keep`` drawn for a state, the ``num_samples`` with the
-    highest log pi_beta.
+class MostLikelySamples(Proposals):
+    """The likelier samples of a density: of N / ``keep`` drawn for a state, the N with the highest log pi_beta, which
+    is estimated with ``num_samples`` latent samples where it is a bound.
 
     Full samples carry the tails of the behaviour's noise into a maximum over Q; these do not, and unlike decoder means
-    they keep every mode. ``keep=1`` is the model itself.
+    they keep every mode. ``keep=1`` is the model itself. Raises ConfigError for another share than one in (0, 1].
     """
 
-    def __init__(self, model: DensityModel, keep: float = 0.25, num_samples: int = 8) -> None:
+    def __init__(self, model: DensityModel, keep: float = 0.1, num_samples: int = 8) -> None:
         super().__init__()
         if not 0.0 < keep <= 1.0:
             raise ConfigError(f"keep = {keep} is no share of the samples", "in (0, 1]")
-        self.model, self.keep, self.num_samples, self.spec = model, keep, num_samples, model.spec
-
-    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
-        return self.model.loss(obs, action)
+        self.model = require_capability(model, DensityModel, "MostLikelySamples")
+        self.keep, self.num_samples, self.spec = keep, num_samples, model.spec
 
     @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from offline_vi.data.checks import check_columns as check_columns
 from offline_vi.data.columns import (
     ActionRange as ActionRange,
     Columns as Columns,
     IntArray as IntArray,
+    NextObs as NextObs,
     OnNonfinite as OnNonfinite,
     RowMode as RowMode,
     check_choice as check_choice,
-    finite_episodes as finite_episodes,
-    read_columns as read_columns,
+    converted as converted,
+    next_obs_of as next_obs_of,
     warn as warn,
-    warn_of_double_ends as warn_of_double_ends,
 )
 from offline_vi.data.frames import Frames as Frames, SequenceSampler as SequenceSampler
 from offline_vi.data.replay import Replay as Replay
+from offline_vi.data.rows import (
+    Rows as Rows,
+    following_rows as following_rows,
+    library_actions as library_actions,
+    rows_within_episodes as rows_within_episodes,
+)
 from offline_vi.data.samplers import (
     Sampler as Sampler,
     Source as Source,
     StackedSampler as StackedSampler,
     columns_on as columns_on,
 )
-from offline_vi.data.transitions import Provenance as Provenance, Transitions as Transitions, concatenate as concatenate
+from offline_vi.data.transitions import (
+    ColumnOptions as ColumnOptions,
+    Provenance as Provenance,
+    Transitions as Transitions,
+    concatenate as concatenate,
+)

@@ -1,111 +1,127 @@
-"""A data set's columns as they are read, and the checks that they pass before they become transitions."""
+"""The border that data cross: a data set's columns as a reader returns them, and what they are checked for before they
+become transitions.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_vi.errors import (
-    DatasetFormatError,
-    DataWarning,
-    EmptyDatasetError,
-    NonFiniteDataError,
-    UsageError,
-)
+from offline_vi.errors import DatasetFormatError, DataWarning, EmptyDatasetError, UsageError
 from offline_vi.types import BoolArray, FloatArray
 
 IntArray = NDArray[np.int64]
-RowMode = Literal["d4rl", "strict"]
+NextObs = Literal["following_row", "within_episode"]
 ActionRange = Literal["error", "clip", "data"]
 OnNonfinite = Literal["error", "drop-episode"]
+RowMode = Literal["d4rl", "strict"]  # the former values of `NextObs`, under the name "rows"
+FORMER_NEXT_OBS: dict[str, NextObs] = {"d4rl": "following_row", "strict": "within_episode"}
 
 LOG_PROB_KEY = "infos/action_log_probs"
 REQUIRED_KEYS = ("observations", "actions", "rewards", "terminals")
+D4RL_KEYS = {  # field of `Columns` -> key of D4RL's layout
+    "obs": "observations",
+    "action": "actions",
+    "reward": "rewards",
+    "terminal": "terminals",
+    "timeout": "timeouts",
+    "next_obs": "next_observations",
+    "log_prob": LOG_PROB_KEY,
+}
+MATRICES = ("obs", "action", "next_obs")
+FLAGS = ("terminal", "timeout")
 ROUNDING_TOLERANCE = 1e-4  # conversions to float32 that move a value further are reported
 
 
 @dataclass(frozen=True)
 class Columns:
-    """D4RL's columns after the checks of names, shapes and types: N rows in the order of collection."""
+    """N steps of one environment with vectors, in the order of collection and in the environment's units.
+
+    A reader may give real, integer and boolean types of any width and byte order, and (N, 1) for (N,);
+    `check_columns` makes them what is written here.
+    """
 
     obs: FloatArray  # (N, O)
     action: FloatArray  # (N, A), in the environment's units
     reward: FloatArray  # (N,)
-    terminal: BoolArray  # (N,)
-    timeout: BoolArray  # (N,)
-    next_obs: FloatArray | None  # (N, O), None where the file has none or nobody reads it
-    log_prob: FloatArray | None  # (N,) nats, of actions in the environment's units
+    terminal: BoolArray  # (N,), the task ended: do not bootstrap
+    timeout: BoolArray | None = None  # (N,), the episode was cut; None where that is not recorded
+    next_obs: FloatArray | None = None  # (N, O), the observation after each step; None where that is not recorded
+    log_prob: FloatArray | None = None  # (N,), log pi_beta(a|s) in nats, of actions in the environment's units
+
+    @classmethod
+    def from_d4rl(cls, dataset: Mapping[str, NDArray[Any]], name: str = "arrays") -> Columns:
+        """The columns under the keys of D4RL's layout; other keys are ignored.
+
+        Keys: observations, actions, rewards, terminals; optional timeouts, next_observations and
+        infos/action_log_probs. Raises DatasetFormatError where one is missing.
+        """
+        missing = [key for key in REQUIRED_KEYS if key not in dataset]
+        if missing:
+            raise DatasetFormatError(
+                f"{name}: {', '.join(map(repr, missing))} missing",
+                f"a data set has the keys {', '.join(REQUIRED_KEYS)}",
+            )
+        return cls(**{field: dataset[key] for field, key in D4RL_KEYS.items() if key in dataset})
+
+    @property
+    def cut(self) -> BoolArray:
+        """(N,) where a time limit is known to have cut the episode."""
+        return np.zeros(len(self.terminal), np.bool_) if self.timeout is None else self.timeout
+
+    @property
+    def episode_end(self) -> BoolArray:
+        """(N,) the last row of each episode, as far as the flags say."""
+        return self.terminal | self.cut
 
     @property
     def episode(self) -> IntArray:
         """(N,) the number of each row's episode, from 0."""
-        return np.concatenate([[0], np.cumsum(self.terminal | self.timeout)[:-1]])
+        return np.concatenate([[0], np.cumsum(self.episode_end)[:-1]])
 
     def select(self, rows: BoolArray) -> Columns:
-        return Columns(
-            self.obs[rows],
-            self.action[rows],
-            self.reward[rows],
-            self.terminal[rows],
-            self.timeout[rows],
-            None if self.next_obs is None else self.next_obs[rows],
-            None if self.log_prob is None else self.log_prob[rows],
-        )
+        """The rows where ``rows`` (N,) is True."""
+        return replace(self, **{field: column[rows] for field, column in self.present().items()})
+
+    def present(self) -> dict[str, NDArray[Any]]:
+        """The columns that there are, by field."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field: column for field, column in columns.items() if column is not None}
 
 
-def read_columns(dataset: Mapping[str, NDArray[Any]], rows: RowMode, limit: int | None, name: str) -> Columns:
-    missing = [key for key in REQUIRED_KEYS if key not in dataset]
-    if missing:
-        raise DatasetFormatError(
-            f"{name}: {', '.join(map(repr, missing))} missing", f"a data set has the keys {', '.join(REQUIRED_KEYS)}"
-        )
-    obs = _real_column(dataset, "observations", 2, name)
-    action = _real_column(dataset, "actions", 2, name)
-    reward = _real_column(dataset, "rewards", 1, name)
-    terminal = _flag_column(dataset, "terminals", name)
-    # D4RL ignores next_observations: in its mode nothing may depend on them, not even the search for NaN
-    use_next = rows == "strict" and "next_observations" in dataset
-    next_obs = _real_column(dataset, "next_observations", 2, name) if use_next else None
-    log_prob = _real_column(dataset, LOG_PROB_KEY, 1, name) if LOG_PROB_KEY in dataset else None
-    timeout = _flag_column(dataset, "timeouts", name) if "timeouts" in dataset else None
+def converted(columns: Columns, name: str) -> Columns:
+    """The same columns as float32 and bool, with their shapes compared.
 
-    named = {
-        "actions": action,
-        "rewards": reward,
-        "terminals": terminal,
-        "timeouts": timeout,
-        "next_observations": next_obs,
-        LOG_PROB_KEY: log_prob,
+    Raises DatasetFormatError naming the column, EmptyDatasetError.
+    """
+    given: dict[str, NDArray[Any]] = {
+        field: (_flag_column if field in FLAGS else _real_column)(column, field, name)
+        for field, column in columns.present().items()
     }
-    for key, column in named.items():
-        if column is not None and len(column) != len(obs):
+    rows = len(given["obs"])
+    for field, column in given.items():
+        if len(column) != rows:
             raise DatasetFormatError(
-                f"{name}: '{key}' has {len(column)} rows, 'observations' {len(obs)}", "the file was cut or joined badly"
+                f"{name}: '{D4RL_KEYS[field]}' has {len(column)} rows, 'observations' {rows}",
+                "the file was cut or joined badly",
             )
-    if next_obs is not None and next_obs.shape != obs.shape:
+    if "next_obs" in given and given["next_obs"].shape != given["obs"].shape:
         raise DatasetFormatError(
-            f"{name}: 'next_observations' has shape {next_obs.shape}, 'observations' {obs.shape}",
+            f"{name}: 'next_observations' has shape {given['next_obs'].shape}, 'observations' {given['obs'].shape}",
             "both hold the same features",
         )
-    if len(obs) == 0:
-        raise EmptyDatasetError(f"{name}: the data set has no rows", "check the file with `data check`")
-    if timeout is None:
-        if limit is None:
-            raise DatasetFormatError(
-                f"{name}: 'timeouts' is missing and the episode length is unknown",
-                "name the environment (--env), or pass max_episode_steps",
-            )
-        timeout = (_timeouts_as_d4rl if rows == "d4rl" else _timeouts)(terminal, limit)
-    return Columns(obs, action, reward, terminal, timeout, next_obs, log_prob)
+    if rows == 0:
+        raise EmptyDatasetError(f"{name}: the data set has no rows", "get the file again")
+    return replace(columns, **given)
 
 
-def _numeric_column(dataset: Mapping[str, NDArray[Any]], key: str, ndim: int, name: str) -> NDArray[Any]:
-    values = np.asarray(dataset[key])
+def _numeric_column(values: NDArray[Any], field: str, name: str) -> NDArray[Any]:
+    values, key, ndim = np.asarray(values), D4RL_KEYS[field], 2 if field in MATRICES else 1
     if values.dtype.kind not in "biuf":
         raise DatasetFormatError(f"{name}: '{key}' holds {values.dtype}, not numbers", "convert it to float32")
     if ndim == 1 and values.ndim == 2 and values.shape[1] == 1:
@@ -116,8 +132,8 @@ def _numeric_column(dataset: Mapping[str, NDArray[Any]], key: str, ndim: int, na
     return values
 
 
-def _real_column(dataset: Mapping[str, NDArray[Any]], key: str, ndim: int, name: str) -> FloatArray:
-    values = _numeric_column(dataset, key, ndim, name)
+def _real_column(values: NDArray[Any], field: str, name: str) -> FloatArray:
+    values = _numeric_column(values, field, name)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite and is reported as such
         column = values.astype(np.float32, copy=False)
     if values.dtype.kind in "iu" or values.dtype.itemsize > 4:
@@ -126,85 +142,36 @@ def _real_column(dataset: Mapping[str, NDArray[Any]], key: str, ndim: int, name:
         far = np.isfinite(column) & (moved > ROUNDING_TOLERANCE)
         if far.any():
             warn(
-                f"{name}: {far.sum()} entries of '{key}' ({values.dtype}) lose more than {ROUNDING_TOLERANCE:g} as "
-                f"float32, at most {moved[far].max():.3g}"
+                f"{name}: {far.sum()} entries of '{D4RL_KEYS[field]}' ({values.dtype}) lose more than "
+                f"{ROUNDING_TOLERANCE:g} as float32, at most {moved[far].max():.3g}"
             )
     return column
 
 
-def _flag_column(dataset: Mapping[str, NDArray[Any]], key: str, name: str) -> BoolArray:
-    values = _numeric_column(dataset, key, 1, name)
+def _flag_column(values: NDArray[Any], field: str, name: str) -> BoolArray:
+    values = _numeric_column(values, field, name)
     if not np.isfinite(values).all():
-        raise DatasetFormatError(f"{name}: '{key}' holds NaN or infinities", "flags are 0 or 1")
+        raise DatasetFormatError(f"{name}: '{D4RL_KEYS[field]}' holds NaN or infinities", "flags are 0 or 1")
     return values.astype(np.bool_)
 
 
-def _timeouts(terminal: BoolArray, limit: int) -> BoolArray:
-    """(N,) cuts after every ``limit`` steps of an episode, counted anew after each end."""
-    return _count_to(terminal, limit, first_step=0)
+def next_obs_of(rows: str, stacklevel: int = 3) -> NextObs:
+    """What a former value of ``rows`` is called now, with a DeprecationWarning for the caller so many frames up.
 
-
-def _timeouts_as_d4rl(terminal: BoolArray, limit: int) -> BoolArray:
-    """(N,) the same as ``qlearning_dataset`` counts: from 1 after a terminal row, so that the next cut comes one step
-    early."""
-    return _count_to(terminal, limit, first_step=1)
-
-
-def _count_to(terminal: BoolArray, limit: int, first_step: int) -> BoolArray:
-    timeout = np.zeros(len(terminal), np.bool_)
-    step = start = 0
-    for end in [*(np.flatnonzero(terminal) + 1), len(terminal)]:
-        timeout[start + limit - 1 - step : end : limit] = True
-        step = 0 if timeout[end - 1] else first_step
-        start = end
-    return timeout
-
-
-def finite_episodes(columns: Columns, on_nonfinite: OnNonfinite, name: str) -> Columns:
-    """The columns without NaN and infinities, whole episodes left out. Raises NonFiniteDataError, EmptyDatasetError."""
-    reports: list[str] = []
-    episode = columns.episode
-    bad_rows = np.zeros(len(episode), np.bool_)
-    named = {
-        "observations": columns.obs,
-        "actions": columns.action,
-        "rewards": columns.reward,
-        "next_observations": columns.next_obs,
-    }
-    for key, column in named.items():
-        if column is None or np.isfinite(column).all():
-            continue
-        nan, inf = int(np.isnan(column).sum()), int(np.isinf(column).sum())
-        bad = ~np.isfinite(column.reshape(len(column), -1)).all(1)
-        first = int(bad.argmax())
-        counts = " and ".join(f"{count} {word}" for count, word in ((nan, "NaN"), (inf, "Inf")) if count)
-        reports.append(f"{counts} in {key}, first at row {first} (episode {episode[first]})")
-        bad_rows |= bad
-    if not reports:
-        return columns
-    if on_nonfinite == "error":
-        raise NonFiniteDataError(f"{name}: {'; '.join(reports)}", "leave the episodes out: --on-nonfinite drop-episode")
-    dropped = np.isin(episode, episode[bad_rows])
-    warn(
-        f"{name}: dropped {len(np.unique(episode[bad_rows]))} of {episode[-1] + 1} episodes ({dropped.sum()} rows): "
-        f"{'; '.join(reports)}"
-    )
-    if dropped.all():
-        raise EmptyDatasetError(f"{name}: every episode holds NaN or infinities", "get the file again")
-    return columns.select(~dropped)
-
-
-def warn_of_double_ends(columns: Columns, rows: RowMode, name: str) -> None:
-    both = int((columns.terminal & columns.timeout).sum())
-    if both:
-        fate = "dropped, as D4RL does" if rows == "d4rl" else "kept as terminal"
-        warn(f"{name}: {both} rows are both terminal and timeout: {fate}")
+    Raises UsageError for an unknown value.
+    """
+    check_choice("rows", rows, tuple(FORMER_NEXT_OBS))
+    now = FORMER_NEXT_OBS[rows]
+    warnings.warn(f'rows="{rows}" is now next_obs="{now}"', DeprecationWarning, stacklevel=stacklevel)
+    return now
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises UsageError where a value is none of the choices."""
     if value not in choices:
         raise UsageError(f"{option} {value!r} is unknown", f"one of {', '.join(choices)}")
 
 
 def warn(message: str) -> None:
+    """A DataWarning: the data were repaired, or are odd."""
     warnings.warn(message, DataWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""A static data set in memory, its normalisation, and the sources of batches.
+"""A static data set in memory.
 
 Two flags stay apart from the file to the target: ``terminated`` (do not bootstrap) and ``episode_end`` (the next row
 belongs to another episode, whatever the reason).
@@ -6,53 +6,74 @@ belongs to another episode, whatever the reason).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, TypedDict, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_vi.data.checks import check_columns
 from offline_vi.data.columns import (
-    LOG_PROB_KEY,
+    FORMER_NEXT_OBS,
     ActionRange,
     Columns,
-    IntArray,
+    NextObs,
     OnNonfinite,
     RowMode,
     check_choice,
-    finite_episodes,
-    read_columns,
-    warn,
-    warn_of_double_ends,
+    next_obs_of,
 )
-from offline_vi.errors import (
-    ActionRangeError,
-    EmptyDatasetError,
-    SpaceMismatchError,
-    UsageError,
-)
-from offline_vi.types import BoolArray, FloatArray, Spec, Task
-
-ACTION_TOLERANCE = np.float32(1.0 + 1e-3)  # actions this large are taken for rounding and clipped
+from offline_vi.data.rows import following_rows, library_actions, rows_within_episodes
+from offline_vi.errors import EmptyDatasetError, SpaceMismatchError
+from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where rows came from: enough to say in a result which data it stands on."""
+    """Where rows came from: enough to say in a result which data it rests on."""
 
     name: str  # data set name or file stem
     paths: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()  # of each file
-    rows: RowMode = "d4rl"  # "d4rl": rows of d4rl.qlearning_dataset; "strict": see `Transitions.from_d4rl`
+    next_obs: NextObs = "following_row"  # where next observations come from: see `Transitions.from_columns`
+    reward_scale: float = 1.0  # the rewards are scale times those of the source, plus shift:
+    reward_shift: float = 0.0  # see `Transitions.with_reward`
+
+    def __post_init__(self) -> None:
+        if self.next_obs in FORMER_NEXT_OBS:
+            object.__setattr__(self, "next_obs", next_obs_of(self.next_obs))
+
+    @property
+    def rows(self) -> RowMode:
+        """The former name and value of ``next_obs``."""
+        warnings.warn("Provenance.rows is now Provenance.next_obs", DeprecationWarning, stacklevel=2)
+        return "d4rl" if self.next_obs == "following_row" else "strict"
+
+    @property
+    def reward_map(self) -> RewardMap:
+        """From the rewards of the source to those of the rows."""
+        return RewardMap(self.reward_scale, self.reward_shift)
+
+
+class ColumnOptions(TypedDict, total=False):
+    """Arguments of `Transitions.from_columns`."""
+
+    next_obs: NextObs
+    task: Task | None
+    action_range: ActionRange
+    on_nonfinite: OnNonfinite
+    max_episode_steps: int | None
+    source: Provenance | None
 
 
 @dataclass(frozen=True)
 class Transitions:
     """R transitions in the order in which they were collected.
 
-    ``next_obs[i]`` is the observation that followed ``action[i]``; on terminal rows in "d4rl" mode it is, as in D4RL,
-    the first observation of the next episode (masked by ``terminated``).
+    ``next_obs[i]`` is the observation that followed ``action[i]``. On terminal rows read as "following_row" it is the
+    first observation of the next episode, as in D4RL (masked by ``terminated``).
     """
 
     obs: FloatArray  # (R, O)
@@ -68,63 +89,69 @@ class Transitions:
 
     def __post_init__(self) -> None:
         if len(self) == 0:
-            raise EmptyDatasetError(f"{self.source.name}: no transition is left", "check the file with `data check`")
+            raise EmptyDatasetError(f"{self.source.name}: no transition is left", "look at its terminals and timeouts")
 
     @classmethod
     def from_d4rl(
+        cls, dataset: Mapping[str, NDArray[Any]], *, rows: RowMode | None = None, **options: Unpack[ColumnOptions]
+    ) -> Transitions:
+        """Arrays under the keys of D4RL's layout (`Columns.from_d4rl`), such as ``env.get_dataset()`` returns.
+
+        Options are those of `from_columns`; ``rows`` is the former name of ``next_obs``.
+
+        Raises DatasetFormatError where a key is missing, and what `from_columns` raises.
+        """
+        if rows is not None:
+            options["next_obs"] = next_obs_of(rows)
+        source = options.get("source")
+        columns = Columns.from_d4rl(dataset, source.name if source else Provenance("arrays").name)
+        return cls.from_columns(columns, **options)
+
+    @classmethod
+    def from_columns(
         cls,
-        dataset: Mapping[str, NDArray[Any]],
+        columns: Columns,
         *,
-        rows: RowMode = "d4rl",
+        next_obs: NextObs = "following_row",
         task: Task | None = None,
         action_range: ActionRange = "error",
         on_nonfinite: OnNonfinite = "error",
         max_episode_steps: int | None = None,
         source: Provenance | None = None,
     ) -> Transitions:
-        """Columns in D4RL's layout, N rows in the order of collection.
+        """The transitions of N rows in the order of collection, in the environment's units.
 
-        Keys: observations (N, O), actions (N, A) in the environment's units, rewards (N,), terminals (N,); optional
-        timeouts (N,), next_observations (N, O) and infos/action_log_probs (N,) in nats. Columns of shape (N, 1) stand
-        for (N,). Real, integer and boolean types of any width and byte order become float32.
+        ``next_obs`` says where next observations come from, and with it which rows become transitions:
 
-        ``rows`` says which rows become transitions:
-
-        - "d4rl": those of ``d4rl.qlearning_dataset``, bit for bit: next_obs is the following row's observation, rows
-          with a timeout and the last row are dropped, next_observations is not read.
-        - "strict": no next_obs comes from another episode. With next_observations every row is kept. Without it, rows
-          whose next state is unknown (timeouts that are not terminal, the last row) are dropped, and the next_obs of a
-          terminal row, which nothing may read, is its own observation.
+        - "following_row": the rows of ``d4rl.qlearning_dataset``, bit for bit: the next observation is the following
+          row's; rows with a timeout and the last row are dropped. Stored next observations are only compared.
+        - "within_episode": no next observation comes from another episode. Where they are stored every row is kept.
+          Else rows whose next state is unknown (timeouts that are not terminal, the last row) are dropped, and the
+          next_obs of a terminal row, which nothing may read, is its own observation.
 
         ``task`` gives the action bounds (without it: [-1, 1]) and, where there are no timeouts, the episode length
         unless ``max_episode_steps`` does. ``action_range`` says what happens to actions outside the bounds: "error"
         (up to 1e-3 is clipped), "clip", or "data", which maps the range of the data to [-1, 1] and keeps the map in
         the task; log-probabilities follow the map. ``on_nonfinite="drop-episode"`` leaves out episodes with NaN or
-        infinities. Rows and episodes in messages count from 0. Everything repaired is counted in a DataWarning.
+        infinities. Messages count rows and episodes from 0, and a DataWarning counts everything that was repaired.
 
-        Raises DatasetFormatError (keys, shapes, types, unknown episode length), NonFiniteDataError, ActionRangeError,
+        Raises DatasetFormatError (shapes, types, order, unknown episode length), NonFiniteDataError, ActionRangeError,
         SpaceMismatchError (action dimension of task and data), EmptyDatasetError, UsageError.
         """
-        check_choice("rows", rows, ("d4rl", "strict"))
-        check_choice("action_range", action_range, ("error", "clip", "data"))
-        check_choice("on_nonfinite", on_nonfinite, ("error", "drop-episode"))
-        source = replace(source or Provenance("arrays"), rows=rows)
-        limit = max_episode_steps
-        if limit is None and task is not None:
-            limit = task.max_episode_steps
-        if limit is not None and limit < 1:
-            raise UsageError(f"max_episode_steps is {limit}", "an episode has at least one step")
-
-        columns = read_columns(dataset, rows, limit, source.name)
-        columns = finite_episodes(columns, on_nonfinite, source.name)
-        warn_of_double_ends(columns, rows, source.name)
-        action, task, log_prob = _library_actions(columns, task, action_range, source.name)
-        kept, next_obs, episode_end = (_d4rl_rows if rows == "d4rl" else _strict_rows)(columns)
+        _check_choices(next_obs, action_range, on_nonfinite)
+        source = replace(source or Provenance("arrays"), next_obs=next_obs)
+        if max_episode_steps is None and task is not None:
+            max_episode_steps = task.max_episode_steps
+        columns = check_columns(
+            columns, source.name, next_obs=next_obs, on_nonfinite=on_nonfinite, max_episode_steps=max_episode_steps
+        )
+        action, task, log_prob = library_actions(columns, task, action_range, source.name)
+        kept, after, episode_end = (following_rows if next_obs == "following_row" else rows_within_episodes)(columns)
         return cls(
             obs=columns.obs[kept],
             action=action[kept],
             reward=columns.reward[kept],
-            next_obs=next_obs,
+            next_obs=after,
             terminated=columns.terminal[kept],
             episode_end=episode_end,
             spec=Spec(columns.obs.shape[1:], columns.action.shape[1]),
@@ -145,7 +172,7 @@ class Transitions:
         return [slice(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
 
     def episode_returns(self) -> NDArray[np.float64]:
-        """Undiscounted sum of rewards of each episode (rows that the row mode drops are not in the sum)."""
+        """Undiscounted sum of rewards of each episode (rows that were dropped are not in the sum)."""
         return np.array([self.reward[rows].sum(dtype=np.float64) for rows in self.episode_slices()])
 
     def select(self, rows: NDArray[np.int64] | slice) -> Transitions:
@@ -162,6 +189,17 @@ class Transitions:
             behavior_log_prob=log_prob,
         )
 
+    def with_reward(self, scale: float = 1.0, shift: float = 0.0) -> Transitions:
+        """The same rows with rewards scale * r + shift, recorded in ``source``; done twice, the maps compose.
+
+        Raises ConfigError where the scale is not a positive number or the shift not a number.
+        """
+        change = RewardMap(scale, shift)
+        whole = change.after(self.source.reward_map)
+        source = replace(self.source, reward_scale=whole.scale, reward_shift=whole.shift)
+        reward = np.asarray(change.scale * self.reward + change.shift, np.float32)
+        return replace(self, reward=reward, source=source)
+
     def split_episodes(self, held_out: float = 0.1) -> tuple[Transitions, Transitions]:
         """(training, held-out): the last ``held_out`` share of the episodes, at least one of each.
 
@@ -173,6 +211,12 @@ class Transitions:
         count = min(max(round(held_out * len(episodes)), 1), len(episodes) - 1)
         border = episodes[-count].start
         return self.select(slice(0, border)), self.select(slice(border, len(self)))
+
+
+def _check_choices(next_obs: str, action_range: str, on_nonfinite: str) -> None:
+    check_choice("next_obs", next_obs, get_args(NextObs))
+    check_choice("action_range", action_range, get_args(ActionRange))
+    check_choice("on_nonfinite", on_nonfinite, get_args(OnNonfinite))
 
 
 def concatenate(parts: Sequence[Transitions]) -> Transitions:
@@ -197,7 +241,12 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
         ):
             raise SpaceMismatchError(
                 f"{part.source.name} and {first.source.name} scale their actions differently",
-                "join only data sets of one task, with --action-range error or clip",
+                'join only data sets of one task, with action_range="error" or action_range="clip"',
+            )
+        if part.source.reward_map != first.source.reward_map:
+            raise SpaceMismatchError(
+                f"{part.source.name} and {first.source.name} have rewards in different units",
+                "join the data first, then change the rewards of the whole",
             )
     episode_end = [part.episode_end.copy() for part in parts]
     for flags in episode_end:
@@ -216,84 +265,8 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
             "+".join(part.source.name for part in parts),
             tuple(path for part in parts for path in part.source.paths),
             tuple(digest for part in parts for digest in part.source.sha256),
-            first.source.rows,
+            first.source.next_obs,
+            first.source.reward_scale,
+            first.source.reward_shift,
         ),
     )
-
-
-class _Rows(NamedTuple):
-    """Which R of the N rows become transitions."""
-
-    kept: IntArray  # (R,) row numbers
-    next_obs: FloatArray  # (R, O)
-    episode_end: BoolArray  # (R,)
-
-
-def _d4rl_rows(columns: Columns) -> _Rows:
-    """The rows of ``d4rl.qlearning_dataset(terminate_on_end=False)`` (d4rl 1.1, d4rl/__init__.py)."""
-    kept = np.flatnonzero(~columns.timeout[:-1])
-    episode_end = columns.terminal[kept] | columns.timeout[kept + 1]  # the row after the last kept one was dropped
-    episode_end[-1:] = True
-    return _Rows(kept, columns.obs[kept + 1], episode_end)
-
-
-def _strict_rows(columns: Columns) -> _Rows:
-    """Every row whose next observation is known or, being terminal, is not needed."""
-    if columns.next_obs is not None:
-        episode_end = columns.terminal | columns.timeout
-        episode_end[-1:] = True
-        return _Rows(np.arange(len(columns.reward)), columns.next_obs.copy(), episode_end)  # the caller's array
-    cut = columns.timeout & ~columns.terminal
-    kept = np.flatnonzero(~cut[:-1])
-    terminal = columns.terminal[kept]
-    episode_end = terminal | cut[kept + 1]
-    episode_end[-1:] = True
-    return _Rows(kept, columns.obs[np.where(terminal, kept, kept + 1)], episode_end)
-
-
-def _library_actions(
-    columns: Columns, task: Task | None, action_range: ActionRange, name: str
-) -> tuple[FloatArray, Task | None, FloatArray | None]:
-    """(actions (N, A) in [-1, 1], the task that maps them back, log-probabilities (N,) in the same units)."""
-    if task is not None and len(task.action_low) != columns.action.shape[1]:
-        raise SpaceMismatchError(
-            f"{name}: dataset action {columns.action.shape[1:]} vs {task.env_id} {(len(task.action_low),)}",
-            "the file belongs to another task: name its environment with --env",
-        )
-    if action_range == "data":
-        task = _task_over_range(columns.action, task, name)
-    action = columns.action if task is None else task.from_env(columns.action)
-    beyond = np.abs(action) > 1.0
-    farthest = np.abs(action).max()
-    if action_range == "error" and farthest > ACTION_TOLERANCE:
-        raise ActionRangeError(
-            f"{name}: actions from {columns.action.min():.6g} to {columns.action.max():.6g}, {beyond.sum()} of "
-            f"{beyond.size} entries outside the bounds",
-            "--action-range clip cuts them off; --action-range data maps their range to [-1, 1]",
-        )
-    if beyond.any():
-        if action_range != "data":  # there it is the rounding of the map itself
-            warn(f"{name}: clipped {beyond.sum()} action entries, at most {farthest - 1.0:.3g} outside [-1, 1]")
-        action = np.clip(action, -1.0, 1.0)
-
-    log_prob = columns.log_prob
-    if log_prob is not None and farthest > ACTION_TOLERANCE:
-        warn(f"{name}: '{LOG_PROB_KEY}' left out, it does not describe clipped actions")
-        log_prob = None
-    if log_prob is not None and not np.isfinite(log_prob).all():
-        warn(f"{name}: '{LOG_PROB_KEY}' left out, {(~np.isfinite(log_prob)).sum()} entries are not finite")
-        log_prob = None
-    if log_prob is not None and task is not None:
-        log_prob = log_prob - np.float32(task.log_jacobian)
-    return action, task, log_prob
-
-
-def _task_over_range(action: FloatArray, task: Task | None, name: str) -> Task:
-    """The task whose [-1, 1] is the range of ``action`` (N, A); a constant dimension gets a width of 2."""
-    low, high = action.min(0).astype(np.float64), action.max(0).astype(np.float64)
-    constant = low == high
-    low, high = np.where(constant, low - 1.0, low), np.where(constant, high + 1.0, high)
-    action_low, action_high = tuple(low.tolist()), tuple(high.tolist())
-    if task is None:  # no environment, but the map must not get lost
-        return Task("", action_low, action_high, name=name)
-    return replace(task, action_low=action_low, action_high=action_high)

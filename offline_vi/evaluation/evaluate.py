@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,15 +22,19 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from offline_vi.environments import Env, make_env, observation_of
+from offline_vi.environments import make_env, observation_of
 from offline_vi.errors import (
     EnvError,
     EvaluationError,
     EvaluationWarning,
     UsageError,
 )
+from offline_vi.rl.algorithm import find_capability
 from offline_vi.rl.policies import Policy, StatefulPolicy
 from offline_vi.types import FloatArray, Task
+
+if TYPE_CHECKING:
+    from offline_vi.environments import Env
 
 WIDTH = 10  # W: rows of every policy batch
 
@@ -49,6 +53,7 @@ class Evaluation:
     discounted: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (n,), sum of gamma^t r_t
     first_obs: NDArray[Any] = field(default_factory=lambda: np.zeros(0))  # (n, O), s_0
     first_action: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n, A), a_0 in [-1, 1]
+    discount: float = 0.99  # gamma of ``discounted``
 
     @property
     def n_failed(self) -> int:
@@ -148,7 +153,7 @@ def evaluate(
         for env in envs:
             env.close()
     runner.warn_about_clipping()
-    return _summary(task, seed, [records[episode] for episode in range(episodes)])
+    return _summary(task, seed, discount, [records[episode] for episode in range(episodes)])
 
 
 class _Episode:
@@ -181,12 +186,13 @@ class _Runner:
                 obs = np.zeros((WIDTH, *value.shape), value.dtype) if obs is None else obs
                 obs[episode.row] = value
         wave = episodes[0].number // WIDTH
-        if isinstance(self.policy, StatefulPolicy):
-            self.policy.reset(torch.ones(WIDTH, dtype=torch.bool, device=self.device))
+        stateful = find_capability(self.policy, StatefulPolicy)
+        if stateful is not None:
+            stateful.reset(torch.ones(WIDTH, dtype=torch.bool, device=self.device))
         step = 0
         while any(episode.running for episode in episodes):
             assert obs is not None
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, wave, step]).generate_state(1, np.uint64)[0] >> 1))
+            self._set_noise(int(np.random.SeedSequence([self.seed, wave, step]).generate_state(1, np.uint64)[0] >> 1))
             action = self.policy.act(torch.from_numpy(obs).to(self.device)).cpu().numpy()
             if action.shape != (WIDTH, len(self.task.action_low)):  # NumPy would broadcast some of these silently
                 expected = (WIDTH, len(self.task.action_low))
@@ -195,6 +201,13 @@ class _Runner:
                 if episode.running:
                     self._step(episode, action[episode.row], obs)
             step += 1
+
+    def _set_noise(self, seed: int) -> None:
+        """What the policy draws at this step. `torch.manual_seed` takes as long as a policy on the CPU, for devices."""
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def _step(self, episode: _Episode, action: FloatArray, obs: FloatArray) -> None:
         where = f"at step {episode.length} of episode {episode.number}"
@@ -267,7 +280,7 @@ def _inference(policy: Policy) -> Iterator[None]:
             part.training = training
 
 
-def _summary(task: Task, seed: int, episodes: list[_Episode]) -> Evaluation:
+def _summary(task: Task, seed: int, discount: float, episodes: list[_Episode]) -> Evaluation:
     failures = [episode for episode in episodes if episode.error is not None]
     if len(failures) == len(episodes):
         raise EvaluationError(f"all {len(episodes)} episodes on {task.env_id} failed: {failures[0].error!r}", "")
@@ -288,6 +301,7 @@ def _summary(task: Task, seed: int, episodes: list[_Episode]) -> Evaluation:
         {name: _version(name) for name in ("mujoco", "gymnasium", "numpy", "torch", "offline_vi")},
         np.array([episode.discounted for episode in episodes]),
         *_starts(episodes),
+        discount,
     )
 
 

@@ -14,7 +14,6 @@ P. Thomas, E. Brunskill: Data-Efficient Off-Policy Policy Evaluation for Reinfor
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from torch import Tensor
 from offline_vi.behavior.base import DensityModel
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError, UsageError
-from offline_vi.nn.networks import Critic
+from offline_vi.nn.networks import Critic, target_of
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, cosine_, gradient_step, polyak_
 from offline_vi.nn.precision import without_gradient
@@ -71,9 +70,9 @@ class FittedQ(Algorithm):
         self.config = config = config or FQEConfig()
         self.batch_size = config.batch_size
         self.policy = policy
-        self.normalizer = Normalizer(data.spec.obs_dim).fit(data.obs)
-        self.critic = Critic(data.spec.obs_dim, data.spec.action_dim, config.hidden, config.ensemble)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.inputs = Normalizer(data.spec).fit(data.obs)
+        self.critic = Critic(data.spec, config.hidden, config.ensemble, inputs=self.inputs)
+        self.critic_target = target_of(self.critic)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
         self.scale = max(float(data.reward.std(dtype=np.float64)), 1e-6)
         self.next_action = actions_of(policy, data.next_obs)  # (R, A)
@@ -88,17 +87,17 @@ class FittedQ(Algorithm):
     @without_gradient
     def target(self, batch: Batch) -> Tensor:
         """r / std(r) + gamma (1 - terminated) Q'_e(s', pi(s')), mean over the ensemble, (B,)."""
-        value = self.critic_target(self.normalizer(batch.next_obs), self.next_action[batch.index]).mean(0)
+        value = self.critic_target(batch.next_obs, self.next_action[batch.index]).mean(0)
         return bellman_target(batch._replace(reward=batch.reward / self.scale), value, self.config.discount)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """sum_e mean_B (Q_e(s, a) - y)^2."""
-        return td_loss(self.critic(self.normalizer(batch.obs), batch.action), self.target(batch))
+        return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
 
     @torch.no_grad()
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         """Q^pi(s, a) in units of the reward, (B, O), (..., B, A) -> (..., B)."""
-        values: Tensor = self.critic(self.normalizer(obs), action).mean(0)
+        values: Tensor = self.critic(obs, action).mean(0)
         return self.scale * values
 
     def act(self, obs: Tensor) -> Tensor:
@@ -154,7 +153,7 @@ def importance_weighted(
     if not isinstance(policy, StochasticPolicy):
         raise CapabilityError(
             f"importance weighting needs a policy with log_prob(obs, action), {type(policy).__name__} has none",
-            "`ope.Blurred` gives a deterministic one noise and a density, or use `ope.fitted_q`",
+            "`NoisyPolicy` gives a deterministic one noise and a density, or use `fitted_q`",
         )
     ratio = _log_density(policy, data) - _log_behavior(behavior, data)  # (R,)
     episodes = data.episode_slices()

@@ -18,6 +18,7 @@ from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.evaluation.evaluate import Evaluation
 from offline_vi.rl.policies import Policy, q_value
+from offline_vi.types import RewardMap
 
 LEVELS = (0.001, 0.01, 0.05, 0.5)  # quantiles that are kept
 OUTSIDE = 0.01  # below this quantile an action is outside the support
@@ -87,16 +88,25 @@ def support_report(policy: Policy, behavior: DensityModel, obs: Tensor, action: 
 
 @torch.no_grad()
 def overestimation_report(
-    policy: Policy, evaluation: Evaluation, device: torch.device | str = "cpu"
+    policy: Policy,
+    evaluation: Evaluation,
+    device: torch.device | str = "cpu",
+    *,
+    rewards: RewardMap | None = None,
 ) -> dict[str, float]:
-    """Q against Monte-Carlo returns from the starts of an evaluation's episodes.
+    """Q against Monte-Carlo returns from the starts of an evaluation's episodes, in the environment's units.
 
     "q/start": mean Q_1(s_0, a_0); "q/return": mean discounted return that followed (cut where the episode was);
     "q/overestimation": their difference. NaN for a policy that has no critic.
+
+    ``rewards`` are those that the critic was trained on, scale * r + shift. Over an episode of L steps that is worth
+    Q = scale * Q_env + shift * (1 - gamma^L) / (1 - gamma), which is solved for Q_env with the L of each episode.
     """
     kept = ~np.isnan(evaluation.returns)
     obs = torch.from_numpy(evaluation.first_obs[kept]).to(device)
     action = torch.from_numpy(evaluation.first_action[kept]).to(device)
-    believed = float(q_value(policy, obs, action).mean())
+    steps = torch.from_numpy(evaluation.lengths[kept]).to(obs)
+    value = (rewards or RewardMap()).undo_value(q_value(policy, obs, action), steps, evaluation.discount)
+    believed = float(value.mean())
     happened = float(evaluation.discounted[kept].mean())
     return {"q/start": believed, "q/return": happened, "q/overestimation": believed - happened}

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -180,13 +182,24 @@ class WeightPrior(nn.Module):
         return DiagonalNormal(self.zero, torch.full_like(self.zero, self.log_scale))
 
 
+@dataclass(frozen=True)
 class Network:
     """A module without its weights: they are an argument, flattened."""
 
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net.requires_grad_(False)
-        self.shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
-        self.sizes = [shape.numel() for shape in self.shapes.values()]
+    net: nn.Module
+
+    def __post_init__(self) -> None:
+        self.net.requires_grad_(False)
+
+    @cached_property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of the weights, by their names."""
+        return {name: parameter.shape for name, parameter in self.net.named_parameters()}
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Of the weights, in their order."""
+        return [shape.numel() for shape in self.shapes.values()]
 
     def flattened(self) -> Tensor:
         """(W,) the module's own weights."""

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from offline_vi.nn.conv import ConvDecoder as ConvDecoder, ConvEncoder as ConvEncoder
+from offline_vi.nn.description import (
+    Record as Record,
+    class_named as class_named,
+    classes_in as classes_in,
+    describe as describe,
+    rebuild as rebuild,
+    single_seed as single_seed,
+    spec_of as spec_of,
+)
 from offline_vi.nn.networks import (
     Critic as Critic,
     DeterministicPolicy as DeterministicPolicy,
@@ -12,11 +21,13 @@ from offline_vi.nn.networks import (
     StackedLinear as StackedLinear,
     TanhNormalPolicy as TanhNormalPolicy,
     Unchanged as Unchanged,
+    ValueFunction as ValueFunction,
     fold as fold,
     join as join,
     linear as linear,
     mlp as mlp,
     relu as relu,
+    target_of as target_of,
     unfold as unfold,
 )
 from offline_vi.nn.normalizer import Normalizer as Normalizer
@@ -35,7 +46,21 @@ from offline_vi.nn.precision import (
     keep_freed_memory as keep_freed_memory,
     precision_of_targets as precision_of_targets,
     preferred_precision as preferred_precision,
+    processor as processor,
     use_products as use_products,
     without_gradient as without_gradient,
 )
+from offline_vi.nn.recorded import Recorded as Recorded
 from offline_vi.nn.stack import stack_ as stack_, unstack_ as unstack_
+from offline_vi.nn.state import (
+    Scheduled as Scheduled,
+    Slot as Slot,
+    State as State,
+    decode as decode,
+    encode as encode,
+    parameters_and_buffers as parameters_and_buffers,
+    refuse_unsaved as refuse_unsaved,
+    restore as restore,
+    slots as slots,
+    snapshot as snapshot,
+)

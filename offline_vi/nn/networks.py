@@ -4,21 +4,29 @@ Initialisation is that of `torch.nn.Linear`, which the reference codes use: U(-1
 
 With ``stack`` = (S,) a network is S networks, one for each seed, and inputs have the axis S just left of the batch:
 (..., S, B, D). ``stack`` = (), the default, is one network (`stack.py`).
+
+A network of observations begins with the layer ``inputs`` that its owner gives it, e.g. a `Normalizer`; without one it
+sees the observations as they are. A network and its target share that layer (`target_of`).
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offline_vi.distributions.squashed import TanhNormal
+from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.precision import full_precision
-from offline_vi.types import Stack
+from offline_vi.types import Spec, Stack
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def relu() -> nn.ReLU:
@@ -97,7 +105,7 @@ class EnsembleLayerNorm(nn.Module):
 
 
 class Unchanged(nn.Module):
-    """Stands where a layer could be."""
+    """A layer that does nothing."""
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
         return x
@@ -135,38 +143,53 @@ class Critic(nn.Module):
 
     def __init__(
         self,
-        obs_dim: int,
-        action_dim: int,
+        spec: Spec,
         hidden: Sequence[int],
         ensemble: int = 2,
+        *,
         layer_norm: bool = False,
-        stack: Stack = (),
+        inputs: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.net = EnsembleMLP([obs_dim + action_dim, *hidden, 1], ensemble, layer_norm, stack)
+        self.inputs = inputs or Unchanged()
+        self.net = EnsembleMLP([spec.obs_dim + spec.action_dim, *hidden, 1], ensemble, layer_norm, spec.stack)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """(B, O), (..., B, A) -> (E, ..., B)."""
-        values: Tensor = self.net(join(obs, action))
+        values: Tensor = self.net(join(self.inputs(obs), action))
         return values.squeeze(-1)
 
     def q1(self, obs: Tensor, action: Tensor) -> Tensor:
         """The first member alone: (B, O), (..., B, A) -> (..., B)."""
-        values: Tensor = self.net(join(obs, action), slice(0, 1))
+        values: Tensor = self.net(join(self.inputs(obs), action), slice(0, 1))
         return values.squeeze(-1).squeeze(0)
+
+
+class ValueFunction(nn.Module):
+    """V(s): (B, O) -> (B,)."""
+
+    def __init__(self, spec: Spec, hidden: Sequence[int], *, inputs: nn.Module | None = None) -> None:
+        super().__init__()
+        self.inputs = inputs or Unchanged()
+        self.net = mlp([spec.obs_dim, *hidden, 1], stack=spec.stack)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        values: Tensor = self.net(self.inputs(obs))
+        return values.squeeze(-1)
 
 
 class DeterministicPolicy(nn.Module):
     """a = tanh(net(s)): (B, O) -> (B, A)."""
 
     def __init__(
-        self, obs_dim: int, action_dim: int, hidden: Sequence[int], dropout: float = 0.0, stack: Stack = ()
+        self, spec: Spec, hidden: Sequence[int], dropout: float = 0.0, *, inputs: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.net = mlp([obs_dim, *hidden, action_dim], dropout=dropout, stack=stack)
+        self.inputs = inputs or Unchanged()
+        self.net = mlp([spec.obs_dim, *hidden, spec.action_dim], dropout=dropout, stack=spec.stack)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return torch.tanh(self.net(obs))
+        return torch.tanh(self.net(self.inputs(obs)))
 
 
 class TanhNormalPolicy(nn.Module):
@@ -175,13 +198,20 @@ class TanhNormalPolicy(nn.Module):
 
     low, high = -5.0, 2.0
 
-    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], stack: Stack = ()) -> None:
+    def __init__(self, spec: Spec, hidden: Sequence[int], *, inputs: nn.Module | None = None) -> None:
         super().__init__()
-        self.net = mlp([obs_dim, *hidden, 2 * action_dim], stack=stack)
+        self.inputs = inputs or Unchanged()
+        self.net = mlp([spec.obs_dim, *hidden, 2 * spec.action_dim], stack=spec.stack)
 
     def forward(self, obs: Tensor) -> TanhNormal:
-        loc, log_scale = self.net(obs).chunk(2, dim=-1)
+        loc, log_scale = self.net(self.inputs(obs)).chunk(2, dim=-1)
         return TanhNormal(loc, log_scale.clamp(self.low, self.high))
+
+
+def target_of(network: M) -> M:
+    """A copy that no optimizer trains, and that shares the network's `Normalizer`: fitted once, both see the same."""
+    shared = {id(part): part for part in network.modules() if isinstance(part, Normalizer)}
+    return copy.deepcopy(network, shared).requires_grad_(False)
 
 
 def join(context: Tensor, x: Tensor) -> Tensor:

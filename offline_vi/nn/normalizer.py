@@ -6,26 +6,28 @@ import warnings
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from offline_vi.errors import DataWarning
-from offline_vi.types import FloatArray, Stack
+from offline_vi.nn.recorded import Recorded
+from offline_vi.types import FloatArray, Spec
 
 
-class Normalizer(nn.Module):
-    """(x - mean) / std with statistics kept as buffers, so that they are saved with whoever owns it.
+class Normalizer(Recorded):
+    """(x - mean) / std over the observations of a spec: the identity until it is fitted.
 
-    The standard deviation has a floor of 1e-3 (as in CORL), so that constant features stay finite.
+    The statistics are buffers, saved with whoever owns the layer. An algorithm owns one, gives it to its networks, and
+    gives its targets the same one (`target_of`). The standard deviation has a floor of 1e-3 (as in CORL), so that
+    constant features stay finite.
     """
 
     mean: Tensor  # (O,), or (S, 1, O) for the batches of S seeds
     std: Tensor  # the same
 
-    def __init__(self, dim: int, stack: Stack = ()) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
-        shape = (*stack, 1, dim) if stack else (dim,)
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("std", torch.ones(shape))
+        self.register_buffer("mean", torch.zeros(spec.row(spec.obs_dim)))
+        self.register_buffer("std", torch.ones(spec.row(spec.obs_dim)))
 
     def fit(self, values: FloatArray) -> Normalizer:
         """Take mean and standard deviation over the rows of ``values`` (R, O); returns self.
@@ -41,4 +43,5 @@ class Normalizer(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., O) -> (..., O)."""
         return (x - self.mean) / self.std

@@ -9,8 +9,10 @@ from torch import nn
 
 
 class Recorded(nn.Module):
-    """A module that keeps the arguments of its constructor: see `rl.description`."""
+    """A module that keeps the arguments of its constructor: see `nn.description`."""
 
+    not_kept: frozenset[str] = frozenset()  # arguments that a description leaves out: data, devices
+    transient: frozenset[str] = frozenset()  # attributes that a checkpoint leaves out: memory of running episodes
     _built_from: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -19,17 +21,12 @@ class Recorded(nn.Module):
         return self
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments by name, defaults included. A configuration that was left out is the one that the object made
-        for itself and keeps as ``config``."""
+        """The arguments by name, defaults included, without those that are `not_kept`. A configuration that was left
+        out is the one that the object made for itself and keeps as ``config``."""
         args, kwargs = self._built_from
         bound = inspect.signature(type(self)).bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         if "config" in arguments and arguments["config"] is None:
             arguments["config"] = vars(self).get("config")
-        return arguments
-
-    def kept(self) -> Recorded:
-        """What a saved agent holds in this module's place: the module itself. A cache of candidates, which is drawn
-        from a data set, puts what it draws from there."""
-        return self
+        return {name: value for name, value in arguments.items() if name not in self.not_kept}

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
-from typing import final
+from collections.abc import Mapping
+from typing import Protocol, TypeVar, final, runtime_checkable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offline_vi.behavior.base import BehaviorModel
-from offline_vi.errors import CheckpointCorruptError, ConfigError
+from offline_vi.behavior.base import BehaviorModel, fit_settings, require_capability
+from offline_vi.errors import CapabilityError
+from offline_vi.nn import state
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step
-from offline_vi.rl.policies import q_value
+from offline_vi.nn.recorded import Recorded
 from offline_vi.types import Batch, Metrics
 
+C = TypeVar("C")
 
-class Algorithm(nn.Module, abc.ABC):
+
+class Algorithm(Recorded, abc.ABC):
     """An offline algorithm. ``update`` only orders the `gradient_step` calls; every loss is a method."""
 
-    batch_size: int  # transitions per step, from the algorithm's configuration
+    batch_size: int = 256  # transitions per step, from the algorithm's configuration
+    trained_steps: int = 0  # gradient steps that `fit` has taken so far
 
     @abc.abstractmethod
     def update(self, batch: Batch) -> Metrics:
@@ -31,63 +34,19 @@ class Algorithm(nn.Module, abc.ABC):
         """(B, O) -> (B, A) in [-1, 1], under no_grad."""
 
     @final
-    def _tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers, each once however many modules share it; constants (not persistent) left out."""
-        saved = self.state_dict().keys()
-        named = [*self.named_parameters(), *self.named_buffers()]
-        return {name: tensor for name, tensor in named if name in saved}
-
-    @final
-    def _optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
-        for prefix, module in self.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, torch.optim.Optimizer):
-                    yield f"{prefix}.{name}" if prefix else name, value
-
-    @final
-    @torch.no_grad()
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all tensors that make the algorithm what it is: parameters and buffers under their module names,
-        optimiser state as ``critic_opt.0.exp_avg`` (number of the parameter, name of the moment)."""
-        tensors = self._tensors()
-        for name, optimizer in self._optimizers():
-            for number, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
-        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        optimizer state as ``critic_opt.0.exp_avg`` (number of the parameter, name of the moment). See `nn.state` for
+        what else is part of a checkpoint."""
+        return state.snapshot(self).tensors
 
     @final
-    @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a `snapshot`, copying every tensor.
 
         Raises CheckpointCorruptError where names or shapes are not those of this algorithm.
         """
-        own = self._tensors()
-        optimizers = dict(self._optimizers())
-        moments: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers}
-        rest = dict(tensors)
-        for name, tensor in own.items():
-            saved = rest.pop(name, None)
-            if saved is None or saved.shape != tensor.shape:
-                found = "missing" if saved is None else f"of shape {tuple(saved.shape)}"
-                raise CheckpointCorruptError(
-                    f"the checkpoint's {name} is {found}, expected {tuple(tensor.shape)}",
-                    "the checkpoint belongs to another configuration",
-                )
-            tensor.copy_(saved)
-        for key, value in rest.items():
-            owner, _, tail = key.rpartition(".")
-            owner, _, number = owner.rpartition(".")
-            if owner not in moments or not number.isdigit():
-                raise CheckpointCorruptError(
-                    f"the checkpoint holds {key}, which this algorithm has not",
-                    "the checkpoint belongs to another configuration",
-                )
-            moments[owner].setdefault(int(number), {})[tail] = value.clone()
-        for name, optimizer in optimizers.items():
-            state = optimizer.state_dict()
-            state["state"] = moments[name]
-            optimizer.load_state_dict(state)  # aliases what it is given: hence the clones above
+        state.restore(self, tensors)
 
 
 class OnlineAlgorithm(Algorithm):
@@ -98,81 +57,65 @@ class OnlineAlgorithm(Algorithm):
         """(B, O) -> (B, A): the action to take while collecting."""
 
 
-class Jointly(Algorithm):
-    """One step of the behaviour model, then one of the algorithm: BCQ's published order of training.
+class Wrapper(Algorithm):
+    """An algorithm around another one, which goes on acting as it did. What else the other one can do,
+    `find_capability` finds."""
 
-    ``behavior`` is the model that the algorithm samples from, not a `DecoderMeans` view of it. Adam with ``lr`` and
-    ``eps``; a loss that is c times another one's takes the same steps with c times its eps.
-    """
+    algorithm: Algorithm
 
-    def __init__(self, behavior: BehaviorModel, algorithm: Algorithm, lr: float = 1e-3, eps: float = 1e-8) -> None:
+    def __init__(self, algorithm: Algorithm) -> None:
         super().__init__()
         self.algorithm = algorithm
-        self.behavior = behavior
         self.batch_size = algorithm.batch_size
-        self.behavior_opt = adam(behavior.parameters(), lr, eps=eps)
+
+    @final
+    def act(self, obs: Tensor) -> Tensor:
+        return self.algorithm.act(obs)
+
+
+def find_capability(agent: object, kind: type[C]) -> C | None:
+    """``agent``, or the algorithm within its wrappers, that is of the class or protocol ``kind``; None if none is."""
+    while not isinstance(agent, kind):
+        if not isinstance(agent, Wrapper):
+            return None
+        agent = agent.algorithm
+    return agent
+
+
+@runtime_checkable
+class Normalizes(Protocol):
+    """An algorithm whose own networks begin with a `Normalizer`."""
+
+    inputs: Normalizer
+
+
+def normalizer_of(agent: object) -> Normalizer:
+    """The layer that an algorithm's networks begin with, also within wrappers: ``normalizer_of(agent).fit(data.obs)``.
+
+    Raises CapabilityError where it has none.
+    """
+    found = find_capability(agent, Normalizes)
+    if found is None:
+        raise CapabilityError(
+            f"{type(agent).__name__} does not normalize observations", "give it inputs = Normalizer(spec)"
+        )
+    return found.inputs
+
+
+class Jointly(Wrapper):
+    """One step of the behavior model, then one of the algorithm: BCQ's published order of training.
+
+    ``behavior`` is the model that the algorithm's candidates come from, not a `DecoderMeans` view of it. The learning
+    rate and eps of its Adam are those of the model's configuration (`fit_settings`).
+    """
+
+    def __init__(self, behavior: BehaviorModel, algorithm: Algorithm) -> None:
+        super().__init__(algorithm)
+        self.behavior = require_capability(behavior, BehaviorModel, "Jointly")
+        settings = fit_settings(behavior)
+        self.behavior_opt = adam(behavior.parameters(), settings.lr, eps=settings.eps)
 
     def update(self, batch: Batch) -> Metrics:
         loss, metrics = self.behavior.loss(batch.obs, batch.action)
         gradient_step(self.behavior_opt, loss)
         return metrics | self.algorithm.update(batch)
-
-    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
-        return q_value(self.algorithm, obs, action)
-
-    def act(self, obs: Tensor) -> Tensor:
-        return self.algorithm.act(obs)
-
-
-class Normalized(Algorithm):
-    """An algorithm that sees (s - mean) / std, with the statistics saved beside it. Its behaviour model, too, lives in
-    these coordinates."""
-
-    def __init__(self, normalizer: Normalizer, algorithm: Algorithm) -> None:
-        super().__init__()
-        self.normalizer = normalizer
-        self.algorithm = algorithm
-        self.batch_size = algorithm.batch_size
-
-    def update(self, batch: Batch) -> Metrics:
-        obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
-        return self.algorithm.update(batch._replace(obs=obs, next_obs=next_obs))
-
-    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
-        return q_value(self.algorithm, self.normalizer(obs), action)
-
-    @torch.no_grad()
-    def act(self, obs: Tensor) -> Tensor:
-        return self.algorithm.act(self.normalizer(obs))
-
-
-class Rescaled(Algorithm):
-    """An algorithm that is paid c times the reward. Its Q is told in units of the data, where the algorithm itself, its
-    losses and its temperatures live in units of c times that."""
-
-    def __init__(self, scale: float, algorithm: Algorithm) -> None:
-        super().__init__()
-        if not 0.0 < scale < float("inf"):
-            raise ConfigError(f"the scale of the reward is {scale}", "a positive number")
-        self.scale = scale
-        self.algorithm = algorithm
-        self.batch_size = algorithm.batch_size
-
-    def update(self, batch: Batch) -> Metrics:
-        return self.algorithm.update(batch._replace(reward=self.scale * batch.reward))
-
-    def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
-        return q_value(self.algorithm, obs, action) / self.scale
-
-    def act(self, obs: Tensor) -> Tensor:
-        return self.algorithm.act(obs)
-
-
-class NormalizedOnline(Normalized, OnlineAlgorithm):
-    """`Normalized`, for an algorithm that explores."""
-
-    algorithm: OnlineAlgorithm
-
-    @torch.no_grad()
-    def explore(self, obs: Tensor) -> Tensor:
-        return self.algorithm.explore(self.normalizer(obs))

@@ -42,6 +42,11 @@ def clipped_double_q(q: Tensor, lmbda: float) -> Tensor:
     return lmbda * q.amin(0) + (1.0 - lmbda) * q.amax(0)
 
 
+def min_q(q: Tensor) -> Tensor:
+    """min_j Q_j, (E, ...) -> (...): what most algorithms bootstrap from (Fujimoto et al. 2018)."""
+    return clipped_double_q(q, 1.0)
+
+
 def bellman_target(batch: Batch, value: Tensor, discount: float) -> Tensor:
     """r + gamma (1 - terminated) V(s'), (B,). A time limit is not an end."""
     return batch.reward + discount * (1.0 - batch.terminated) * value

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import BehaviorModel, DensityModel
-from offline_vi.behavior.proposals import DecoderMeans
+from offline_vi.behavior.base import DensityModel, Proposals
 from offline_vi.distributions.squashed import TanhNormal
-from offline_vi.errors import (
-    ConfigError,
-)
+from offline_vi.rl.algorithm import find_capability
 
-Perturb = Callable[[Tensor, Tensor], Tensor]
-"""(B, O), (N, B, A) -> (N, B, A)."""
+Perturb = Callable[[Tensor, Tensor, float], Tensor]
+"""(B, O), (N, B, A), phi -> (N, B, A), each action moved by at most phi."""
 Value = Callable[[Tensor, Tensor], Tensor]
 """(B, O), (N, B, A) -> (N, B)."""
 
 
+@dataclass(frozen=True)
 class CandidatePolicy:
     """Draw N candidates, move them, choose one: with probability softmax(Q / T).
 
     T = 0 is the best of N (BCQ's eq. 14), T = inf any of them: with the number of candidates and the perturbation this
-    spans everything between cloning the behaviour (N = 1) and acting greedily, for one trained critic.
+    spans everything between cloning the behavior (N = 1) and acting greedily, for one trained critic. Other ways to
+    act are ``dataclasses.replace(policy, num_candidates=1, phi=0.0)``.
     """
 
-    def __init__(
-        self, behavior: BehaviorModel, perturb: Perturb, value: Value, num_candidates: int, temperature: float = 0.0
-    ) -> None:
-        self.behavior, self.perturb, self.value = behavior, perturb, value
-        self.num_candidates, self.temperature = num_candidates, temperature
+    proposals: Proposals  # where the candidates come from
+    value: Value  # what ranks them
+    num_candidates: int  # N
+    temperature: float = 0.0  # T of the choice, in units of the value
+    perturb: Perturb | None = None  # what moves them
+    phi: float | None = None  # by how much at most, in units of the action box; None: not at all
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A)."""
-        action = self.perturb(obs, self.behavior.sample(obs, self.num_candidates))  # (N, B, A)
+        action = self.candidates(obs)  # (N, B, A)
         value = self.value(obs, action)  # (N, B)
         if self.temperature == 0.0:
             chosen = value.argmax(0)  # (B,)
@@ -46,34 +47,21 @@ class CandidatePolicy:
             chosen = torch.multinomial(weight.mT, 1).squeeze(-1)
         return action[chosen, torch.arange(len(obs), device=obs.device)]
 
-
-class Way(NamedTuple):
-    """A way to act by ranking; None: as the algorithm was configured."""
-
-    num_candidates: int | None = None  # N
-    temperature: float = 0.0  # of the choice, in units of Q
-    phi: float | None = None  # largest perturbation, in units of the action box [-1, 1]
-    noise_clip: float | None = None  # of the latent noise, in standard deviations
-
-
-AS_CONFIGURED = Way()
+    def candidates(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (N, B, A), moved; those that nothing moves are kept in the box, which samples of a Gaussian
+        likelihood may leave."""
+        drawn = self.proposals.sample(obs, self.num_candidates)
+        if self.perturb is None or self.phi is None:
+            return drawn.clamp(-1.0, 1.0)
+        return self.perturb(obs, drawn, self.phi)
 
 
 @runtime_checkable
-class Ranking(Protocol):
-    """An algorithm that acts by ranking candidates, and can do so in other ways than it was configured for."""
+class Ranks(Protocol):
+    """An algorithm that acts by ranking candidates."""
 
-    def ranking(self, way: Way = AS_CONFIGURED) -> CandidatePolicy:
-        """Raises ConfigError for what the algorithm does not have."""
-
-
-def reclipped(behavior: BehaviorModel, noise_clip: float | None) -> BehaviorModel:
-    """The same proposals with latent noise clipped elsewhere. Raises ConfigError where they are not decoded noise."""
-    if noise_clip is None:
-        return behavior
-    if not isinstance(behavior, DecoderMeans):
-        raise ConfigError("the candidates are full samples: there is no noise to clip", "leave the noise clip out")
-    return behavior.with_noise_clip(noise_clip)
+    def policy(self) -> CandidatePolicy:
+        """How it acts; see `CandidatePolicy` for other ways."""
 
 
 class Policy(Protocol):
@@ -95,20 +83,23 @@ class Valued(Protocol):
     """An algorithm with a critic."""
 
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Q_1(s, a) of the online critic: (B, O), (..., B, A) -> (..., B)."""
+        """Q_1(s, a) of the online critic, in units of the rewards that it was trained on: (B, O), (..., B, A) ->
+        (..., B)."""
 
 
 def q_value(policy: Policy, obs: Tensor, action: Tensor) -> Tensor:
-    """The policy's own estimate of Q(s, a), (B, O), (..., B, A) -> (..., B); NaN where it has no critic."""
-    if isinstance(policy, Valued):
-        return policy.q_value(obs, action)
+    """The estimate of Q(s, a) of the policy, or of the algorithm that it wraps, in units of the rewards that it was
+    trained on: (B, O), (..., B, A) -> (..., B). NaN where there is no critic."""
+    valued = find_capability(policy, Valued)
+    if valued is not None:
+        return valued.q_value(obs, action)
     return torch.full(action.shape[:-1], torch.nan, device=action.device)
 
 
 class BehaviorPolicy:
-    """A behaviour model as a policy: one sample for each state."""
+    """A behavior model, or other proposals, as a policy: one sample for each state."""
 
-    def __init__(self, model: BehaviorModel) -> None:
+    def __init__(self, model: Proposals) -> None:
         self.model = model
 
     @torch.no_grad()
@@ -124,7 +115,7 @@ class Explorer(Protocol):
         """(B, O) -> (B, A)."""
 
 
-class NoisyPolicy:
+class GaussianNoise:
     """A policy that explores by noise of standard deviation ``sigma``, in units of the action box [-1, 1]."""
 
     def __init__(self, policy: Policy, sigma: float = 0.1) -> None:
@@ -195,7 +186,7 @@ class StochasticPolicy(Policy, Protocol):
         """(B, O), (B, A) -> (B,) nats, of actions in [-1, 1]."""
 
 
-class GaussianPolicy:
+class NoisyPolicy:
     """A deterministic policy under tanh-Normal noise, so that it has a density: tanh(N(atanh(pi(s)), sigma^2)).
 
     It is another policy than the one without noise: the smaller ``sigma`` (before the tanh), the nearer the two, and

@@ -13,7 +13,6 @@ from offline_vi.runs.checkpoint import (
     parse_state as parse_state,
     published as published,
 )
-from offline_vi.runs.config import from_json as from_json
 from offline_vi.runs.directory import Listener as Listener, RunDirectory as RunDirectory
 from offline_vi.runs.files import (
     finite as finite,

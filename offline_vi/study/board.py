@@ -59,8 +59,8 @@ class Board:
         if self.quiet:
             return
         self.erase()
-        told = f"failed: {error}" if error else f"{hours(seconds)}"
-        print(f"{job.path.name}  {told}", file=sys.stderr)
+        outcome = f"failed: {error}" if error else hours(seconds)
+        print(f"{job.path.name}  {outcome}", file=sys.stderr)
         if not self.terminal:
             print(f"  {self.summary()}", file=sys.stderr, flush=True)
 

@@ -1,7 +1,7 @@
 """Runs of `offline-vi train` and `fit-behavior` as the cells of a study: done ones are skipped, cut ones resumed,
-failed ones told; each in a process of its own, one thread each.
+failed ones reported; each in a process of its own, one thread each.
 
-`python -m offline_vi.scripts.cells VERB ...` is that process: the command, but it ends with whoever started it.
+`python -m offline_vi.scripts.cell VERB ...` is that process: the command, but it ends with whoever started it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from offline_vi.errors import RunLockedError
-from offline_vi.scripts import main as command
 
 JOURNAL = ("run", "host", "pid", "started", "exit_code", "seconds")  # columns: a row per process that worked on a run
 PARENT = "OFFLINE_VI_PARENT"  # variable with the process number of whoever started a cell
 LOCKED = RunLockedError.exit_code
 PATIENCE = 600.0  # seconds to wait for a run that another process still holds
+VARIABLES = ("OFFLINE_VI_DATA", "D4RL_DATASET_DIR", "MINARI_DATASETS_PATH", "MUJOCO_GL", "PYTHONPATH")
 
 
 Started = Callable[[subprocess.Popen[str]], None]
-"""Is told of the process of a cell."""
+"""Called with the process of a cell."""
 
 
 class Job(NamedTuple):
@@ -57,18 +57,23 @@ def is_done(run: Path) -> bool:
     return (run / "result.json").exists() and status(run).get("status") == "done"
 
 
-def status(run: Path) -> dict[str, Any]:
+def status(run: Path) -> dict[str, object]:
     """The run's run.json; empty where there is none."""
     with suppress(OSError, ValueError):
-        record: dict[str, Any] = json.loads((run / "run.json").read_text())
-        return record
+        record = json.loads((run / "run.json").read_text())
+        return record if isinstance(record, dict) else {}
     return {}
 
 
-def result(run: Path) -> dict[str, Any]:
+def result(run: Path) -> dict[str, object]:
     """The run's result.json."""
-    record: dict[str, Any] = json.loads((run / "result.json").read_text())
+    record: dict[str, object] = json.loads((run / "result.json").read_text())
     return record
+
+
+def inherited() -> dict[str, str]:
+    """The variables of this process that say where data are and how a cell draws."""
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
 def run_job(job: Job, journal: Path | None = None, started: Started | None = None) -> Outcome:
@@ -104,9 +109,9 @@ def note(journal: Path, *cells: object) -> None:
 
 def _process(job: Job, started: Started | None) -> tuple[int, str]:
     """(exit code, its error in one line or empty)."""
-    begun = (job.path / "config.json").exists()  # else it may have been killed before it had written anything
-    flags = ["--resume" if begun else "--overwrite"]
-    cell = [sys.executable, "-m", "offline_vi.scripts.cells", *job.arguments, "--output", str(job.path), "-q"]
+    started_before = (job.path / "config.json").exists()  # else it may have been killed before it had written anything
+    flags = ["--resume" if started_before else "--overwrite"]
+    cell = [sys.executable, "-m", "offline_vi.scripts.cell", *job.arguments, "--output", str(job.path), "-q"]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", PARENT: str(os.getpid()), **dict(job.environment)}
     with subprocess.Popen(
         [*cell, *flags],
@@ -118,12 +123,12 @@ def _process(job: Job, started: Started | None) -> tuple[int, str]:
     ) as process:
         if started is not None:
             started(process)
-        _, told = process.communicate()
+        _, output = process.communicate()
     if process.returncode == 0:
         return 0, ""
     if process.returncode < 0:
         return process.returncode, f"killed by {signal.Signals(-process.returncode).name}"
-    lines = [line for line in told.strip().splitlines() if line]
+    lines = [line for line in output.strip().splitlines() if line]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return process.returncode, (errors or lines[-1:] or [f"exit code {process.returncode}"])[0]
 
@@ -157,7 +162,7 @@ def last_step(run: Path) -> int:
     return 0
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """The rows as CSV, with every column that any of them has."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="") as file:
@@ -172,10 +177,5 @@ def end_with_parent() -> None:
     set_death_signal = 1
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(set_death_signal, int(signal.SIGTERM), 0, 0, 0)
-    if str(os.getppid()) != os.environ.get(PARENT):  # it was too late already
+    if str(os.getppid()) != os.environ.get(PARENT):  # whoever started it is gone already
         sys.exit(128 + signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    end_with_parent()
-    command(sys.argv[1:])

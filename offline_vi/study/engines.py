@@ -5,16 +5,19 @@ from __future__ import annotations
 import queue
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
-from offline_vi.errors import MissingDependencyError, OfflineError
-from offline_vi.study.cells import Job, Outcome, run_job
+from offline_vi.errors import MissingDependencyError, OfflineError, UsageError
+from offline_vi.study.cells import Job, Outcome, inherited, run_job
 
-Finished = list[tuple[Job, Outcome]]
+Finished: TypeAlias = list[tuple[Job, Outcome]]
+PlainJob: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], tuple[tuple[str, str], ...], str]
+"""A `Job` as plain values, in the order of its fields."""
 
 
 class Engine(Protocol):
@@ -67,14 +70,21 @@ class LocalEngine:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
+class RemoteTask(Protocol):
+    """`on_ray` as Ray starts it."""
+
+    def remote(self, job: PlainJob, journal: str) -> Hashable:
+        """Start it on the cluster; the reference is what its outcome is asked for with."""
+
+
 class RayEngine:
-    """The cells as tasks of a Ray cluster: a CPU and ``gpus`` of a GPU each. Where a node dies, Ray starts its cells
-    again elsewhere (``retries`` times), and they go on from their checkpoints.
+    """The cells as tasks of a Ray cluster: a CPU and a share of a GPU each. Where a node dies, Ray starts its cells
+    again elsewhere, and they go on from their checkpoints.
 
     The study's folder has to be on storage that every node sees at the same path and whose locks hold between nodes.
     """
 
-    def __init__(self, address: str, gpus: float, retries: int, journal: Path, variables: dict[str, str]) -> None:
+    def __init__(self, options: RayOptions, journal: Path) -> None:
         try:
             import ray
         except ModuleNotFoundError as error:
@@ -82,16 +92,19 @@ class RayEngine:
         self.ray, self.journal = ray, journal
         try:
             ray.init(
-                address=address or None,
-                runtime_env={"env_vars": variables},
+                address=options.address or None,
+                runtime_env={"env_vars": inherited()},
                 log_to_driver=False,
                 ignore_reinit_error=True,
                 logging_level="warning",
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise OfflineError(f"no Ray cluster at {address!r} ({error})", "`ray start --head` makes one") from error
-        self.task: Any = ray.remote(on_ray).options(num_cpus=1, num_gpus=gpus, max_retries=retries)
-        self.running: dict[Any, Job] = {}
+            raise OfflineError(
+                f"no Ray cluster at {options.address!r} ({error})", "`ray start --head` makes one"
+            ) from error
+        limits = {"num_cpus": 1, "num_gpus": options.gpus, "max_retries": options.retries}
+        self.task: RemoteTask = ray.remote(on_ray).options(**limits)
+        self.running: dict[Hashable, Job] = {}
 
     def submit(self, job: Job) -> None:
         path, arguments, after, environment, folder = job
@@ -104,7 +117,7 @@ class RayEngine:
         ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=timeout)
         return [(self.running.pop(reference), self._outcome(reference)) for reference in ready]
 
-    def _outcome(self, reference: Any) -> Outcome:
+    def _outcome(self, reference: Hashable) -> Outcome:
         try:
             return Outcome(*self.ray.get(reference))
         except self.ray.exceptions.RayError as error:  # its node died more often than it may
@@ -114,9 +127,46 @@ class RayEngine:
         self.ray.shutdown()
 
 
-def on_ray(plain: Sequence[Any], journal: str) -> tuple[bool, str, float]:
+def on_ray(plain: PlainJob, journal: str) -> tuple[bool, str, float]:
     """`run_job` for Ray: it takes and gives plain values."""
     path, arguments, after, environment, folder = plain
     job = Job(Path(path), tuple(arguments), tuple(map(Path, after)), tuple(environment), folder)
     done, error, seconds = run_job(job, Path(journal))
     return done, error, seconds
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """Processes on this machine."""
+
+    jobs: int = 2  # cells at once, one thread each
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for less than one job."""
+        if self.jobs < 1:
+            raise UsageError(f"{self.jobs} jobs at once: one job is the least", "--jobs 1")
+
+    def start(self, journal: Path) -> Engine:
+        """The engine; ``journal`` is the CSV file with a row per process."""
+        return LocalEngine(self.jobs, journal)
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Tasks of a Ray cluster."""
+
+    address: str = ""  # e.g. auto or ray://HOST:10001; empty: one on this machine
+    gpus: float = 0.0  # of one GPU, the share that a cell is given
+    retries: int = 3  # how often a cell is started again because its node died
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for negative numbers."""
+        if self.gpus < 0.0 or self.retries < 0:
+            raise UsageError(f"{self.gpus} GPUs, {self.retries} retries: neither can be negative", "leave both out")
+
+    def start(self, journal: Path) -> Engine:
+        """The engine. Raises MissingDependencyError without Ray, OfflineError without a cluster."""
+        return RayEngine(self, journal)
+
+
+EngineOptions: TypeAlias = LocalOptions | RayOptions

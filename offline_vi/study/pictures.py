@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
 from torch import Tensor
 
 from offline_vi.algorithms.latent_planning import LatentPlanning
 from offline_vi.data.frames import Frames, SequenceSampler
 from offline_vi.types import Batch
 from offline_vi.world_model.dynamics import averaged
-
-matplotlib.use("Agg")
 
 
 def windows(agent: LatentPlanning, data: Frames, count: int, steps: int, seed: int = 0) -> Batch:
@@ -42,22 +38,24 @@ def newest(agent: LatentPlanning, obs: Tensor) -> np.ndarray:
 
 def grid(path: Path, rows: list[tuple[str, np.ndarray]], title: str, columns: list[str] | None = None) -> None:
     """Rows of pictures (T, H, W), each with its name."""
+    from matplotlib.figure import Figure
+
     count = max(len(pictures) for _, pictures in rows)
-    figure, axes = plt.subplots(len(rows), count, figsize=(0.85 * count + 1.4, 0.92 * len(rows) + 0.6), squeeze=False)
+    figure = Figure(figsize=(0.85 * count + 1.4, 0.92 * len(rows) + 0.6))
+    axes = figure.subplots(len(rows), count, squeeze=False)
     for line, (name, pictures) in zip(axes, rows, strict=True):
-        for place, picture in zip(line, pictures, strict=False):
-            place.imshow(picture, cmap="gray", vmin=0.0, vmax=1.0)
-        for place in line:
-            place.set_xticks([])
-            place.set_yticks([])
+        for ax, picture in zip(line, pictures, strict=False):
+            ax.imshow(picture, cmap="gray", vmin=0.0, vmax=1.0)
+        for ax in line:
+            ax.set_xticks([])
+            ax.set_yticks([])
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    for place, column in zip(axes[0], columns or [], strict=False):
-        place.set_title(column, fontsize=8)
+    for ax, column in zip(axes[0], columns or [], strict=False):
+        ax.set_title(column, fontsize=8)
     figure.suptitle(title, fontsize=10)
     figure.tight_layout(pad=0.4, rect=(0.0, 0.0, 1.0, 0.99 - 0.12 / len(rows)))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def reconstructions(path: Path, agent: LatentPlanning, data: Frames, count: int = 10) -> None:
@@ -69,7 +67,7 @@ def reconstructions(path: Path, agent: LatentPlanning, data: Frames, count: int 
 
 
 def imagined_frames(path: Path, agent: LatentPlanning, data: Frames, steps: int = 15, sequences: int = 3) -> None:
-    """What the data's actions lead to, imagined from the first observation alone, beside what came."""
+    """What the data's actions lead to, imagined from the first observation alone, next to what came."""
     batch = windows(agent, data, sequences, steps)
     state = agent.model.imagine(agent.model.observe_first(batch.obs[0]), batch.action.unsqueeze(1), averaged).state
     truth, made = newest(agent, batch.next_obs), decoded(agent, state[:, 0])

@@ -1,27 +1,32 @@
-"""Pictures of a run, drawn without a display."""
+"""Plots of a run, a search and a sweep, as PNG files. Matplotlib is imported where something is drawn; no display is
+needed."""
 
 from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
-import matplotlib
 import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from numpy.typing import NDArray
 
-from offline_vi.data.transitions import Transitions
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-matplotlib.use("Agg")
+    from offline_vi.data.transitions import Transitions
 
 INK, ACCENT, MUTED = "#1f2933", "#0b6e99", "#9aa5b1"
 
+Columns: TypeAlias = dict[str, NDArray[np.float64]]
+"""Name of a column -> its numbers (n,)."""
 
-def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a CSV file as float64; text becomes NaN."""
+
+def read_csv(path: Path) -> Columns:
+    """The columns of a CSV file; text becomes NaN. Empty where there is no file."""
+    if not path.exists():
+        return {}
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
 
@@ -36,78 +41,98 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
 
 def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
     """RUN/learning_curve.png: the evaluations with their spread over episodes, and the losses; None without rows."""
-    metrics = read_csv(run / "metrics.csv") if (run / "metrics.csv").exists() else {}
-    episodes = read_csv(run / "episodes.csv") if (run / "episodes.csv").exists() else {}
-    support = read_csv(run / "support.csv") if (run / "support.csv").exists() else {}
+    from matplotlib.figure import Figure
+
+    metrics, episodes = read_csv(run / "metrics.csv"), read_csv(run / "episodes.csv")
+    support = mean_by_step(read_csv(run / "support.csv"))
     if not metrics:
         return None
-    support = mean_by_step(support)
     names = list(dict.fromkeys(base(name) for name in metrics if name != "step"))
-    beliefs = "q/start" in support and not np.isnan(support["q/start"]).all()
-    panels = len(names) + bool(episodes) + beliefs + ("support/outside" in support)
+    valued = "q/start" in support and not np.isnan(support["q/start"]).all()
+    panels = len(names) + bool(episodes) + valued + ("support/outside" in support)
+    if panels == 0:
+        return None
     columns = min(panels, 3)
-    figure, axes = plt.subplots(
-        -(-panels // columns), columns, figsize=(4.2 * columns, 2.9 * -(-panels // columns)), squeeze=False
-    )
-    places = iter(axes.flat)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    free = iter(axes.flat)
     if episodes:
-        score_panel(next(places), episodes, data)
-    if beliefs:
-        belief_panel(next(places), support)
+        score_panel(next(free), episodes, data)
+    if valued:
+        value_panel(next(free), support)
     if "support/outside" in support:
-        outside_panel(next(places), support)
+        outside_panel(next(free), support)
     for name in names:
-        place = next(places)
-        for column in (column for column in metrics if base(column) == name):
-            alpha = 1.0 if column == name else 0.5
-            place.plot(metrics["step"], metrics[column], color=ACCENT, linewidth=1.2, alpha=alpha)
-        place.set_title(name, fontsize=10, color=INK)
-    for place in places:
-        place.axis("off")
-    for place in axes.flat:
-        place.grid(alpha=0.25)
-        place.spines[["top", "right"]].set_visible(False)
-        place.tick_params(labelsize=8)
-        place.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
-        place.set_xlabel("gradient steps", fontsize=8)
+        metric_panel(next(free), metrics, name)
+    for ax in free:
+        ax.axis("off")
+    for ax in axes.flat:
+        decorate_steps(ax)
     figure.suptitle(run.name, fontsize=11, color=INK)
     figure.tight_layout()
     path = run / "learning_curve.png"
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     return path
 
 
-def exploration_map(path: Path, collected: dict[str, Transitions]) -> None:
-    """How often the first two numbers of the observation were seen, a panel for each way to explore, on one scale."""
-    rows = {name: data.obs.reshape(len(data), -1)[:, :2] for name, data in collected.items()}
-    rows = {name: values for name, values in rows.items() if values.shape[1] == 2}
-    if not rows:
-        return
-    every = np.concatenate(list(rows.values()))
-    edges: Any = [np.linspace(low, high + 1e-9, 41) for low, high in zip(every.min(0), every.max(0), strict=True)]
-    figure, axes = plt.subplots(1, len(rows), figsize=(4.2 * len(rows), 3.4), squeeze=False, sharey=True)
-    counts = {name: np.histogram2d(values[:, 0], values[:, 1], bins=edges)[0] for name, values in rows.items()}
-    norm = LogNorm(1.0, max(2.0, *(float(count.max()) for count in counts.values())))
-    for place, (name, count) in zip(axes.flat, counts.items(), strict=True):
-        shown = np.ma.masked_less(count.T, 1.0)
-        picture = place.pcolormesh(*edges, shown, cmap="viridis_r", norm=norm)
-        place.set_title(f"{name}: {(count > 0).mean():.0%} of cells", fontsize=10, color=INK)
-        place.set_xlabel("s[0]", fontsize=8)
-        place.tick_params(labelsize=8)
-        place.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("s[1]", fontsize=8)
-    figure.colorbar(picture, ax=axes, label="visits")
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-    plt.close(figure)
+def decorate_steps(ax: Axes) -> None:
+    """Grid, frame and ticks of a panel over gradient steps."""
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
+    ax.set_xlabel("gradient steps", fontsize=8)
+
+
+def metric_panel(ax: Axes, metrics: Columns, name: str) -> None:
+    """One metric; of several seeds trained together, a pale line each."""
+    for column in (column for column in metrics if base(column) == name):
+        alpha = 1.0 if column == name else 0.5
+        ax.plot(metrics["step"], metrics[column], color=ACCENT, linewidth=1.2, alpha=alpha)
+    ax.set_title(name, fontsize=10, color=INK)
+
+
+def value_panel(ax: Axes, support: Columns) -> None:
+    """The critic's value of the first states, and the discounted returns that followed."""
+    ax.plot(support["step"], support["q/start"], color=ACCENT, marker="o", markersize=3, label="Q believed")
+    ax.plot(support["step"], support["q/return"], color=INK, marker="o", markersize=3, label="discounted return")
+    ax.legend(fontsize=7, frameon=False)
+    ax.set_title("value of the start", fontsize=10, color=INK)
+
+
+def outside_panel(ax: Axes, support: Columns) -> None:
+    """The share of the policy's actions that are outside the data's support."""
+    ax.plot(support["step"], 100.0 * support["support/outside"], color=ACCENT, marker="o", markersize=3)
+    ax.axhline(1.0, color=MUTED, linestyle="--", linewidth=1, label="data")
+    ax.legend(fontsize=7, frameon=False)
+    ax.set_ylim(bottom=0.0)
+    ax.set_title("% of actions outside the support", fontsize=10, color=INK)
+
+
+def score_panel(ax: Axes, episodes: Columns, data: Transitions | None) -> None:
+    """The evaluations: mean and standard deviation over episodes, next to the data's mean."""
+    scored = not np.isnan(episodes["normalized"]).all()
+    column = "normalized" if scored else "return"
+    steps = np.unique(episodes["step"])
+    values = [episodes[column][episodes["step"] == step] for step in steps]
+    mean, spread = np.array([np.nanmean(v) for v in values]), np.array([np.nanstd(v) for v in values])
+    ax.fill_between(steps, mean - spread, mean + spread, color=ACCENT, alpha=0.18, label="std over episodes")
+    ax.plot(steps, mean, color=ACCENT, marker="o", markersize=3, label="policy")
+    if data is not None and data.task is not None:
+        returns = data.episode_returns()
+        level = data.task.normalized(returns).mean() if scored else returns.mean()
+        ax.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="data")
+    ax.legend(fontsize=7, frameon=False)
+    ax.set_title("normalised score" if scored else "return", fontsize=10, color=INK)
 
 
 def base(name: str) -> str:
-    """The metric's name without the number of the seed it is of."""
+    """The metric's name without the number of its seed."""
     return re.sub(r"\.\d+$", "", name)
 
 
-def mean_by_step(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def mean_by_step(columns: Columns) -> Columns:
     """Rows of the same step, of several seeds, become one."""
     if not columns:
         return columns
@@ -115,64 +140,65 @@ def mean_by_step(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.array([values[of_step].mean() for of_step in rows]) for name, values in columns.items()}
 
 
-def belief_panel(place: Axes, support: dict[str, np.ndarray]) -> None:
-    place.plot(support["step"], support["q/start"], color=ACCENT, marker="o", markersize=3, label="Q believed")
-    place.plot(support["step"], support["q/return"], color=INK, marker="o", markersize=3, label="discounted return")
-    place.legend(fontsize=7, frameon=False)
-    place.set_title("value of the start", fontsize=10, color=INK)
+def exploration_map(path: Path, collected: Mapping[str, Transitions]) -> None:
+    """How often the first two numbers of the observation were seen, a panel for each way to explore, on one scale."""
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    rows = {name: data.obs.reshape(len(data), -1)[:, :2] for name, data in collected.items()}
+    rows = {name: values for name, values in rows.items() if values.shape[1] == 2}
+    if not rows:
+        return
+    every = np.concatenate(list(rows.values()))
+    edges = [np.linspace(low, high + 1e-9, 41) for low, high in zip(every.min(0), every.max(0), strict=True)]
+    figure = Figure(figsize=(4.2 * len(rows), 3.4))
+    axes = figure.subplots(1, len(rows), squeeze=False, sharey=True)
+    counts = {name: np.histogram2d(values[:, 0], values[:, 1], bins=edges)[0] for name, values in rows.items()}
+    norm = LogNorm(1.0, max(2.0, *(float(count.max()) for count in counts.values())))
+    for ax, (name, count) in zip(axes.flat, counts.items(), strict=True):
+        shown = np.ma.masked_less(count.T, 1.0)
+        mesh = ax.pcolormesh(edges[0], edges[1], shown, cmap="viridis_r", norm=norm)
+        ax.set_title(f"{name}: {(count > 0).mean():.0%} of cells", fontsize=10, color=INK)
+        ax.set_xlabel("s[0]", fontsize=8)
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("s[1]", fontsize=8)
+    figure.colorbar(mesh, ax=axes, label="visits")
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
-def outside_panel(place: Axes, support: dict[str, np.ndarray]) -> None:
-    place.plot(support["step"], 100.0 * support["support/outside"], color=ACCENT, marker="o", markersize=3)
-    place.axhline(1.0, color=MUTED, linestyle="--", linewidth=1, label="data")
-    place.legend(fontsize=7, frameon=False)
-    place.set_ylim(bottom=0.0)
-    place.set_title("% of actions outside the support", fontsize=10, color=INK)
+def search_plot(scores: Mapping[int, float], settings: Mapping[str, Sequence[float | str]], path: Path) -> None:
+    """The scores of a search (trial -> score) over its trials with the best so far, and over each hyper-parameter
+    (name -> its value in each of these trials)."""
+    from matplotlib.figure import Figure
 
-
-def score_panel(place: Axes, episodes: dict[str, np.ndarray], data: Transitions | None) -> None:
-    scored = not np.isnan(episodes["normalized"]).all()
-    column = "normalized" if scored else "return"
-    steps = np.unique(episodes["step"])
-    values = [episodes[column][episodes["step"] == step] for step in steps]
-    mean, spread = np.array([np.nanmean(v) for v in values]), np.array([np.nanstd(v) for v in values])
-    place.fill_between(steps, mean - spread, mean + spread, color=ACCENT, alpha=0.18, label="std over episodes")
-    place.plot(steps, mean, color=ACCENT, marker="o", markersize=3, label="policy")
-    if data is not None and data.task is not None:
-        returns = data.episode_returns()
-        level = data.task.normalized(returns).mean() if scored else returns.mean()
-        place.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="data")
-    place.legend(fontsize=7, frameon=False)
-    place.set_title("normalised score" if scored else "return", fontsize=10, color=INK)
-
-
-def search_plot(rows: list[dict[str, Any]], names: list[str], path: Path) -> None:
-    """The scores of a search over its trials, with the best so far, and over each hyper-parameter; cut trials are left
-    out."""
-    done = [row for row in rows if row["score"] is not None]
-    columns = min(1 + len(names), 4)
-    deep = -(-(1 + len(names)) // columns)
-    figure, axes = plt.subplots(deep, columns, figsize=(3.4 * columns, 2.8 * deep), squeeze=False)
-    places = iter(axes.flat)
-    place = next(places)
-    scores = np.array([row["score"] for row in done])
-    place.plot([row["trial"] for row in done], scores, "o", color=ACCENT, markersize=4)
-    place.plot([row["trial"] for row in done], np.maximum.accumulate(scores), color=INK, linewidth=1)
-    place.set_title("mean final score over trials", fontsize=9, color=INK)
-    for name in names:
-        place = next(places)
-        values = [row[name] for row in done]
-        numeric = all(isinstance(value, int | float) for value in values)
-        place.plot(values if numeric else [str(value) for value in values], scores, "o", color=ACCENT, markersize=4)
-        if numeric and min(values) > 0 and max(values) > 20 * min(values):
-            place.set_xscale("log")
-        place.set_title(name, fontsize=9, color=INK)
-    for place in places:
-        place.axis("off")
-    for place in axes.flat:
-        place.grid(alpha=0.25)
-        place.spines[["top", "right"]].set_visible(False)
-        place.tick_params(labelsize=7)
+    panels = 1 + len(settings)
+    columns = min(panels, 4)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.8 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    free = iter(axes.flat)
+    ax, trials, values = next(free), list(scores), np.array(list(scores.values()))
+    ax.plot(trials, values, "o", color=ACCENT, markersize=4)
+    ax.plot(trials, np.maximum.accumulate(values), color=INK, linewidth=1)
+    ax.set_title("mean final score over trials", fontsize=9, color=INK)
+    for name, chosen in settings.items():
+        setting_panel(next(free), name, chosen, values)
+    for ax in free:
+        ax.axis("off")
+    for ax in axes.flat:
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    plt.close(figure)
+
+
+def setting_panel(ax: Axes, name: str, chosen: Sequence[float | str], scores: NDArray[np.float64]) -> None:
+    """The scores over one hyper-parameter: numbers on a (logarithmic) scale, anything else as words."""
+    numbers = [float(value) for value in chosen if isinstance(value, int | float)]
+    numeric = len(numbers) == len(chosen)
+    ax.plot(numbers if numeric else list(map(str, chosen)), scores, "o", color=ACCENT, markersize=4)
+    if numeric and min(numbers) > 0 and max(numbers) > 20 * min(numbers):
+        ax.set_xscale("log")
+    ax.set_title(name, fontsize=9, color=INK)

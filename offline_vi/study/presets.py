@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from offline_vi.algorithms import ALGORITHMS
+from offline_vi import registry
 from offline_vi.errors import unknown
 
 if TYPE_CHECKING:
-    from offline_vi.algorithms.build import Recipe
+    from offline_vi.study.agents import AgentChoice
     from offline_vi.types import Spec
 
 
@@ -32,13 +32,13 @@ class Preset:
 
     def behavior_of(self, algorithm: str) -> str:
         """Name of the model, empty for an algorithm that uses none."""
-        published = ALGORITHMS[algorithm].behavior
+        published = registry.algorithm(algorithm).behavior
         chosen = self.own[algorithm].behavior if algorithm in self.own else self.behavior
         return (chosen or published) if published else ""
 
     def options(self, algorithm: str, model: str) -> dict[str, Any]:
         """Changed defaults of `TrainOptions`, of an algorithm on that behaviour model."""
-        frozen = self.frozen if ALGORITHMS[algorithm].behavior else {}
+        frozen = self.frozen if registry.algorithm(algorithm).behavior else {}
         return self.train | frozen | self._own(algorithm, model).options
 
     def config(self, algorithm: str, model: str) -> dict[str, Any]:
@@ -57,37 +57,35 @@ PRESETS: dict[str, Preset] = {
         behavior="cvae",
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000},
-        own={"bcq": Own("gaussian", {"proposals": "likely", "keep": 0.1}, {"num_acting_candidates": 10})},
+        own={"bcq": Own("gaussian", {"proposals": "most-likely", "keep": 0.1}, {"num_acting_candidates": 10})},
     ),
     "likely": Preset(  # full samples of an exact density, filtered by it (docs/why-bcq.md)
         behavior="mixture",
         train={"precision": "auto"},
-        frozen={"behavior_steps": 10_000, "bank_period": 10_000, "proposals": "likely", "keep": 0.1},
+        frozen={"behavior_steps": 10_000, "bank_period": 10_000, "proposals": "most-likely", "keep": 0.1},
         own={"bcq": Own("mixture", {}, {"num_acting_candidates": 10})},
     ),
 }
 
 
-def recipe(name: str, algorithm: str, spec: Spec, model: str = "") -> Recipe:
-    """What `offline-vi train ALGORITHM --preset NAME [--behavior MODEL]` builds.
+def choice(name: str, algorithm: str, spec: Spec, model: str = "") -> AgentChoice:
+    """What `offline-vi train ALGORITHM --preset NAME [--behavior MODEL]` builds for data of these shapes.
 
-    Raises UsageError for an unknown name, and ConfigError for an unknown model.
+    Raises UsageError for an unknown name.
     """
-    from offline_vi.algorithms.build import Recipe, config_class  # here, not above: torch
-    from offline_vi.behavior.pretrained import behavior_config
+    from offline_vi.study.agents import AgentChoice  # here, not above: torch
 
     chosen = preset(name)
     model = model or chosen.behavior_of(algorithm)
     options = chosen.options(algorithm, model)
-    return Recipe(
+    given = {key: options[key] for key in ("proposals", "keep") if key in options}
+    return AgentChoice(
         algorithm,
-        spec,
-        config_class(algorithm)(**chosen.config(algorithm, model)),
+        registry.algorithm(algorithm).config()(**chosen.config(algorithm, model)),
         model,
-        behavior_config(model, spec) if model else None,
+        registry.behavior_model(model).config(spec) if model else None,
         jointly=bool(model) and "behavior_steps" not in options,
-        normalize=ALGORITHMS[algorithm].normalize,
-        **{key: options[key] for key in ("proposals", "keep") if key in options},
+        **given,
     )
 
 

@@ -1,140 +1,247 @@
-"""Reading a benchmark directory: a record per cell, from the files of its run."""
+"""Reading a benchmark directory: a record per cell, from the files of its run. A cell whose files cannot be read is
+kept with the reason, and enters no number."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from offline_vi.errors import MissingInputError, OfflineVIError
-from offline_vi.runs.files import read_json
-from offline_vi.study.cells import is_done, status, table
-from offline_vi.study.suite import Cell, Suite, suite_from
+from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError
+from offline_vi.study.cells import is_done, status, table as csv_rows
+from offline_vi.study.plan import model_name
+from offline_vi.study.scores import Scores, integer, number, numbers, scores_from, table, text
+from offline_vi.study.suite import Cell, Suite, parse_suite
 
 
-class Run(NamedTuple):
+class Method(NamedTuple):
+    """What is compared: in a suite, an algorithm under a preset."""
+
+    algorithm: str
+    preset: str
+    label: str
+    color: int  # number of the series in plots
+
+
+@dataclass(frozen=True)
+class Run:
     """A cell and what its files say."""
 
     cell: Cell
+    method: Method
     path: Path
     done: bool
+    error: str = ""  # one line; empty where it is done
+    command: str = ""
+    scores: Scores = field(default_factory=Scores)
+    facts: Mapping[str, str] = field(default_factory=dict)  # of run.json: versions, revision, precision, products
+    note: str = ""  # what a reader of the scores has to know about the task
+    seconds: float = 0.0  # wall clock over all processes that worked on it
+    returns: Mapping[int, float] = field(default_factory=dict)  # step -> mean return
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A shared behavior model and how it was judged, in nats per action."""
+
+    dataset: str  # label
+    model: str
+    seed: int
+    seconds: float  # wall clock
+    steps: int | None
+    held_out: Mapping[str, float | None]  # "elbo", "iwae_64", "truth", "gap"
+
+
+class Failure(NamedTuple):
+    """A run that enters no number."""
+
+    name: str
     error: str
-    command: str
-    result: dict[str, Any]  # of result.json; empty where it is not done
-    record: dict[str, Any]  # of run.json
-    seconds: float  # wall clock over all processes that worked on it
-
-    @property
-    def final(self) -> float | None:
-        """Normalised score of the final policy; None where nothing was scored."""
-        value = self.result.get("normalized_score")
-        return None if value is None else float(value)
-
-    @property
-    def best(self) -> float | None:
-        """Of the best evaluation on the way: chosen by looking, never to be mixed with the final one."""
-        value = (self.result.get("best") or {}).get("normalized_score")
-        return None if value is None else float(value)
-
-    @property
-    def curve(self) -> dict[int, float]:
-        """Step -> mean normalised score."""
-        scores = self.result.get("curve") or {}
-        return {int(step): float(score) for step, score in scores.items() if score is not None}
 
 
 class Study(NamedTuple):
-    """A benchmark directory."""
+    """A benchmark directory, or runs that are reported together."""
 
     folder: Path
     suite: Suite
+    methods: list[Method]
     runs: list[Run]
-    models: list[dict[str, Any]]  # the shared behaviour models: dataset, model, seed, and their result.json
-    environment: dict[str, str]  # of environment.txt
+    models: list[FittedModel]
+    broken_models: list[Failure]
+    environment: Mapping[str, str]  # of environment.txt
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Everything that enters no number."""
+        return [*(Failure(run.path.name, run.error) for run in self.runs if not run.done), *self.broken_models]
 
 
 def read_study(folder: str | Path) -> Study:
     """Raises MissingInputError and ConfigError where the folder is no benchmark directory."""
+    from offline_vi.runs.files import read_json  # here and below: torch
+
     folder = Path(folder)
-    if not (folder / "suite.json").exists():
+    if not is_study(folder):
         raise MissingInputError(
             f"{folder} is no benchmark directory", "`offline-vi benchmark SUITE --output DIR` makes one"
         )
     record = read_json(folder / "suite.json")
-    suite = as_suite(record["suite"])
-    runs = [read_run(folder, cell, record["commands"]) for cell in suite.cells()]
-    models = {}
+    suite, commands = written_suite(record), table(record, "commands")
+    methods = {(method.algorithm, method.preset): method for method in methods_of(suite)}
+    seconds = seconds_of(folder)
+    runs = []
     for cell in suite.cells():
-        model = suite.models(cell)
-        path = folder / "behavior" / model_name(cell, model)
-        if model and is_done(path):
-            seconds = seconds_of(folder).get(path.name, 0.0)
-            about = {"dataset": cell.dataset, "model": model, "seed": cell.seed, "seconds": seconds}
-            models[path] = {**about, **read_json(path / "result.json")}
-    lines = (folder / "environment.txt").read_text().splitlines() if (folder / "environment.txt").exists() else []
-    environment = dict(line.split(" ", 1) for line in lines if " " in line)
-    return Study(folder, suite, runs, list(models.values()), environment)
+        words, path = commands.get(cell.name), folder / "runs" / cell.name
+        command = " ".join(map(str, words)) if isinstance(words, list) else ""
+        runs.append(read_run(path, cell, methods[cell.algorithm, cell.preset], command, seconds.get(cell.name)))
+    models: list[FittedModel] = []
+    broken: list[Failure] = []
+    for name, (dataset, model, seed) in written_models(record, suite).items():
+        path = folder / "behavior" / name
+        if is_done(path):
+            try:
+                models.append(read_model(path, dataset, model, seed, seconds.get(name, 0.0)))
+            except OfflineVIError as error:
+                broken.append(Failure(name, str(error)))
+    return Study(folder, suite, list(methods.values()), runs, models, broken, read_environment(folder))
 
 
-def as_suite(record: Mapping[str, Any]) -> Suite:
-    """Of suite.json."""
-    return suite_from({key: value for key, value in record.items() if value not in ({}, "")}, str(record["name"]))
+def is_study(folder: Path) -> bool:
+    """Whether it is a benchmark directory."""
+    return (folder / "suite.json").exists()
 
 
-def model_name(cell: Cell, model: str) -> str:
-    """Of the run directory of a shared behaviour model."""
-    return f"{cell.dataset.replace('/', '-')}_{model}_seed{cell.seed}"
+def written_suite(record: Mapping[str, object]) -> Suite:
+    """Of suite.json; no plug-in is loaded. Raises ConfigError."""
+    suite = table(record, "suite")
+    return parse_suite({key: value for key, value in suite.items() if value not in ({}, "")}, text(suite, "name"))
 
 
-def read_run(folder: Path, cell: Cell, commands: Mapping[str, list[str]], error: str = "") -> Run:
-    """What is known of a cell, done or not."""
-    path = folder / "runs" / cell.name
-    record, done = status(path), is_done(path)
-    result: dict[str, Any] = {}
-    with suppress(OfflineVIError):
-        result = read_json(path / "result.json") if done else {}
-    told = error or ("" if done else str(record.get("error", "not started" if not record else "cut")))
-    seconds = seconds_of(folder).get(cell.name) or float(record.get("wall_seconds") or 0.0)
-    return Run(cell, path, done, told, " ".join(commands.get(cell.name, [])), result, record, seconds)
+def written_models(record: Mapping[str, object], suite: Suite) -> dict[str, tuple[str, str, int]]:
+    """Run directory -> (data set, model, seed) of the shared behavior models, of suite.json; of one that does not name
+    them, as the suite says."""
+    if "models" not in record:
+        pairs = [(cell, suite.models(cell)) for cell in suite.cells()]
+        return {model_name(cell, model): (cell.dataset, model, cell.seed) for cell, model in pairs if model}
+    models = table(record, "models")
+    abouts = {name: table(models, name) for name in models}
+    return {
+        name: (text(about, "dataset"), text(about, "model"), integer(about, "seed") or 0)
+        for name, about in abouts.items()
+    }
+
+
+def methods_of(suite: Suite) -> list[Method]:
+    """In the suite's order."""
+    many = len(suite.presets) > 1
+    pairs = [(algorithm, preset) for algorithm in suite.algorithms for preset in suite.presets]
+    return [
+        Method(algorithm, preset, f"{algorithm}, {preset}" if many else algorithm, place)
+        for place, (algorithm, preset) in enumerate(pairs)
+    ]
+
+
+def read_run(path: Path, cell: Cell, method: Method, command: str, seconds: float | None = None) -> Run:
+    """What is known of a cell, done or not; ``seconds`` is its wall clock where a journal knows it. A run whose files
+    cannot be read is not done, with the reason."""
+    from offline_vi.runs.files import read_json
+
+    record = status(path)
+    try:
+        spent = number(record, "wall_seconds") if seconds is None else seconds
+        if not is_done(path):
+            return Run(cell, method, path, False, why_not_done(path, record), command, seconds=spent or 0.0)
+        scores, facts = scores_from(read_json(path / "result.json")), facts_of(record)
+        task = table(read_json(path / "config.json"), "task") if (path / "config.json").exists() else {}
+        note, returns = text(task, "note"), read_returns(path)
+        return Run(cell, method, path, True, "", command, scores, facts, note, spent or 0.0, returns)
+    except OfflineVIError as error:
+        return Run(cell, method, path, False, f"cannot be read: {error}", command)
+
+
+def why_not_done(path: Path, record: Mapping[str, object]) -> str:
+    """In a few words; ``record`` is what run.json says."""
+    if record:
+        return str(record.get("error") or "cut")
+    return "run.json cannot be read" if (path / "run.json").exists() else "not started"
+
+
+def read_returns(path: Path, seed: int | None = None) -> dict[int, float]:
+    """Step -> mean return, of episodes.csv; ``seed`` chooses one of several that were trained in parallel. Episodes
+    that failed are in no mean."""
+    values: dict[int, list[float]] = {}
+    for row in csv_rows(path / "episodes.csv"):
+        with suppress(ValueError, TypeError, KeyError):  # its last line may be half written
+            if seed is None or int(row["training_seed"]) == seed:
+                values.setdefault(int(row["step"]), []).append(float(row["return"]))
+    known = {step: [value for value in returns if math.isfinite(value)] for step, returns in values.items()}
+    return {step: sum(returns) / len(returns) for step, returns in known.items() if returns}
+
+
+def facts_of(record: Mapping[str, object]) -> dict[str, str]:
+    """Of run.json: versions of packages, "revision", "precision", "products". Raises ConfigError."""
+    versions = table(record, "versions")
+    facts = {name: text(versions, name) for name in versions}
+    named = {"revision": "git_revision", "precision": "precision", "products": "products", "platform": "platform"}
+    return facts | {name: text(record, key) for name, key in named.items() if record.get(key)}
+
+
+def read_model(path: Path, dataset: str, model: str, seed: int, seconds: float) -> FittedModel:
+    """A fitted behavior model. Raises MissingInputError and ConfigError where its result.json cannot be read."""
+    from offline_vi.runs.files import read_json
+
+    result = read_json(path / "result.json")
+    held_out = numbers(table(result, "held_out"))
+    if not held_out:
+        raise ConfigError(f"{path / 'result.json'} holds no densities of held-out actions")
+    return FittedModel(dataset, model, seed, seconds, integer(result, "steps"), held_out)
+
+
+def read_environment(folder: Path) -> dict[str, str]:
+    """Of environment.txt; empty where there is none."""
+    path = folder / "environment.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {name: value for name, _, value in (line.partition(" ") for line in lines) if value}
 
 
 def seconds_of(folder: Path) -> dict[str, float]:
     """Run -> wall clock of all processes that worked on it, from the journal."""
     total: dict[str, float] = {}
-    for row in table(folder / "journal.csv"):
+    for row in csv_rows(folder / "journal.csv"):
         with suppress(ValueError, TypeError, KeyError):
             total[row["run"]] = total.get(row["run"], 0.0) + float(row["seconds"])
     return total
 
 
-def row_of(run: Run) -> dict[str, Any]:
+def result_row(run: Run) -> dict[str, str | int | float | None]:
     """Of results.csv."""
-    result, diagnostics = run.result, run.result.get("diagnostics") or {}
-    versions = run.record.get("versions") or {}
+    scores, facts = run.scores, run.facts
     return {
         "algorithm": run.cell.algorithm,
         "preset": run.cell.preset,
         "dataset": run.cell.dataset,
         "seed": run.cell.seed,
         "status": "done" if run.done else "failed",
-        "final": run.final,
-        "best": run.best,
-        "best_step": (result.get("best") or {}).get("step"),
-        "return": result.get("return_mean"),
-        "episodes": len(result.get("returns") or []),
-        "steps": result.get("steps"),
-        "outside": diagnostics.get("support/outside"),
-        "q_start": diagnostics.get("q/start"),
-        "q_return": diagnostics.get("q/return"),
+        "final": scores.final,
+        "best": scores.best,
+        "best_step": scores.best_step,
+        "return": scores.mean_return,
+        "episodes": scores.episodes,
+        "steps": scores.steps,
+        "outside": scores.diagnostics.get("support/outside"),
+        "q_start": scores.diagnostics.get("q/start"),
+        "q_return": scores.diagnostics.get("q/return"),
         "seconds": round(run.seconds, 1),
-        "env_id": result.get("env_id"),
-        "mujoco": result.get("mujoco"),
-        "offline_vi": versions.get("offline_vi"),
-        "torch": versions.get("torch"),
-        "revision": run.record.get("git_revision"),
-        "precision": run.record.get("precision"),
-        "products": run.record.get("products"),
+        "env_id": scores.env_id,
+        "mujoco": scores.mujoco,
+        "offline_vi": facts.get("offline_vi"),
+        "torch": facts.get("torch"),
+        "revision": facts.get("revision"),
+        "precision": facts.get("precision"),
+        "products": facts.get("products"),
         "error": run.error,
         "command": run.command,
     }

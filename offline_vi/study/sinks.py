@@ -1,13 +1,13 @@
-"""Where a run's numbers go besides its own files: TensorBoard, Weights & Biases. The files are the truth; these repeat
-them row by row."""
+"""Where a run's numbers go in addition to its own files: TensorBoard, Weights & Biases. The files are the truth; these
+repeat them row by row."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from offline_vi.errors import MissingDependencyError
 from offline_vi.runs.directory import Listener
@@ -42,14 +42,28 @@ class Means:
         return [(self.step, means)] if means else []
 
 
+class Writer(Protocol):
+    """TensorBoard's `SummaryWriter`."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class WandBRun(Protocol):
+    """What `wandb.init` returns."""
+
+    def log(self, data: Mapping[str, float], step: int) -> None: ...
+    def finish(self) -> None: ...
+
+
 class TensorBoard:
     """RUN/tensorboard. What an earlier process wrote after ``first_step`` is taken back."""
 
     def __init__(self, path: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        writer: Any = SummaryWriter
-        self.writer = writer(str(path / "tensorboard"), purge_step=first_step)
+        make: Callable[..., Writer] = SummaryWriter
+        self.writer = make(str(path / "tensorboard"), purge_step=first_step)
         self.means = Means()
 
     def row(self, log: str, row: Mapping[str, float | int | str]) -> None:
@@ -68,10 +82,10 @@ class TensorBoard:
 class WandB:
     """A run of Weights & Biases under the run directory's name; WANDB_PROJECT and WANDB_MODE are its own variables."""
 
-    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, config: Mapping[str, object]) -> None:
         import wandb
 
-        self.run: Any = wandb.init(
+        self.run: WandBRun = wandb.init(
             name=path.name, id=path.name, resume="allow", dir=str(path), config=dict(config), reinit="finish_previous"
         )
         self.means = Means()
@@ -95,7 +109,7 @@ def check_sinks(names: Sequence[str]) -> None:
             raise MissingDependencyError(f"--log {name} needs {name}", f"pip install 'offline-vi[{name}]'")
 
 
-def listeners(names: Sequence[str], path: Path, config: Mapping[str, Any], first_step: int) -> list[Listener]:
+def listeners(names: Sequence[str], path: Path, config: Mapping[str, object], first_step: int) -> list[Listener]:
     """Those of --log."""
     made: list[Listener] = []
     if "tensorboard" in names:

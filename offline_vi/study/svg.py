@@ -1,4 +1,4 @@
-"""Small plots as SVG text whose colours are CSS classes, so that a page can show them light and dark, print and zoom.
+"""Small plots as SVG text whose colors are CSS classes, so that a page can show them light and dark, print and zoom.
 
 Series k is drawn in the classes ``s0`` to ``s9``; everything else in ``axis``, ``grid``, ``label``.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-COLOURS = 10
+COLORS = 10
 Point = tuple[float, float]
 
 
@@ -21,7 +21,7 @@ class Line(NamedTuple):
     y: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
-    colour: int  # which series
+    color: int  # which series
     dots: bool = False
 
 
@@ -32,7 +32,7 @@ class Bar(NamedTuple):
     value: float
     low: float
     high: float
-    colour: int
+    color: int
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -90,13 +90,13 @@ def curves(
     for line in lines:
         around = [at(x, y) for x, y in zip(line.x, line.high, strict=True)]
         around += [at(x, y) for x, y in reversed(list(zip(line.x, line.low, strict=True)))]
-        body.append(f'<polygon class="band s{line.colour % COLOURS}" points="{_points(around)}"/>')
+        body.append(f'<polygon class="band s{line.color % COLORS}" points="{_points(around)}"/>')
     for line in lines:
         points = [at(x, y) for x, y in zip(line.x, line.y, strict=True)]
-        body.append(f'<polyline class="line s{line.colour % COLOURS}" points="{_points(points)}"/>')
+        body.append(f'<polyline class="line s{line.color % COLORS}" points="{_points(points)}"/>')
         if line.dots:
             body += [
-                f'<circle class="dot s{line.colour % COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points
+                f'<circle class="dot s{line.color % COLORS}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points
             ]
     body.append(_text((left + width) / 2, height - 6, x_label, "middle"))
     body.append(
@@ -122,11 +122,11 @@ def intervals(bars: Sequence[Bar], x_label: str, *, width: int = 520, row: int =
         body.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - bottom}"/>')
         body.append(_text(x, height - bottom + 14, short(tick), "middle"))
     for number, bar in enumerate(bars):
-        y, colour = 6 + row * (number + 0.5), f"s{bar.colour % COLOURS}"
+        y, color = 6 + row * (number + 0.5), f"s{bar.color % COLORS}"
         body.append(_text(left - 8, y + 4, bar.label, "end"))
         low, high = at(bar.low), at(bar.high)
-        body.append(f'<line class="whisker {colour}" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        body.append(f'<circle class="dot {colour}" cx="{at(bar.value):.1f}" cy="{y:.1f}" r="4.5"/>')
+        body.append(f'<line class="whisker {color}" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        body.append(f'<circle class="dot {color}" cx="{at(bar.value):.1f}" cy="{y:.1f}" r="4.5"/>')
         body.append(_text(max(high, at(bar.value)) + 9, y + 4, f"{bar.value:.1f}", "start"))
     body.append(_text((left + width - right) / 2, height - 4, x_label, "middle"))
     return _svg(width, height, body, x_label)
@@ -135,7 +135,7 @@ def intervals(bars: Sequence[Bar], x_label: str, *, width: int = 520, row: int =
 def legend(names: Mapping[str, int]) -> str:
     """HTML: a swatch for each series."""
     rows = [
-        f'<span class="key"><i class="s{colour % COLOURS}"></i>{escape(name)}</span>' for name, colour in names.items()
+        f'<span class="key"><i class="s{color % COLORS}"></i>{escape(name)}</span>' for name, color in names.items()
     ]
     return f'<p class="legend">{"".join(rows)}</p>'
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,43 +22,17 @@ from offline_vi.evaluation.statistics import (
     iqm,
     simulated_coverage,
 )
-from offline_vi.study.results import Run, Study
-from offline_vi.study.suite import Suite
-
-
-class Method(NamedTuple):
-    """An algorithm under a preset: what is compared."""
-
-    algorithm: str
-    preset: str
-    label: str
-    colour: int
-
-
-def methods(suite: Suite) -> list[Method]:
-    """In the suite's order."""
-    many = len(suite.presets) > 1
-    pairs = [(algorithm, preset) for algorithm in suite.algorithms for preset in suite.presets]
-    return [
-        Method(algorithm, preset, f"{algorithm}, {preset}" if many else algorithm, number)
-        for number, (algorithm, preset) in enumerate(pairs)
-    ]
+from offline_vi.study.results import Method, Run, Study
 
 
 def runs_of(study: Study, method: Method, dataset: str | None = None) -> list[Run]:
     """The method's runs that are done, on one data set or all."""
-    return [
-        run
-        for run in study.runs
-        if run.done
-        and (run.cell.algorithm, run.cell.preset) == (method.algorithm, method.preset)
-        and dataset in (None, run.cell.dataset)
-    ]
+    return [run for run in study.runs if run.done and run.method == method and dataset in (None, run.cell.dataset)]
 
 
 def finals(study: Study, method: Method, dataset: str) -> list[float]:
     """Normalised scores of the final policies, a number per seed."""
-    return [run.final for run in runs_of(study, method, dataset) if run.final is not None]
+    return [run.scores.final for run in runs_of(study, method, dataset) if run.scores.final is not None]
 
 
 @cache
@@ -66,61 +41,88 @@ def coverage(seeds: int) -> float:
     return simulated_coverage([0.0], 1.0, seeds)
 
 
+class Published(NamedTuple):
+    """A final score that was read in a file."""
+
+    score: float
+    source: str
+
+
 @cache
-def published() -> dict[tuple[str, str], list[tuple[float, str]]]:
-    """(data set, algorithm) -> (score, source), final scores that were read in a file."""
+def published() -> dict[tuple[str, str], list[Published]]:
+    """(data set, algorithm) -> the final scores that were read in a file."""
     record = json.loads((Path(task_table.__file__).parent / "published_scores.json").read_text())
-    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    found: dict[tuple[str, str], list[Published]] = {}
     for row in record["scores"]:
-        found.setdefault((row["dataset"], row["algorithm"]), []).append((row["score"], row["source"]))
+        found.setdefault((row["dataset"], row["algorithm"]), []).append(Published(row["score"], row["source"]))
     return found
 
 
-def published_for(study: Study, method: Method, dataset: str) -> list[tuple[float, str]]:
+def published_for(study: Study, method: Method, dataset: str) -> list[Published]:
     """Only for a data set of D4RL's own under its own name and version."""
     files = study.suite.datasets[dataset]
     return published().get((files[0], method.algorithm), []) if len(files) == 1 else []
 
 
-def score_rows(study: Study) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class ScoreRow:
+    """A method on a data set; None where nothing is known."""
+
+    dataset: str
+    method: Method
+    seeds: int  # runs that are done
+    per_seed: list[float]  # final normalized scores
+    mean: float | None
+    std: float | None  # of one seed nothing is known
+    iqm: Interval | None
+    coverage: float | None  # what the interval covers, where seeds are few
+    best: float | None  # mean of the best evaluations: chosen by looking
+    mean_return: float | None
+    published: list[Published]
+    seconds: float  # a run
+    steps: int | None
+    env_id: str
+    mujoco: str
+    commands: list[str]
+
+
+def score_rows(study: Study) -> list[ScoreRow]:
     """A row per data set and method that has a run."""
-    rows = []
-    for dataset in study.suite.datasets:
-        for method in methods(study.suite):
-            runs = runs_of(study, method, dataset)
-            scores = finals(study, method, dataset)
-            if not runs:
-                continue
-            bests = [run.best for run in runs if run.best is not None]
-            returns = [float(run.result["return_mean"]) for run in runs if run.result.get("return_mean") is not None]
-            row: dict[str, Any] = {
-                "dataset": dataset,
-                "method": method,
-                "seeds": len(runs),
-                "per_seed": scores,
-                "mean": float(np.mean(scores)) if scores else None,
-                "std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
-                "iqm": bootstrap_interval([scores]) if scores else None,
-                "coverage": coverage(len(scores)) if 1 < len(scores) < FEW else None,
-                "best": float(np.mean(bests)) if bests else None,
-                "return": float(np.mean(returns)) if returns else None,
-                "published": published_for(study, method, dataset),
-                "seconds": float(np.mean([run.seconds for run in runs])),
-                "steps": runs[0].result.get("steps"),
-                "env": f"{runs[0].result.get('env_id') or 'none'}",
-                "mujoco": runs[0].result.get("mujoco"),
-                "commands": [run.command for run in runs],
-            }
-            rows.append(row)
-    return rows
+    pairs = [(dataset, method) for dataset in study.suite.datasets for method in study.methods]
+    return [score_row(study, method, dataset) for dataset, method in pairs if runs_of(study, method, dataset)]
+
+
+def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
+    """Of a method that has a run on the data set."""
+    runs, scores = runs_of(study, method, dataset), finals(study, method, dataset)
+    first = runs[0].scores
+    return ScoreRow(
+        dataset=dataset,
+        method=method,
+        seeds=len(runs),
+        per_seed=scores,
+        mean=mean_of(scores),
+        std=float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
+        iqm=bootstrap_interval([scores]) if scores else None,
+        coverage=coverage(len(scores)) if 1 < len(scores) < FEW else None,
+        best=mean_of([run.scores.best for run in runs]),
+        mean_return=mean_of([run.scores.mean_return for run in runs]),
+        published=published_for(study, method, dataset),
+        seconds=float(np.mean([run.seconds for run in runs])),
+        steps=first.steps,
+        env_id=first.env_id or "none",
+        mujoco=first.mujoco,
+        commands=list(dict.fromkeys(run.command for run in runs)),
+    )
 
 
 def comparable(study: Study) -> list[str]:
     """The data sets on which every method has a score: aggregates over others would compare different tasks."""
+    methods = study.methods
     return [
         dataset
         for dataset in study.suite.datasets
-        if all(finals(study, method, dataset) for method in methods(study.suite))
+        if methods and all(finals(study, method, dataset) for method in methods)
     ]
 
 
@@ -129,22 +131,31 @@ def tasks(study: Study, method: Method) -> list[list[float]]:
     return [finals(study, method, dataset) for dataset in comparable(study)]
 
 
-def aggregate_rows(study: Study) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class AggregateRow:
+    """A method over all comparable data sets."""
+
+    method: Method
+    aggregates: Mapping[str, Interval]  # of `AGGREGATES`
+    tasks: int
+    runs: int
+    fewest: int  # runs on a task, at least
+
+
+def aggregate_rows(study: Study) -> list[AggregateRow]:
     """Each aggregate with its interval over the comparable data sets, the best IQM first."""
     rows = []
-    for method in methods(study.suite) if comparable(study) else []:
+    for method in study.methods if comparable(study) else []:
         scores = tasks(study, method)
-        row: dict[str, Any] = {name: bootstrap_interval(scores, statistic) for name, statistic in AGGREGATES.items()}
-        fewest = min(map(len, scores))
-        row |= {"method": method, "tasks": len(scores), "runs": sum(map(len, scores)), "fewest": fewest}
-        rows.append(row)
-    return sorted(rows, key=lambda row: -row["IQM"].value)
+        found = {name: bootstrap_interval(scores, statistic) for name, statistic in AGGREGATES.items()}
+        rows.append(AggregateRow(method, found, len(scores), sum(map(len, scores)), min(map(len, scores))))
+    return sorted(rows, key=lambda row: -row.aggregates["IQM"].value)
 
 
 def aggregate_coverage(study: Study) -> float | None:
     """What the aggregate IQM's interval covers at this many tasks and seeds; None where seeds are enough, or one."""
     names = comparable(study)
-    scores = [tasks(study, method) for method in methods(study.suite)] if names else []
+    scores = [tasks(study, method) for method in study.methods] if names else []
     fewest = min((len(task) for one in scores for task in one), default=0)
     if not 1 < fewest < FEW:
         return None
@@ -163,38 +174,63 @@ class Against(NamedTuple):
 
 def comparisons(study: Study) -> list[Against]:
     """Every method against the first of the suite."""
-    first, *others = methods(study.suite)
     if not comparable(study):
         return []
+    first, *others = study.methods
     theirs = tasks(study, first)
     return [Against(method, first, compare(tasks(study, method), theirs, iqm)) for method in others]
 
 
-def density_rows(study: Study) -> list[dict[str, Any]]:
-    """The shared behaviour models, mean over seeds: nats per action on held-out episodes."""
+HELD_OUT = ("elbo", "iwae_64", "truth", "gap")
+
+
+@dataclass(frozen=True)
+class DensityRow:
+    """A shared behavior model on a data set, mean over seeds: nats per action on held-out episodes."""
+
+    dataset: str
+    model: str
+    seeds: int
+    steps: int | None
+    seconds: float | None
+    held_out: Mapping[str, float | None]  # of `HELD_OUT`
+
+
+def density_rows(study: Study) -> list[DensityRow]:
+    """A row per data set and shared behavior model."""
     rows = []
-    for dataset, model in dict.fromkeys((one["dataset"], one["model"]) for one in study.models):
-        group = [one for one in study.models if (one["dataset"], one["model"]) == (dataset, model)]
-        names = [name for name in group[0]["held_out"] if name != "rows"]
-        row: dict[str, Any] = {name: mean_of([one["held_out"].get(name) for one in group]) for name in names}
-        if "off_support" in group[0]:
-            row["off"] = mean_of([one["off_support"]["samples"] for one in group])
-        row |= {"dataset": dataset, "model": model, "seeds": len(group), "steps": group[0]["steps"]}
-        row["seconds"] = mean_of([one["seconds"] for one in group])
-        rows.append(row)
+    for dataset, model in dict.fromkeys((one.dataset, one.model) for one in study.models):
+        group = [one for one in study.models if (one.dataset, one.model) == (dataset, model)]
+        held_out = {name: mean_of([one.held_out.get(name) for one in group]) for name in HELD_OUT}
+        seconds = mean_of([one.seconds for one in group])
+        rows.append(DensityRow(dataset, model, len(group), group[0].steps, seconds, held_out))
     return rows
 
 
-def support_rows(study: Study) -> list[dict[str, Any]]:
-    """Where the final policies leave the data, and what their critics believe, mean over seeds."""
+@dataclass(frozen=True)
+class SupportRow:
+    """Where a method's final policies leave the data, and what their critics believe, mean over seeds."""
+
+    dataset: str
+    method: Method
+    seeds: int
+    outside: float | None  # share of actions
+    log_prob: float | None  # of the policy's actions, nats
+    data_log_prob: float | None  # of the data's actions, nats
+    q_start: float | None
+    q_return: float | None  # the discounted return that followed
+
+
+def support_rows(study: Study) -> list[SupportRow]:
+    """A row per data set and method that has a run."""
     rows = []
     for dataset in study.suite.datasets:
-        for method in methods(study.suite):
-            found = [run.result.get("diagnostics") or {} for run in runs_of(study, method, dataset)]
+        for method in study.methods:
+            found = [run.scores.diagnostics for run in runs_of(study, method, dataset)]
             if found:
                 names = ("support/outside", "support/log_prob", "support/data_log_prob", "q/start", "q/return")
-                row = {name: mean_of([one.get(name) for one in found]) for name in names}
-                rows.append({**row, "dataset": dataset, "method": method, "seeds": len(found)})
+                means = [mean_of([one.get(name) for one in found]) for name in names]
+                rows.append(SupportRow(dataset, method, len(found), *means))
     return rows
 
 
@@ -213,11 +249,21 @@ class Curve(NamedTuple):
     seeds: int
 
 
-def learning_curves(study: Study, dataset: str) -> list[Curve]:
-    """Of each method on a data set."""
+def score_curve(run: Run) -> Mapping[int, float]:
+    """Step -> mean normalized score."""
+    return run.scores.curve
+
+
+def return_curve(run: Run) -> Mapping[int, float]:
+    """Step -> mean return."""
+    return run.returns
+
+
+def learning_curves(study: Study, dataset: str, curve_of: Callable[[Run], Mapping[int, float]]) -> list[Curve]:
+    """Of each method on a data set; ``curve_of`` is `score_curve` or `return_curve`."""
     found = []
-    for method in methods(study.suite):
-        scores = [run.curve for run in runs_of(study, method, dataset) if run.curve]
+    for method in study.methods:
+        scores = [curve_of(run) for run in runs_of(study, method, dataset) if curve_of(run)]
         steps = sorted(set.intersection(*map(set, scores))) if scores else []
         if steps:
             points = [bootstrap_interval([[curve[step] for curve in scores]], resamples=2_000) for step in steps]

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from offline_vi.training.collector import Blended as Blended, Collector as Collector, Experience as Experience
+from offline_vi.training.behavior import BehaviorFit as BehaviorFit, fit_behavior as fit_behavior
+from offline_vi.training.collector import (
+    Blended as Blended,
+    Collection as Collection,
+    Collector as Collector,
+    Experience as Experience,
+)
 from offline_vi.training.loop import (
+    Loop as Loop,
+    LoopOptions as LoopOptions,
     OnEval as OnEval,
     fit as fit,
-    fit_behavior as fit_behavior,
-    fit_online as fit_online,
+    train as train,
 )
 from offline_vi.training.metrics import History as History, IntervalMean as IntervalMean, over_seeds as over_seeds
-from offline_vi.training.progress import Progress as Progress
+from offline_vi.training.online import (
+    OnlineOptions as OnlineOptions,
+    collecting as collecting,
+    fit_online as fit_online,
+    split as split,
+)
+from offline_vi.training.progress import Progress as Progress, clock as clock
 from offline_vi.training.randomness import (
     own_random_state as own_random_state,
     random_state as random_state,
+    seeded as seeded,
     seeds as seeds,
     set_random_state as set_random_state,
     set_seed as set_seed,

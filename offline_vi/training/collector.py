@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,21 @@ from offline_vi.data.transitions import Transitions
 from offline_vi.environments import make_env, observation_of
 from offline_vi.errors import EnvError, UsageError
 from offline_vi.rl.policies import Explorer
-from offline_vi.types import Batch, Metrics, Spec, Task
+from offline_vi.types import Batch, Metrics, RewardMap, Spec, Task
+
+
+@dataclass(frozen=True)
+class Collection:
+    """How experience is collected, and what a batch is made of."""
+
+    warmup: int = 100  # actions before the first gradient step
+    num_envs: int = 1  # environments in lock-step
+    capacity: int = 1_000_000  # transitions that the replay buffer keeps, the newest ones
+    explorer: Explorer | None = None  # chooses the actions; None: the algorithm, which has to be an `OnlineAlgorithm`
+    warmup_policy: Explorer | None = None  # chooses those of the warm-up; None: uniform ones
+    offline: Transitions | None = None  # a data set that a share of every batch is drawn from
+    share: float = 0.5  # of a batch, the rows that are drawn from it
+    rewards: RewardMap = field(default_factory=RewardMap)  # of batches; what is kept has the environment's
 
 
 class Experience(abc.ABC):
@@ -48,9 +62,11 @@ class Experience(abc.ABC):
 class Collector(Experience):
     """Steps ``num_envs`` environments in lock-step and draws batches from all that was seen.
 
-    The first ``warmup`` actions are uniform over the box, or those of ``beginner``; from then on a batch costs one step
-    of one environment (with E environments: every E-th batch costs a step of all). ``terminated`` is the end of the
-    task, a time limit is not; episode n is reset with a seed of its own.
+    The first ``warmup`` actions are uniform over the box, or those of the warm-up policy; from then on a batch costs
+    one step of one environment (with E environments: every E-th batch costs a step of all). ``terminated`` is the end
+    of the task, a time limit is not; episode n is reset with a seed of its own.
+
+    ``how.rewards`` maps the rewards of the batches; what is kept, and `transitions`, has the environment's.
 
     Raises EnvError where the environment raises, or it or the policy produce NaN; what `make_env` raises.
     """
@@ -61,26 +77,24 @@ class Collector(Experience):
         task: Task,
         spec: Spec,
         batch_size: int,
+        how: Collection = Collection(),
         *,
-        warmup: int = 100,
-        beginner: Explorer | None = None,
-        num_envs: int = 1,
-        capacity: int = 1_000_000,
         seed: int | np.random.SeedSequence = 0,
         device: str | torch.device = "cpu",
     ) -> None:
-        if warmup < 0 or num_envs < 1:
-            raise UsageError(f"{warmup} random steps in {num_envs} environments", "at least one environment")
+        if how.warmup < 0 or how.num_envs < 1:
+            raise UsageError(f"{how.warmup} random steps in {how.num_envs} environments", "at least one environment")
         root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         rows, self._episodes = root.spawn(2)
-        self.explorer, self.task, self.spec, self.warmup = explorer, task, spec, warmup
-        self.begin = self._uniform if beginner is None else beginner.explore
+        self.explorer, self.task, self.spec, self.warmup = explorer, task, spec, how.warmup
+        self.rewards = how.rewards
+        self.begin = self._uniform if how.warmup_policy is None else how.warmup_policy.explore
         self.device = torch.device(device)
-        self.replay = Replay(spec, batch_size, capacity, rows, device)
-        self.envs: list[Any] = [make_env(task) for _ in range(num_envs)]
+        self.replay = Replay(spec, batch_size, how.capacity, rows, device)
+        self.envs: list[Any] = [make_env(task) for _ in range(how.num_envs)]
         self.episodes = self.turn = 0  # episodes begun, batches drawn
-        self._obs: list[Tensor | None] = [None] * num_envs
-        self._returns, self._lengths = [0.0] * num_envs, [0] * num_envs
+        self._obs: list[Tensor | None] = [None] * how.num_envs
+        self._returns, self._lengths = [0.0] * how.num_envs, [0] * how.num_envs
         self._ended: list[tuple[float, int]] = []
 
     def sample(self) -> Batch:
@@ -90,7 +104,8 @@ class Collector(Experience):
         if self.turn % len(self.envs) == 0:
             self._step(self.explorer.explore)
         self.turn += 1
-        return self.replay.sample()
+        batch = self.replay.sample()
+        return batch._replace(reward=self.rewards.apply(batch.reward))
 
     def _uniform(self, obs: Tensor) -> Tensor:
         return torch.rand((len(obs), self.spec.action_dim), device=self.device) * 2.0 - 1.0

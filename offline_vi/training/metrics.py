@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offline_vi.errors import ConfigError
 from offline_vi.types import Metrics
 
 
@@ -30,12 +31,27 @@ class IntervalMean:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
+        self.seeds: torch.Size | None = None  # the shape of metrics with one value per seed
 
-    def add(self, metrics: Metrics) -> None:
-        for name, value in metrics.items():
-            value = value.detach().double()
+    def add(self, metrics: Metrics | None) -> None:
+        """One step's metrics: each a number, or one per seed. Raises ConfigError for anything else."""
+        for name, value in (metrics or {}).items():
+            value = self._number(name, value)
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
+
+    def _number(self, name: str, value: Tensor | float) -> Tensor:
+        try:
+            number = torch.as_tensor(value).detach().double()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"the metric {name!r} is a {type(value).__name__}", "a metric is a number") from error
+        if number.ndim:
+            self.seeds = self.seeds or number.shape
+            if number.ndim > 1 or number.shape != self.seeds:
+                raise ConfigError(
+                    f"the metric {name!r} has shape {tuple(number.shape)}", "take a mean: metrics are numbers"
+                )
+        return number
 
     def finite(self) -> bool:
         """Whether everything added so far is finite, of one seed at least where several train side by side: one

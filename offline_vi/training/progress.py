@@ -28,7 +28,8 @@ class Progress:
     def show(self, step: int, row: dict[str, float]) -> None:
         text = "  ".join(f"{name} {value:.4g}" for name, value in over_seeds(row).items() if name != "step")
         rate = (step - self.start) / max(time.monotonic() - self.started, 1e-9)
-        line = f"step {step:>9,}/{self.steps:,}  {rate:6.1f} steps/s  {text}"
+        left = clock((self.steps - step) / max(rate, 1e-9))
+        line = f"step {step:>9,}/{self.steps:,}  {rate:6.1f} steps/s  {left} left  {text}"
         self.write(line)
         if self.terminal:
             self.bar.set_postfix_str(text[:100], refresh=False)
@@ -48,3 +49,11 @@ class Progress:
 
     def close(self) -> None:
         self.bar.close()
+
+
+def clock(seconds: float) -> str:
+    """E.g. "4 s", "3 min", "2 h 05 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

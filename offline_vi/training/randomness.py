@@ -42,10 +42,14 @@ def set_random_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
     random.setstate((version, tuple(words), gauss))
 
 
-def seeds(seed: int) -> dict[str, np.random.SeedSequence]:
-    """Independent random streams, one per purpose, from one seed: adding an evaluation never shifts training."""
+def seeds(seed: int, after: int = 0) -> dict[str, np.random.SeedSequence]:
+    """Independent random streams, one per purpose, from one seed: adding an evaluation never shifts training.
+
+    ``after`` is the number of steps that were trained before: what goes on from there meets fresh batches.
+    """
     names = ("init", "batches", "noise", "behavior")
-    return dict(zip(names, np.random.SeedSequence(seed).spawn(len(names)), strict=True))
+    root = np.random.SeedSequence([seed, after] if after else seed)
+    return dict(zip(names, root.spawn(len(names)), strict=True))
 
 
 def torch_seed(sequence: np.random.SeedSequence) -> int:
@@ -55,13 +59,25 @@ def torch_seed(sequence: np.random.SeedSequence) -> int:
 
 
 def set_seed(seed: int) -> None:
-    """Set torch's and Python's default generators to where the initialisation of this seed begins.
+    """Set torch's and Python's default generators to where the initialization of this seed begins.
 
-    Whatever is built draws from them: call it before the first network is made. Command, suites and Python do.
+    Whatever is built draws from them: call it before the first network is made. The command and suites do.
     """
     start = torch_seed(seeds(seed)["init"])
     torch.manual_seed(start)
     random.seed(start)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """`set_seed` for what is built inside; the caller's random state comes back afterwards."""
+    before = random.getstate()
+    with torch.random.fork_rng():
+        set_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before)
 
 
 @contextmanager

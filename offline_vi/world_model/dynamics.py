@@ -75,7 +75,7 @@ class Outcome(nn.Module):
         super().__init__()
         self.net = mlp([state_dim, *hidden, 2])
         self.scale = LearnedScale(init_log_scale)
-        self.reward_units = Normalizer(1)
+        self.reward_units = Normalizer(Spec((1,), 0))  # of one number
 
     def forward(self, state: Tensor) -> tuple[DiagonalNormal, Tensor]:
         reward, terminal = self.net(state).split(1, dim=-1)

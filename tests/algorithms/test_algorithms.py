@@ -1,36 +1,39 @@
-"""One contract for every algorithm in the table; a new one joins by its row there."""
+"""One contract for every algorithm in the registry; a new one joins by its row there."""
 
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from agents import built, small_choice, small_model, small_settings
 
-from offline_vi.algorithms import ALGORITHMS
+from offline_vi import registry
 from offline_vi.algorithms.bc import BC
 from offline_vi.algorithms.bcq import BCQ
-from offline_vi.algorithms.build import Recipe, algorithm_class, build, config_class
-from offline_vi.behavior import BEHAVIOR_MODELS, BehaviorModel
-from offline_vi.behavior.pretrained import behavior_config, build_behavior
+from offline_vi.behavior import BehaviorModel, DensityModel, LatentModel
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError
-from offline_vi.rl.algorithm import Algorithm, Normalized, Rescaled
-from offline_vi.rl.policies import q_value
-from offline_vi.training.loop import fit, fit_behavior
+from offline_vi.rl.algorithm import Algorithm, Normalizes, find_capability, normalizer_of
+from offline_vi.study.agents import AgentChoice
+from offline_vi.study.train import parse_options
+from offline_vi.training.behavior import fit_behavior
+from offline_vi.training.loop import fit
 from offline_vi.types import Batch, Spec
 
 SPEC = Spec((4,), 2)
+ALGORITHMS = registry.trainable()
 
 
-def recipe(name: str, *, jointly: bool = False) -> Recipe:
-    """The algorithm with little networks, on its own behaviour model."""
-    config = replace(config_class(name)(), hidden=(16, 16), batch_size=24)
-    model = ALGORITHMS[name].behavior
-    settings = replace(behavior_config(model, SPEC), hidden=(16, 16)) if model else None
-    return Recipe(name, SPEC, config, model, settings, jointly=jointly and bool(model))
+def choice(name: str, *, jointly: bool = False) -> AgentChoice:
+    """The algorithm with small networks, on its own behavior model."""
+    return small_choice(name, SPEC, jointly=jointly, hidden=(16, 16), batch_size=24)
+
+
+def build(chosen: AgentChoice, model: BehaviorModel | None = None) -> Any:
+    return built(chosen, SPEC, model)
 
 
 def batch(size: int = 24, dtype: torch.dtype = torch.float32) -> Batch:
@@ -51,7 +54,7 @@ class TestContract:
     @pytest.mark.parametrize("size", [1, 24])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_updates_and_acts(self, name: str, jointly: bool, size: int, dtype: torch.dtype) -> None:
-        algorithm = build(recipe(name, jointly=jointly)).to(dtype)
+        algorithm = build(choice(name, jointly=jointly)).to(dtype)
         for _ in range(3):
             metrics = algorithm.update(batch(size, dtype))
         assert metrics
@@ -65,7 +68,7 @@ class TestContract:
         assert action.abs().max() <= 1.0
 
     def test_a_snapshot_is_the_whole_algorithm(self, name: str, jointly: bool) -> None:
-        first, second = build(recipe(name, jointly=jointly)), build(recipe(name, jointly=jointly))
+        first, second = build(choice(name, jointly=jointly)), build(choice(name, jointly=jointly))
         for _ in range(2):
             first.update(batch())
         second.restore(first.snapshot())
@@ -79,8 +82,9 @@ class TestContract:
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
     def test_a_frozen_behaviour_model_stays_as_it_is(self, name: str, jointly: bool) -> None:
-        algorithm = build(recipe(name, jointly=jointly))
-        before = {key: value for key, value in algorithm.snapshot().items() if "behavior" in key}
+        algorithm = build(choice(name, jointly=jointly))
+        names = ("behavior.", "proposals.")
+        before = {key: value for key, value in algorithm.snapshot().items() if any(part in key for part in names)}
         for _ in range(2):
             algorithm.update(batch())
         after = algorithm.snapshot()
@@ -88,7 +92,7 @@ class TestContract:
         assert changed == (jointly and bool(before))
 
     def test_every_network_that_is_not_frozen_moves(self, name: str, jointly: bool) -> None:
-        algorithm = build(recipe(name, jointly=jointly))
+        algorithm = build(choice(name, jointly=jointly))
         before = algorithm.snapshot()
         for _ in range(3):
             algorithm.update(batch())
@@ -97,43 +101,29 @@ class TestContract:
             if parameter.requires_grad or "target" in key:
                 assert not torch.equal(before[key], after[key]), key
 
-    def test_the_recipe_survives_json(self, name: str, jointly: bool) -> None:
-        import json
-
-        made = recipe(name, jointly=jointly)
-        assert Recipe.from_json(json.loads(json.dumps(made.to_json()))) == made
-
 
 # ------------------------------------------------------------------ every model in every algorithm that its type admits
 
-TAKERS = [name for name, entry in ALGORITHMS.items() if entry.behavior]
-SMALL: dict[str, dict[str, Any]] = {"flow-matching": {"ode_steps": 3}, "flow": {"transforms": 1}}
+TAKERS = [name for name, row in ALGORITHMS.items() if row.behavior]
+NEEDED: dict[str, type] = {"plas": LatentModel, "spot": DensityModel, "kl-sac": DensityModel}  # more than samples
 
 
-def little(model: str) -> Any:
-    return replace(behavior_config(model, SPEC), hidden=(16, 16), **SMALL.get(model, {}))
-
-
-def admits(algorithm: str, model: BehaviorModel) -> bool:
-    return isinstance(model, get_type_hints(algorithm_class(algorithm).__init__)["behavior"])
-
-
-@pytest.mark.parametrize("model", BEHAVIOR_MODELS)
+@pytest.mark.parametrize("model", registry.behavior_models())
 @pytest.mark.parametrize("name", TAKERS)
 def test_plug_matrix(name: str, model: str) -> None:
-    """200 steps on the frozen model and acting, or a clear error at construction: of the recipe and of the class."""
-    config = replace(config_class(name)(), hidden=(16, 16), batch_size=16)
-    behavior = build_behavior(model, SPEC, little(model))
-    made = Recipe(name, SPEC, config, model, little(model))
-    cls: Any = algorithm_class(name)
-    if not admits(name, behavior):
+    """200 steps on the frozen model and acting, or a clear error at construction: from names and from the class."""
+    behavior: BehaviorModel = small_model(model, SPEC, (16, 16), quick=True)
+    made = small_choice(name, SPEC, jointly=False, hidden=(16, 16), behavior=model)
+    made = replace(made, behavior_config=small_settings(model, SPEC, (16, 16), quick=True))
+    cls: Any = registry.algorithm(name).load()
+    if not isinstance(behavior, NEEDED.get(name, BehaviorModel)):
         assert model == "mixture"  # the one that is no map of noise
-        with pytest.raises(CapabilityError, match="MixtureBehavior is none"):
+        with pytest.raises(CapabilityError, match=rf"{cls.__name__}.*MixtureBehavior"):
             build(made, behavior)
-        with pytest.raises(CapabilityError, match=f"{cls.__name__} needs a behaviour model that decodes latents"):
+        with pytest.raises(CapabilityError, match=rf"{cls.__name__}.*MixtureBehavior"):
             cls(SPEC, behavior)
         return
-    algorithm: Any = build(made, behavior)
+    algorithm = build(made, behavior)
     for _ in range(200):
         metrics = algorithm.update(batch(16))
     assert all(value.isfinite() for value in metrics.values())
@@ -144,57 +134,90 @@ def test_plug_matrix(name: str, model: str) -> None:
 
 
 def test_what_is_no_model_at_all_is_refused_too() -> None:
-    with pytest.raises(CapabilityError, match="BCQ needs a behaviour model that can be sampled, Spec is none"):
+    with pytest.raises(CapabilityError, match=r"BCQ.*Spec"):
         BCQ(SPEC, SPEC)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_setting_is_a_flag_of_its_own(name: str) -> None:
-    from offline_vi.scripts.train_job import parse
-
-    options = parse(name, {}, ["--dataset", "x", "--batch-size", "7"])
-    assert options.algorithm == replace(config_class(name)(), batch_size=7)
+    options = parse_options(name, {}, ["--dataset", "x", "--batch-size", "7"])
+    assert options.algorithm == replace(registry.algorithm(name).config()(), batch_size=7)
 
 
-def test_normalised_observations_are_what_the_algorithm_sees() -> None:
-    plain = build(recipe("bc"))
-    wrapped = build(replace(recipe("bc"), normalize=True))
-    assert isinstance(wrapped, Normalized)
-    rows = (np.random.default_rng(0).normal(size=(500, 4)) * [1, 10, 0.1, 3] + [0, 5, -5, 100]).astype(np.float32)
-    wrapped.normalizer.fit(rows)
-    wrapped.algorithm.load_state_dict(plain.state_dict())
-    seen = (rows - rows.mean(0)) / rows.std(0)
-    torch.testing.assert_close(
-        wrapped.act(torch.from_numpy(rows)), plain.act(torch.from_numpy(seen)), rtol=1e-4, atol=1e-4
-    )
-    twin = build(replace(recipe("bc"), normalize=True))
-    twin.restore(wrapped.snapshot())
-    assert torch.equal(twin.act(torch.from_numpy(rows)), wrapped.act(torch.from_numpy(rows)))
+ROWS = (np.random.default_rng(0).normal(size=(500, 4)) * [1, 10, 0.1, 3] + [0, 5, -5, 100]).astype(np.float32)
 
 
-def test_rescaled_rewards_change_the_learner_and_not_the_units_of_its_q() -> None:
-    """Two steps on rewards r at c = 4 are two steps on rewards 4 r; Q is told in units of r."""
-    torch.manual_seed(0)
-    wrapped, plain = build(replace(recipe("iql"), reward_scale=4.0)), build(recipe("iql"))
-    assert isinstance(wrapped, Rescaled)
-    plain.load_state_dict(wrapped.algorithm.state_dict())
-    data = Bandit.data(64)
-    obs, action, reward, next_obs = (
-        torch.from_numpy(column[:32]) for column in (data.obs, data.action, data.reward, data.next_obs)
-    )
-    batch = Batch(obs, action, reward, next_obs, torch.zeros(32), torch.arange(32))
-    for _ in range(2):
-        wrapped.update(batch)
-        plain.update(batch._replace(reward=4.0 * batch.reward))
-    for (name, ours), (_, theirs) in zip(
-        wrapped.algorithm.state_dict().items(), plain.state_dict().items(), strict=True
-    ):
-        assert torch.equal(ours, theirs), name
-    believed = q_value(wrapped, batch.obs, batch.action)
-    torch.testing.assert_close(4.0 * believed, q_value(plain, batch.obs, batch.action))
-    twin = build(replace(recipe("iql"), reward_scale=4.0))
-    twin.restore(wrapped.snapshot())
-    assert torch.equal(twin.act(batch.obs), wrapped.act(batch.obs))
+@pytest.mark.parametrize("name", ALGORITHMS)
+class TestInputs:
+    """Every algorithm's own networks begin with one `Normalizer`; its behavior model sees the observations."""
+
+    def test_there_is_one_and_it_is_saved_once(self, name: str) -> None:
+        algorithm = build(choice(name))
+        normalizer = normalizer_of(algorithm)
+        saved = [key for key in algorithm.snapshot() if key in ("inputs.mean", "inputs.std")]
+        assert saved == ["inputs.mean", "inputs.std"]
+        normalizer.fit(ROWS)
+        twin = build(choice(name))
+        twin.restore(algorithm.snapshot())
+        assert torch.equal(normalizer_of(twin).std, normalizer.std)
+        first = [part.inputs for part in algorithm.modules() if part is not algorithm and isinstance(part, Normalizes)]
+        own = [layer for layer in first if layer is normalizer]
+        assert len(own) >= (1 if name == "bc" else 2)  # a target has the very layer, not a copy of it
+        assert not [key for key in algorithm.snapshot() if "target" in key and "inputs" in key]
+
+    def test_networks_see_what_it_makes_of_the_observations(self, name: str) -> None:
+        """A fitted layer on rows is the identity on rows that were standardized before."""
+        if ALGORITHMS[name].behavior:
+            pytest.skip("its behavior model sees the rows")
+        torch.manual_seed(0)
+        plain, fitted = build(choice(name)).double(), build(choice(name)).double()
+        fitted.restore(plain.snapshot())
+        normalizer = normalizer_of(fitted)
+        normalizer.fit(ROWS)
+        obs, next_obs = torch.from_numpy(ROWS[:48]).double().chunk(2)
+        raw = batch(24, torch.float64)._replace(obs=obs, next_obs=next_obs)
+        seen = raw._replace(obs=normalizer(raw.obs), next_obs=normalizer(raw.next_obs))
+        for _ in range(3):
+            torch.manual_seed(1)
+            fitted.update(raw)
+            torch.manual_seed(1)
+            plain.update(seen)
+        for (key, ours), theirs in zip(fitted.named_parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, msg=key)
+        torch.testing.assert_close(fitted.eval().act(raw.obs), plain.eval().act(seen.obs))
+
+    def test_the_behavior_model_sees_raw_observations(self, name: str) -> None:
+        if not ALGORITHMS[name].behavior:
+            pytest.skip("it has none")
+        algorithm = build(choice(name))
+        normalizer_of(algorithm).fit(ROWS)
+        seen: list[torch.Tensor] = []
+        given = algorithm.proposals if hasattr(algorithm, "proposals") else algorithm.behavior
+        for model in given.modules():
+            if isinstance(model, BehaviorModel):
+                for method in ("sample", "decode", "log_prob"):
+                    if hasattr(model, method):
+                        setattr(model, method, spied(getattr(model, method), seen))
+        data = batch()
+        for _ in range(2):  # some actors step at every second update
+            algorithm.update(data)
+        algorithm.act(data.obs)
+        assert seen
+        assert all(any(torch.equal(obs, known) for known in (data.obs, data.next_obs)) for obs in seen)
+
+
+def spied(method: Any, seen: list[torch.Tensor]) -> Any:
+    def call(obs: torch.Tensor, *arguments: Any, **named: Any) -> Any:
+        seen.append(obs)
+        return method(obs, *arguments, **named)
+
+    return call
+
+
+def test_what_has_no_normalizer_says_so() -> None:
+    with pytest.raises(CapabilityError, match="Linear does not normalize"):
+        normalizer_of(torch.nn.Linear(2, 2))
+    assert find_capability(build(choice("bcq", jointly=True)), BCQ) is not None
 
 
 class Bandit:
@@ -218,11 +241,9 @@ def mean_reward(algorithm: Algorithm) -> float:
 
 def test_bcq_finds_the_better_of_two_modes_and_cloning_the_mean_does_not() -> None:
     data = Bandit.data()
-    made = replace(
-        recipe("bcq"), behavior="cvae", behavior_config=replace(behavior_config("cvae", SPEC), hidden=(64, 64))
-    )
-    algorithm: Any = build(made)
-    model = algorithm.behavior.model.requires_grad_(True)
+    made = replace(choice("bcq"), behavior="cvae", behavior_config=small_settings("cvae", SPEC, (64, 64)))
+    algorithm = build(made)
+    model = algorithm.proposals.model.requires_grad_(True)
     fit_behavior(model, data, 800, batch_size=128, progress=False)
     model.requires_grad_(False)
     fit(algorithm, data, 600, batch_size=64, progress=False)
@@ -242,14 +263,14 @@ def test_the_others_find_it_too(name: str, prior: str) -> None:
     to the corner of the box, -0.32, where the critics extrapolate. KL-SAC's one mode stays in the first of two that it
     comes to, where the prior between them is as good as zero: it is given a prior of one."""
     data = Bandit.data()
-    made: Any = recipe(name)
+    made = choice(name)
     rates = {field.name: 1e-3 for field in fields(made.config) if field.name == "lr" or field.name.endswith("_lr")}
     short = {"warmup": 300} if "warmup" in {field.name for field in fields(made.config)} else {}
     made = replace(made, config=replace(made.config, hidden=(64, 64), batch_size=128, **rates, **short))
     model = None
     if made.behavior:
-        made = replace(made, behavior=prior, behavior_config=replace(behavior_config(prior, SPEC), hidden=(64, 64)))
-        model = build_behavior(prior, SPEC, made.behavior_config)
+        made = replace(made, behavior=prior, behavior_config=small_settings(prior, SPEC, (64, 64)))
+        model = small_model(prior, SPEC, (64, 64))
         fit_behavior(model, data, 2_000, batch_size=128, progress=False)  # its warm-up takes 1,000
     algorithm = build(made, model)
     fit(algorithm, data, 1_000, progress=False)

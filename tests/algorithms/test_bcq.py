@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
-from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, DecoderMeans
+from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans, Proposals
 from offline_vi.errors import CapabilityError
 from offline_vi.nn.networks import EnsembleLinear
 from offline_vi.rl.algorithm import Jointly
-from offline_vi.rl.policies import Way
-from offline_vi.types import Batch, Metrics, Spec
+from offline_vi.types import Batch, Spec
 
 
 class NormalDraws(TorchDispatchMode):
@@ -87,7 +87,7 @@ def test_three_published_steps_equal_the_reference(dtype: torch.dtype, share: fl
             linears = [layer for layer in model.posterior.modules() if isinstance(layer, nn.Linear)]
             linears[-1].bias[spec.action_dim * 2 :].sub_(torch.linspace(0.0, 6.0, spec.action_dim * 2))
     algorithm = BCQ(spec, DecoderMeans(model, 0.5), BCQConfig(hidden=hidden))
-    jointly = Jointly(model, algorithm, lr=config.lr, eps=config.eps).to(dtype)
+    jointly = Jointly(model, algorithm).to(dtype)
     reference = restate(algorithm, model)
     before = [array.copy() for array in all_layers(reference)]
     for _ in range(3):
@@ -114,15 +114,12 @@ def test_three_published_steps_equal_the_reference(dtype: torch.dtype, share: fl
     assert error.max() <= (1e-6 if dtype == torch.float64 else 1e-5)
 
 
-class FixedCandidates(BehaviorModel):
+class FixedCandidates(Proposals):
     """Proposes the same N actions everywhere."""
 
     def __init__(self, spec: Spec, actions: list[float]) -> None:
         super().__init__()
         self.spec, self.actions = spec, torch.tensor(actions)
-
-    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
-        raise NotImplementedError
 
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return self.actions[:num_samples, None, None].expand(-1, obs.shape[0], 1)
@@ -168,7 +165,7 @@ def test_perturbation_stays_within_phi_and_within_the_box() -> None:
         for parameter in algorithm.actor.parameters():
             parameter.mul_(50.0)
     action = torch.rand(6, 40, 2) * 2 - 1
-    moved = algorithm.actor(torch.randn(40, 3), action)
+    moved = algorithm.actor(torch.randn(40, 3), action, 0.05)
     assert (moved - action).abs().max() <= 0.05 + 1e-6
     assert (moved - action).abs().max() > 0.04
     assert moved.abs().max() <= 1.0
@@ -178,14 +175,18 @@ def test_a_way_to_act_changes_what_it_names_and_nothing_else() -> None:
     spec = Spec((3,), 2)
     algorithm = BCQ(spec, DecoderMeans(CVAE(spec), 0.5), BCQConfig(hidden=(8,)))
     obs, action = torch.randn(4, 3), torch.rand(5, 4, 2) - 0.5
-    plain, other = algorithm.ranking(), algorithm.ranking(Way(7, temperature=3.0, phi=0.2, noise_clip=0.1))
-    assert (plain.num_candidates, plain.temperature, plain.behavior) == (100, 0.0, algorithm.behavior)
-    assert (other.num_candidates, other.temperature) == (7, 3.0)
-    assert isinstance(other.behavior, DecoderMeans) and other.behavior.noise_clip == 0.1
-    assert other.behavior.model is algorithm.behavior.model
-    moved = algorithm.actor(obs, action) - action
-    torch.testing.assert_close(other.perturb(obs, action) - action, 4.0 * moved)
-    torch.testing.assert_close(plain.perturb(obs, action) - action, moved)  # its own Phi is still 0.05
+    plain = algorithm.policy()
+    clipped = DecoderMeans(plain.proposals.model, 0.1)  # type: ignore[arg-type]
+    other = replace(plain, num_candidates=7, temperature=3.0, phi=0.2, proposals=clipped)
+    assert (plain.num_candidates, plain.temperature, plain.phi) == (100, 0.0, 0.05)
+    assert plain.proposals is algorithm.proposals and other.proposals is clipped
+    assert (plain.perturb, other.perturb) == (algorithm.actor, algorithm.actor)
+    moved = algorithm.actor(obs, action, 0.05) - action
+    torch.testing.assert_close(algorithm.actor(obs, action, 0.2) - action, 4.0 * moved)
+    torch.manual_seed(0)
+    drawn = clipped.sample(obs, 7)
+    torch.manual_seed(0)
+    torch.testing.assert_close(other.candidates(obs), algorithm.actor(obs, drawn, 0.2))
     assert torch.equal(algorithm.q_value(obs, action), algorithm.critic(obs, action)[0])
     assert torch.equal(other.value(obs, action), algorithm.critic(obs, action)[0])
 
@@ -196,7 +197,7 @@ def test_an_actor_learns_from_the_first_critic_at_one_sample_of_each_state() -> 
     batch = random_batch(spec, 6, torch.float32)
     loss, metrics = algorithm.actor_loss(batch)
     start = torch.full((6, 1), 0.4)
-    moved = algorithm.actor(batch.obs, start)
+    moved = algorithm.actor(batch.obs, start, 0.05)
     torch.testing.assert_close(loss, -algorithm.critic(batch.obs, moved)[0].mean())
     torch.testing.assert_close(metrics["actor/loss"], loss.detach())
     torch.testing.assert_close(metrics["actor/perturbation"], (moved - start).abs().mean().detach())

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import oracle_family as oracle
 import pytest
 import torch
+from agents import built, small_choice, small_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from offline_vi.algorithms import ALGORITHMS
+from offline_vi import registry
 from offline_vi.algorithms.bear import BEAR, BEARConfig
-from offline_vi.algorithms.build import Recipe, build, config_class, require
 from offline_vi.algorithms.cql import CQL, CQLConfig
 from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
@@ -25,8 +26,7 @@ from offline_vi.algorithms.soft_q import SoftQ, SoftQConfig
 from offline_vi.algorithms.spot import SPOT, SPOTConfig
 from offline_vi.algorithms.td3 import TD3, TD3Config
 from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
-from offline_vi.behavior import BehaviorModel, DecoderMeans, DensityModel, LatentModel
-from offline_vi.behavior.pretrained import behavior_config
+from offline_vi.behavior import DecoderMeans, DensityModel, LatentModel, Proposals
 from offline_vi.errors import CapabilityError
 from offline_vi.inference.optimality import uniform
 from offline_vi.nn.networks import EnsembleLinear
@@ -329,7 +329,7 @@ def test_soft_q() -> None:
     check(algorithm.critic_loss(batch)[0], critics(algorithm.critic).squared_error(rows.state, rows.action, target))
     action = model.sample_numpy(rows.state, 10)
     q = critics(algorithm.critic).least(oracle.over(rows.state, 10), action)
-    same(algorithm.ranking().act(batch.obs), action[q.argmax(0), np.arange(SIZE)])
+    same(replace(algorithm.policy(), temperature=0.0).act(batch.obs), action[q.argmax(0), np.arange(SIZE)])
     weight = np.exp((q - q.max(0)) / 0.3)
     chosen = torch.stack([algorithm.act(batch.obs) for _ in range(4_000)])  # (T, B, A)
     share = torch.isclose(chosen.unsqueeze(1), torch.from_numpy(action)).all(-1).double().mean(0).numpy()
@@ -341,10 +341,8 @@ def test_soft_q() -> None:
 
 @pytest.mark.parametrize("name", ["td3", "td3-bc", "spot", "rebrac"])
 def test_the_actor_and_the_targets_step_at_every_second_update_across_a_restart(name: str) -> None:
-    model = ALGORITHMS[name].behavior
-    settings = behavior_config(model, SPEC) if model else None
-    recipe = Recipe(name, SPEC, config_class(name)(**HIDDEN, batch_size=SIZE), model, settings)
-    algorithm: Any = build(recipe).double()
+    choice = small_choice(name, SPEC, jointly=False, batch_size=SIZE, **HIDDEN)
+    algorithm: Any = built(choice, SPEC).double()
     moved = []
     for step in range(5):
         before = algorithm.snapshot()
@@ -353,7 +351,7 @@ def test_the_actor_and_the_targets_step_at_every_second_update_across_a_restart(
         changed = {key.split(".")[0] for key in before if "opt" not in key and not torch.equal(before[key], after[key])}
         moved.append(changed)
         if step == 2:
-            algorithm = build(recipe).double()
+            algorithm = built(choice, SPEC).double()
             algorithm.restore(after)
     alone, all_of_them = {"critic"}, {"critic", "critic_target", "actor", "actor_target"}
     assert moved == [alone, all_of_them, alone, all_of_them, alone]
@@ -392,32 +390,33 @@ def test_spots_penalty_reaches_the_policy() -> None:
 # ------------------------------------------------------------------ what plugs in
 
 
-class OnlySamples(BehaviorModel):
-    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
-        raise NotImplementedError
-
+class OnlySamples(Proposals):
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return torch.zeros(num_samples, obs.shape[0], 2)
 
 
 @pytest.mark.parametrize(
-    ("name", "needed"), [("plas", "decodes latents"), ("spot", "has a log-density"), ("kl-sac", "has a log-density")]
+    ("name", "needed"), [("plas", "LatentModel"), ("spot", "DensityModel"), ("kl-sac", "DensityModel")]
 )
 def test_a_model_without_the_capability_is_refused_by_name(name: str, needed: str) -> None:
-    require(name, Known())
-    with pytest.raises(CapabilityError, match=f"{name} needs a behaviour model that {needed}, OnlySamples is none"):
-        require(name, OnlySamples())
+    cls: Any = registry.algorithm(name).load()
+    cls(SPEC, Known())
+    with pytest.raises(CapabilityError, match=rf"{cls.__name__}.*OnlySamples") as refusal:
+        cls(SPEC, OnlySamples())
+    assert needed in str(refusal.value.hint)
 
 
 @pytest.mark.parametrize("name", ["bcq", "bear", "emaq", "rebrac", "soft-q"])
 def test_samples_are_enough(name: str) -> None:
-    require(name, OnlySamples())
-    require(name, DecoderMeans(Known()))
+    cls: Any = registry.algorithm(name).load()
+    cls(SPEC, OnlySamples())
+    cls(SPEC, DecoderMeans(Known()))
 
 
-def test_an_algorithm_without_a_behaviour_model_refuses_one() -> None:
-    with pytest.raises(CapabilityError, match="td3 uses no behaviour model"):
-        require("td3", Known())
+def test_an_algorithm_without_a_behavior_model_refuses_one() -> None:
+    chosen = replace(small_choice("td3", SPEC), behavior="cvae")
+    with pytest.raises(CapabilityError, match="td3"):
+        built(chosen, SPEC, small_model("cvae", SPEC))
 
 
 @pytest.mark.parametrize(
@@ -425,8 +424,7 @@ def test_an_algorithm_without_a_behaviour_model_refuses_one() -> None:
     [("bcq", "cvae", True), ("bear", "cvae", True), ("bcq", "mixture", False), ("emaq", "cvae", False)],
 )
 def test_the_table_says_who_is_given_decoder_means(name: str, model: str, decoded: bool) -> None:
-    made = Recipe(name, SPEC, config_class(name)(**HIDDEN), model, behavior_config(model, SPEC), noise_clip=0.25)
-    algorithm: Any = build(made)
-    assert isinstance(algorithm.behavior, DecoderMeans) == decoded
+    algorithm: Any = built(small_choice(name, SPEC, jointly=False, behavior=model, noise_clip=0.25), SPEC)
+    assert isinstance(algorithm.proposals, DecoderMeans) == decoded
     if decoded:
-        assert algorithm.behavior.noise_clip == 0.25
+        assert algorithm.proposals.noise_clip == 0.25

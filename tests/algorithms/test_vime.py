@@ -13,15 +13,14 @@ from torch import Tensor
 
 from offline_vi import datasets
 from offline_vi.algorithms.sac import SAC, SACConfig
-from offline_vi.algorithms.vime import VIME, VIMEConfig
+from offline_vi.algorithms.vime import VIME, VIMEConfig, normalizer_of_pairs
 from offline_vi.data.transitions import Transitions
 from offline_vi.datasets import minari, recipes
 from offline_vi.errors import UsageError
-from offline_vi.nn.normalizer import Normalizer
-from offline_vi.rl.algorithm import NormalizedOnline, OnlineAlgorithm
+from offline_vi.rl.algorithm import Algorithm, OnlineAlgorithm, find_capability, normalizer_of
 from offline_vi.scripts import main
-from offline_vi.training.collector import Collector
-from offline_vi.training.loop import fit_online
+from offline_vi.training.collector import Collection, Collector
+from offline_vi.training.online import fit_online
 from offline_vi.training.randomness import seeds, set_seed, torch_seed
 from offline_vi.types import Batch, Metrics, Spec, Task
 
@@ -61,7 +60,7 @@ def gain_by_hand(wrapper: VIME, rows: Batch, learnt: Batch) -> np.ndarray:
 
     def features(rows: Batch) -> np.ndarray:
         x = torch.cat([rows.obs, rows.action], -1)
-        values: np.ndarray = belief.model.features(wrapper.inputs(x)).double().numpy()
+        values: np.ndarray = belief.model.features(wrapper.standardizer(x)).double().numpy()
         return values
 
     f = features(learnt)
@@ -110,7 +109,9 @@ def test_a_snapshot_is_the_whole_wrapper(belief: str) -> None:
         wrapper.update(batch([3, 4, 5, 6]))
     ours, theirs = first.snapshot(), second.snapshot()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert first.explore(torch.zeros(5, 2)).shape == first.act(torch.zeros(5, 2)).shape == (5, 1)
+    explorer = find_capability(first, OnlineAlgorithm)
+    assert explorer is first.algorithm
+    assert explorer.explore(torch.zeros(5, 2)).shape == first.act(torch.zeros(5, 2)).shape == (5, 1)
 
 
 def test_the_mean_field_belief_learns_the_dynamics_and_its_gain_falls() -> None:
@@ -131,22 +132,23 @@ CAR = Task("MountainCarContinuous-v0", (-1.0,), (1.0,))
 LOW, HIGH = np.array([-1.2, -0.07]), np.array([0.6, 0.07])  # of the observation space
 
 
-def car_agent(seed: int, bonus: VIMEConfig | None) -> OnlineAlgorithm:
+def car_agent(seed: int, bonus: VIMEConfig | None) -> Algorithm:
     """SAC as the specification has it, on observations in units of their box, with or without a bonus."""
     set_seed(seed)
     config = SACConfig(temperature=0.02, temperature_rate=0.0, lr=1e-3, tau=0.01, hidden=(64, 64), batch_size=128)
     mean, std = 0.5 * (LOW + HIGH), (HIGH - LOW) / math.sqrt(12.0)
-    inputs = [Normalizer(2), Normalizer(3)]
-    for normalizer in inputs:
+    agent, pairs = SAC(SPEC, config), normalizer_of_pairs(SPEC)
+    for normalizer in (agent.inputs, pairs):
         normalizer.mean[:2] = torch.from_numpy(mean)
         normalizer.std[:] = torch.tensor([*std, 1.0 / math.sqrt(3.0)])[: len(normalizer.std)]
-    agent = NormalizedOnline(inputs[0], SAC(SPEC, config))
-    return agent if bonus is None else VIME(agent, SPEC, bonus, inputs[1])
+    return agent if bonus is None else VIME(agent, SPEC, bonus, pairs)
 
 
-def first_goal(agent: OnlineAlgorithm, steps: int, seed: int) -> int | None:
+def first_goal(agent: Algorithm, steps: int, seed: int) -> int | None:
     """Steps in the environment until the goal; None where it is not reached."""
-    collector = Collector(agent, CAR, SPEC, 128, warmup=200, seed=seeds(seed)["batches"])
+    explorer = find_capability(agent, OnlineAlgorithm)
+    assert explorer is not None
+    collector = Collector(explorer, CAR, SPEC, 128, Collection(warmup=200), seed=seeds(seed)["batches"])
     torch.manual_seed(torch_seed(seeds(seed)["noise"]))
     while collector.replay.count < steps:
         agent.update(collector.sample())
@@ -212,12 +214,13 @@ def test_the_command_explores_and_writes_what_it_saw(root: Path) -> None:
     assert (run / "exploration.png").stat().st_size > 0
     with (run / "metrics.csv").open() as file:
         assert "vime/gain" in file.readline()
-    data = datasets.load("own/valley-v0", rows="strict")
+    data = datasets.load("own/valley-v0", next_obs="within_episode")
     assert len(data) == 50
     assert data.task is not None and data.task.env_id == "MountainCarContinuous-v0"
     policy: Any = __import__("offline_vi").load(run)
     assert isinstance(policy, VIME) and policy.act(torch.zeros(3, 2)).shape == (3, 1)
-    assert policy.inputs.std[1].item() == pytest.approx(0.14 / math.sqrt(12.0))  # the box, not what was seen
+    assert policy.standardizer.std[1].item() == pytest.approx(0.14 / math.sqrt(12.0))  # the box, not what was seen
+    assert normalizer_of(policy).std[1].item() == pytest.approx(0.14 / math.sqrt(12.0))
     with pytest.raises(SystemExit) as exit_info:
         main([*command, "--overwrite", "--write", "own/valley-v0"])
     assert exit_info.value.code == 2
@@ -227,7 +230,7 @@ def test_what_was_collected_is_what_minari_gives_back(root: Path) -> None:
     agent = Recorder()
     _, collected = fit_online(agent, CAR, SPEC, 1_300, warmup=5, progress=False)
     recipes.save("own/car-v0", collected, "for a test")
-    read = datasets.load("own/car-v0", rows="strict")
+    read = datasets.load("own/car-v0", next_obs="within_episode")
     collected.episode_end[-1] = True  # a data set has no running episode
     for name in ("obs", "action", "reward", "next_obs", "terminated", "episode_end"):
         np.testing.assert_array_equal(getattr(read, name), getattr(collected, name), err_msg=name)

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from agents import small_model, small_settings
 from torch import Tensor
 from torch.distributions import Normal
 
+from offline_vi import registry
 from offline_vi.behavior import (
-    BEHAVIOR_MODELS,
     CVAE,
     BehaviorModel,
     CVAEConfig,
@@ -29,10 +30,10 @@ from offline_vi.behavior import (
 )
 from offline_vi.behavior.flow_matching import exact_directions, hutchinson_directions, trace
 from offline_vi.behavior.inputs import RunningNormalizer
-from offline_vi.behavior.pretrained import behavior_config, build_behavior
 from offline_vi.errors import MissingDependencyError
-from offline_vi.scripts.common import DataOptions, RunOptions
-from offline_vi.scripts.fit_behavior_job import FitOptions
+from offline_vi.study.data import DataOptions
+from offline_vi.study.fit_behavior import FitOptions
+from offline_vi.study.run import RunOptions
 from offline_vi.types import Spec
 
 NEEDS = {"flow": "zuko"}  # optional packages
@@ -51,14 +52,14 @@ def members(capability: Any, but: tuple[str, ...] = ()) -> pytest.MarkDecorator:
                     reason=f"needs the package {NEEDS.get(name)}",
                 ),
             )
-            for name, row in BEHAVIOR_MODELS.items()
-            if issubclass(row.model(), capability) and name not in but
+            for name, row in registry.behavior_models().items()
+            if issubclass(row.load(), capability) and name not in but
         ],
     )
 
 
 # their densities are lower bounds, and their decoders leave out the likelihood's noise
-CVAES = tuple(name for name, row in BEHAVIOR_MODELS.items() if row.model() is CVAE)
+CVAES = tuple(name for name, row in registry.behavior_models().items() if row.load() is CVAE)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 batches = pytest.mark.parametrize("batch", [1, 7])
 
@@ -66,7 +67,7 @@ batches = pytest.mark.parametrize("batch", [1, 7])
 def small(name: str, spec: Spec) -> Any:
     """The named model with little networks."""
     torch.manual_seed(0)
-    return build_behavior(name, spec, replace(behavior_config(name, spec), hidden=(24, 24)))
+    return small_model(name, spec, (24, 24))
 
 
 def fitted(name: str) -> Any:
@@ -199,7 +200,7 @@ def test_nothing_but_the_loss_in_training_mode_changes_a_model(name: str) -> Non
 @members(BehaviorModel)
 def test_its_configuration_shares_no_name_with_the_flags_of_the_command(name: str) -> None:
     """`fit-behavior NAME` takes all of them without a prefix."""
-    config = behavior_config(name, SPEC)
+    config = registry.behavior_model(name).config(SPEC)
     assert (config.batch_size, config.lr, config.eps) > (0, 0.0, 0.0)  # what the loop asks for
     flags = {field.name for options in (DataOptions, FitOptions, RunOptions) for field in fields(options)}
     assert not flags & {field.name for field in fields(config)}
@@ -434,7 +435,7 @@ def test_a_flow_splits_its_noise_into_two_modes(name: str, steps: int, off: floa
     pytest.importorskip(NEEDS.get(name, "torch"))
     spec = Spec((1,), 1)
     torch.manual_seed(0)
-    model: Any = build_behavior(name, spec, replace(behavior_config(name, spec), hidden=(64, 64)))
+    model: Any = small_model(name, spec, (64, 64))
     learn(model, steps)
     assert off_support(model) <= off
     assert score(model) >= TRUTH - gap
@@ -466,13 +467,15 @@ def test_without_its_package_a_flow_says_what_to_install(monkeypatch: pytest.Mon
     with pytest.raises(MissingDependencyError, match="zuko") as caught:
         FlowBehavior(SPEC)
     assert caught.value.hint == "pip install 'offline-vi[flows]'"
-    assert behavior_config("flow", SPEC).transforms > 0  # its hyper-parameters can be listed all the same
+    assert (
+        registry.behavior_model("flow").config(SPEC).transforms > 0
+    )  # its hyper-parameters can be listed all the same
 
 
 def test_coupling_inverts_in_two_passes_what_log_prob_computes_in_one() -> None:
     pytest.importorskip("zuko")
     spec = Spec((5,), 6)
-    model: Any = FlowBehavior(spec, replace(behavior_config("flow", spec), hidden=(24, 24), passes=2)).double()
+    model: Any = FlowBehavior(spec, replace(small_settings("flow", spec, (24, 24)), passes=2)).double()
     obs, z = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
     action = model.decode(obs, z)
     jacobian = torch.stack(
@@ -509,9 +512,7 @@ def test_both_traces_are_those_of_the_jacobian() -> None:
 def test_many_dimensions_and_few_samples_take_hutchinsons_estimate() -> None:
     spec = Spec((2,), 12)
     torch.manual_seed(0)
-    model = build_behavior(
-        "flow-matching", spec, replace(behavior_config("flow-matching", spec), hidden=(24,))
-    ).double()
+    model = small_model("flow-matching", spec, (24,)).double()
     assert isinstance(model, FlowMatchingBehavior)
     obs, action = torch.randn(1, 2).double().expand(2000, 2), (torch.rand(1, 12).double() - 0.5).expand(2000, 12)
     with torch.no_grad():
@@ -544,7 +545,7 @@ def test_the_integration_error_falls_with_the_square_of_the_step(models: Any) ->
 def test_running_statistics_are_those_of_all_rows_seen_in_training() -> None:
     rows = torch.randn(600, 3, dtype=torch.float64) * torch.tensor([0.01, 1.0, 30.0]) + torch.tensor([5.0, 0.0, -90.0])
     rows[:, 1] += torch.linspace(-4.0, 4.0, 600)  # batches differ
-    running = RunningNormalizer(3).double()
+    running = RunningNormalizer(Spec((3,), 1)).double()
     for batch in rows.split([1, 99, 200, 300]):
         running.observe(batch)
     mean, square = rows.sum(0) / 601, (rows.square().sum(0) + 1.0) / 601  # with the row of the beginning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,15 @@ from torch import Tensor
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
-from offline_vi.behavior import BehaviorModel, DecoderMeans, GaussianBehavior, GaussianBehaviorConfig, MostLikelySamples
-from offline_vi.behavior.proposals import CandidateCache, Fresh
+from offline_vi.behavior import DecoderMeans, GaussianBehavior, GaussianBehaviorConfig, MostLikelySamples, Proposals
+from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.data.samplers import Sampler
 from offline_vi.data.transitions import Transitions
-from offline_vi.errors import ConfigError
-from offline_vi.rl.policies import CandidatePolicy, Way
+from offline_vi.errors import CapabilityError, ConfigError
+from offline_vi.rl.policies import CandidatePolicy
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.training.loop import fit
-from offline_vi.types import Batch, Metrics, Spec
+from offline_vi.types import Batch, Spec
 
 SPEC = Spec((3,), 2)
 ROWS = 230
@@ -47,16 +48,13 @@ def frozen() -> GaussianBehavior:
     return GaussianBehavior(SPEC, GaussianBehaviorConfig(hidden=(8,))).eval().requires_grad_(False)
 
 
-class Echo(BehaviorModel):
+class Echo(Proposals):
     """Actions that tell whose state they were drawn for, and when: (first feature, a counter of calls), scaled."""
 
     def __init__(self) -> None:
         super().__init__()
         self.spec = SPEC
         self.calls = 0
-
-    def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
-        raise NotImplementedError
 
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         self.calls += 1
@@ -71,9 +69,9 @@ def whole(data: Transitions) -> Batch:
 
 def test_a_row_reads_candidates_of_its_own_state() -> None:
     data = transitions()
-    bank = CandidateCache(Echo(), data)
+    cache = CandidateCache(Echo(), data)
     batch = Sampler(data, 64, 1).sample()
-    now, later = bank.at_obs(batch, 1), bank.at_next_obs(batch, 5)
+    now, later = cache.at_obs(batch, 1), cache.at_next_obs(batch, 5)
     assert (now.shape, later.shape) == ((1, 64, 2), (5, 64, 2))
     torch.testing.assert_close(now[0, :, 0], batch.obs[:, 0] / 8.0, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(later[3, :, 0], batch.next_obs[:, 0] / 8.0, rtol=1e-3, atol=1e-4)
@@ -81,13 +79,13 @@ def test_a_row_reads_candidates_of_its_own_state() -> None:
 
 def test_every_row_is_drawn_anew_once_in_a_period() -> None:
     data, period = transitions(), 400
-    bank = CandidateCache(Echo(), data, period=period)
+    cache = CandidateCache(Echo(), data, period=period)
     batch = whole(data)
-    first = bank.at_next_obs(batch, 2)
+    first = cache.at_next_obs(batch, 2)
     seen = [first]
     for step in range(1, period + 1):
-        bank.advance(step)
-        seen.append(bank.at_next_obs(batch, 2))
+        cache.advance(step)
+        seen.append(cache.at_next_obs(batch, 2))
     changed = torch.stack([(a != b).any(-1).any(0) for a, b in pairwise(seen)])  # (period, rows)
     assert changed.sum(0).tolist() == [1] * ROWS
     assert set((changed.any(1).nonzero().squeeze(-1) + 1).tolist()) == set(range(50, period + 1, 50))
@@ -114,24 +112,24 @@ def test_contents_are_a_function_of_seed_and_step() -> None:
 
 def test_candidates_have_the_law_of_the_model() -> None:
     data = transitions(4)
-    bank, model = CandidateCache(frozen(), data), frozen()
-    model.load_state_dict(bank.behavior.state_dict())
+    cache, model = CandidateCache(frozen(), data), frozen()
+    model.load_state_dict(cache.proposals.state_dict())
     batch = whole(data)
-    drawn = bank.at_obs(batch, 4000)
-    fresh = Fresh(model).at_obs(batch, 4000)
+    drawn = cache.at_obs(batch, 4000)
+    fresh = model.at_obs(batch, 4000)
     error = (drawn.var(0) / 4000 + fresh.var(0) / 4000).sqrt()
     assert ((drawn.mean(0) - fresh.mean(0)).abs() < 4 * error + 1e-3).all()
     assert drawn.abs().max() <= 1.0
-    assert not torch.equal(bank.at_obs(batch, 7), bank.at_next_obs(batch, 7))
+    assert not torch.equal(cache.at_obs(batch, 7), cache.at_next_obs(batch, 7))
 
 
 def test_drawing_leaves_the_random_state_alone() -> None:
     data = transitions()
-    bank = CandidateCache(frozen(), data, period=50)
+    cache = CandidateCache(frozen(), data, period=50)
     before = torch.get_rng_state()
-    bank.at_obs(whole(data), 2)
+    cache.at_obs(whole(data), 2)
     for step in range(1, 101):
-        bank.advance(step)
+        cache.advance(step)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -150,23 +148,23 @@ def test_a_model_that_is_still_trained_is_refused() -> None:
         CandidateCache(GaussianBehavior(SPEC), transitions())
 
 
-BANKED: dict[str, Any] = {
-    "bcq": lambda bank: BCQ(SPEC, bank.behavior, BCQConfig(hidden=(8,), batch_size=8), bank),
-    "emaq": lambda bank: EMaQ(SPEC, bank.behavior, EMaQConfig(hidden=(8,), batch_size=8), bank),
-    "bear": lambda bank: BEAR(SPEC, bank.behavior, BEARConfig(hidden=(8,), batch_size=8, warmup=10), bank),
+RANKERS: dict[str, Any] = {
+    "bcq": lambda given: BCQ(SPEC, given, BCQConfig(hidden=(8,), batch_size=8)),
+    "emaq": lambda given: EMaQ(SPEC, given, EMaQConfig(hidden=(8,), batch_size=8)),
+    "bear": lambda given: BEAR(SPEC, given, BEARConfig(hidden=(8,), batch_size=8, warmup=10)),
 }
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", BANKED)
-def test_an_interrupted_run_on_a_bank_ends_with_the_same_bytes(name: str, precision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", RANKERS)
+def test_an_interrupted_run_on_a_cache_ends_with_the_same_bytes(name: str, precision: str, tmp_path: Path) -> None:
     """Whatever the precision of targets: a table is first filled within one, and redrawn between steps."""
     data, model = transitions(), frozen()
 
     def train(folder: str, stop_at: int | None) -> dict[str, Tensor]:
         def build() -> Any:
             torch.manual_seed(0)
-            return BANKED[name](CandidateCache(model, data, period=100))
+            return RANKERS[name](CandidateCache(model, data, period=100))
 
         def on_eval(step: int, _: object) -> dict[str, float]:
             if step == stop_at and not resumed:
@@ -194,7 +192,7 @@ def test_an_interrupted_run_on_a_bank_ends_with_the_same_bytes(name: str, precis
 
 
 def chooser(num_candidates: int, temperature: float = 0.0) -> CandidatePolicy:
-    return CandidatePolicy(frozen(), lambda s, a: a, lambda s, a: 10.0 * a[..., 0], num_candidates, temperature)
+    return CandidatePolicy(frozen(), lambda s, a: 10.0 * a[..., 0], num_candidates, temperature)
 
 
 def test_choice_goes_from_the_best_candidate_to_any() -> None:
@@ -207,7 +205,7 @@ def test_choice_goes_from_the_best_candidate_to_any() -> None:
             return candidates[:num_samples].unsqueeze(1).expand(-1, len(obs), -1)
 
     for temperature in (0.0, 0.7, 2.0, float("inf")):
-        policy = CandidatePolicy(Three(), lambda s, a: a, lambda s, a: 10.0 * a[..., 0], 3, temperature)
+        policy = CandidatePolicy(Three(), lambda s, a: 10.0 * a[..., 0], 3, temperature)
         found = policy.act(obs)[:, 0]
         shares = torch.stack([(found == value).float().mean() for value in candidates[:, 0]])
         expected = torch.softmax(10.0 * candidates[:, 0].double() / max(temperature, 1e-9), 0).float()
@@ -219,35 +217,76 @@ def test_one_candidate_is_the_behaviour() -> None:
     torch.manual_seed(3)
     chosen = policy.act(obs)
     torch.manual_seed(3)
-    assert torch.equal(chosen, policy.behavior.sample(obs, 1)[0])
+    assert torch.equal(chosen, policy.proposals.sample(obs, 1)[0])
 
 
 @pytest.mark.parametrize("name", ["bcq", "emaq"])
-def test_ranking_without_changes_is_acting(name: str) -> None:
-    algorithm = BANKED[name](CandidateCache(frozen(), transitions()))
+def test_a_policy_without_changes_is_acting(name: str) -> None:
+    algorithm = RANKERS[name](CandidateCache(frozen(), transitions()))
     obs = torch.randn(7, 3)
     actions = []
-    for policy in (algorithm, algorithm.ranking(), algorithm.ranking(Way(num_candidates=100, temperature=0.0))):
+    for policy in (algorithm, algorithm.policy(), replace(algorithm.policy(), num_candidates=100, temperature=0.0)):
         torch.manual_seed(0)
         actions.append(policy.act(obs))
     assert torch.equal(actions[0], actions[1])
     assert torch.equal(actions[0], actions[2])
-    with pytest.raises(ConfigError, match="full samples"):
-        algorithm.ranking(Way(noise_clip=0.5))
 
 
-def test_phi_and_clip_of_bcq_change_for_the_ranking_only() -> None:
+def test_phi_and_clip_of_bcq_change_in_the_copy_only() -> None:
     model = frozen()
     algorithm = BCQ(SPEC, DecoderMeans(model, 0.5), BCQConfig(hidden=(8,)))
-    obs = torch.randn(40, 3)
+    obs, policy = torch.randn(40, 3), algorithm.policy()
     for parameter in algorithm.actor.parameters():
         torch.nn.init.constant_(parameter, 5.0)  # tanh = 1: every action moves by Phi
-    still = algorithm.ranking(Way(num_candidates=1, phi=0.0, noise_clip=0.0)).act(obs)
+    one = replace(policy, num_candidates=1, proposals=DecoderMeans(model, 0.0))
+    still = replace(one, phi=0.0).act(obs)
     torch.testing.assert_close(still, model.decode(obs, torch.zeros(40, 2)))
-    moved = algorithm.ranking(Way(num_candidates=1, phi=0.2, noise_clip=0.0)).act(obs)
+    moved = replace(one, phi=0.2).act(obs)
     assert (moved - still).abs().max() == pytest.approx(0.2, abs=1e-6)
-    assert algorithm.actor.phi == 0.05
-    assert isinstance(algorithm.behavior, DecoderMeans) and algorithm.behavior.noise_clip == 0.5
+    assert torch.equal(replace(one, phi=None).act(obs), still)
+    assert (algorithm.policy().phi, policy.phi) == (0.05, 0.05)
+    assert isinstance(algorithm.proposals, DecoderMeans) and algorithm.proposals.noise_clip == 0.5
+
+
+def test_candidates_that_nothing_moves_are_kept_in_the_box() -> None:
+    class Wide(Echo):
+        def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+            return torch.tensor([-1.7, 0.3]).expand(num_samples, len(obs), -1)
+
+    action = CandidatePolicy(Wide(), lambda s, a: a[..., 0], 3).act(torch.zeros(5, 3))
+    torch.testing.assert_close(action, torch.tensor([-1.0, 0.3]).expand(5, -1))
+
+
+# ------------------------------------------------------------------ what proposes
+
+
+def test_a_class_of_ones_own_needs_to_sample_and_nothing_else() -> None:
+    batch = whole(transitions())
+    echo = Echo()
+    torch.testing.assert_close(echo.at_obs(batch, 2)[1, :, 0], batch.obs[:, 0] / 8.0)
+    torch.testing.assert_close(echo.at_next_obs(batch, 3)[2, :, 0], batch.next_obs[:, 0] / 8.0)
+    algorithm = RANKERS["bcq"](echo)
+    assert algorithm.update(batch)["critic/loss"].isfinite()
+    assert algorithm.act(batch.obs).shape == (ROWS, 2)
+
+
+def test_a_cache_draws_fresh_candidates_for_states_that_no_row_holds() -> None:
+    model, obs = frozen(), torch.randn(6, 3)
+    cache = CandidateCache(DecoderMeans(model), transitions())
+    torch.manual_seed(0)
+    drawn = cache.sample(obs, 4)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, DecoderMeans(model).sample(obs, 4))
+    assert cache.spec == SPEC
+
+
+def test_a_view_asks_for_what_it_needs() -> None:
+    with pytest.raises(CapabilityError, match="decodes latents"):
+        DecoderMeans(Echo())  # type: ignore[arg-type]
+    with pytest.raises(CapabilityError, match="log-density"):
+        MostLikelySamples(Echo())  # type: ignore[arg-type]
+    with pytest.raises(CapabilityError, match="can be sampled"):
+        CandidateCache(torch.nn.Linear(2, 2), transitions())  # type: ignore[arg-type]
 
 
 def test_likely_samples_are_the_likeliest_of_those_drawn() -> None:

@@ -41,7 +41,7 @@ def rows(
         spec=Spec((2,), 1),
         task=task,
         behavior_log_prob=rng.normal(size=size).astype(np.float32) if log_prob else None,
-        source=Provenance(name, (f"{name}.hdf5",), (f"{name}0",), "strict"),
+        source=Provenance(name, (f"{name}.hdf5",), (f"{name}0",), "within_episode"),
     )
 
 
@@ -113,7 +113,7 @@ def test_joined_data_hold_every_part_and_end_every_episode() -> None:
     assert not parts[0].episode_end[-1]  # the parts stay as they were
     assert (joined.spec, joined.task) == (parts[0].spec, task)
     assert joined.source == Provenance(
-        "a+b+c", ("a.hdf5", "b.hdf5", "c.hdf5"), ("a0", "b0", "c0"), "strict"
+        "a+b+c", ("a.hdf5", "b.hdf5", "c.hdf5"), ("a0", "b0", "c0"), "within_episode"
     )  # fmt: skip
     assert concatenate(parts[:1]) is parts[0]
 
@@ -133,7 +133,7 @@ def test_dropped_episodes_take_their_densities_along() -> None:
         "infos/action_log_probs": -np.arange(5.0),
     }
     with pytest.warns(UserWarning, match="dropped 1 of 2"):
-        data = Transitions.from_d4rl(columns, rows="strict", on_nonfinite="drop-episode")
+        data = Transitions.from_d4rl(columns, next_obs="within_episode", on_nonfinite="drop-episode")
     assert data.reward.tolist() == [2.0, 3.0]  # what followed the last row is not known
     assert data.behavior_log_prob is not None
     assert data.behavior_log_prob.tolist() == [-2.0, -3.0]
@@ -147,14 +147,14 @@ def test_the_range_of_the_data_is_each_dimensions_own() -> None:
         "terminals": np.array([0, 0, 0, 1]),
         "timeouts": np.zeros(4),
     }
-    data = Transitions.from_d4rl(columns, rows="strict", action_range="data", source=Provenance("mine"))
+    data = Transitions.from_d4rl(columns, next_obs="within_episode", action_range="data", source=Provenance("mine"))
     assert data.task == Task("", (-3.0, 4.0), (1.0, 6.0), name="mine")
     np.testing.assert_allclose(data.action, np.array([[-1.0, 0.0], [1.0, 0.0], [0.5, 0.0]]), atol=1e-6)
 
 
 def test_statistics_are_taken_in_double_precision() -> None:
     values = (1e4 + np.random.default_rng(0).normal(size=(100_000, 2)) * [0.01, 0.1]).astype(np.float32)
-    normalizer = Normalizer(2).fit(values)
+    normalizer = Normalizer(Spec((2,), 1)).fit(values)
     np.testing.assert_allclose(normalizer.mean, values.astype(np.float64).mean(0), rtol=1e-7)
     np.testing.assert_allclose(normalizer.std, values.astype(np.float64).std(0), rtol=1e-6)
 

@@ -26,7 +26,7 @@ from offline_vi.errors import (
     UsageError,
 )
 from offline_vi.nn.normalizer import Normalizer
-from offline_vi.types import Task
+from offline_vi.types import Spec, Task
 
 Reached = Callable[[int, str, int], None]
 BOX = Task("Box-v0", (-1.0,), (1.0,))
@@ -108,7 +108,7 @@ def strict_rows_are_right(ends: list[int], limit: int | None, has_next: bool) ->
     given_columns = without(
         columns, *([] if has_next else ["next_observations"]), *([] if limit is None else ["timeouts"])
     )
-    found = quietly(given_columns, rows="strict", max_episode_steps=limit)
+    found = quietly(given_columns, next_obs="within_episode", max_episode_steps=limit)
     timeouts = columns["timeouts"] if limit is None else true_timeouts(columns["terminals"], limit)
     expected = strict_rows(columns["terminals"], timeouts, has_next)
     if found is None:
@@ -171,7 +171,7 @@ def test_rows_that_are_terminal_and_timeout_are_counted() -> None:
     with pytest.warns(DataWarning, match="2 rows are both terminal and timeout: dropped"):
         assert not Transitions.from_d4rl(columns).terminated[:2].any()
     with pytest.warns(DataWarning, match="2 rows are both terminal and timeout: kept as terminal"):
-        assert Transitions.from_d4rl(columns, rows="strict").terminated.tolist() == [
+        assert Transitions.from_d4rl(columns, next_obs="within_episode").terminated.tolist() == [
             False,
             True,
             False,
@@ -183,9 +183,9 @@ def test_rows_that_are_terminal_and_timeout_are_counted() -> None:
 
 def test_next_observations_of_the_last_row_are_used_in_strict_mode_only() -> None:
     columns = dataset([0, 0, 2])
-    assert len(Transitions.from_d4rl(columns, rows="strict")) == 3
+    assert len(Transitions.from_d4rl(columns, next_obs="within_episode")) == 3
     assert len(Transitions.from_d4rl(columns)) == 2
-    assert len(Transitions.from_d4rl(without(columns, "next_observations"), rows="strict")) == 2
+    assert len(Transitions.from_d4rl(without(columns, "next_observations"), next_obs="within_episode")) == 2
 
 
 def test_without_timeouts_the_task_gives_the_length_else_it_is_asked_for() -> None:
@@ -199,19 +199,23 @@ def test_without_timeouts_the_task_gives_the_length_else_it_is_asked_for() -> No
         Transitions.from_d4rl(columns, max_episode_steps=0)
 
 
-@pytest.mark.parametrize("rows", ["d4rl", "strict"])
-def test_one_step_episodes_and_empty_data(rows: Any) -> None:
+@pytest.mark.parametrize("next_obs", ["following_row", "within_episode"])
+def test_one_step_episodes_and_empty_data(next_obs: Any) -> None:
     ones = dataset([1, 1, 1, 0])
-    assert Transitions.from_d4rl(ones, rows=rows).terminated[:3].all()
-    assert [part.stop - part.start for part in Transitions.from_d4rl(ones, rows=rows).episode_slices()][:3] == [1, 1, 1]
+    assert Transitions.from_d4rl(ones, next_obs=next_obs).terminated[:3].all()
+    assert [part.stop - part.start for part in Transitions.from_d4rl(ones, next_obs=next_obs).episode_slices()][:3] == [
+        1,
+        1,
+        1,
+    ]
     with pytest.raises(EmptyDatasetError):
-        Transitions.from_d4rl({key: column[:0] for key, column in ones.items()}, rows=rows)
+        Transitions.from_d4rl({key: column[:0] for key, column in ones.items()}, next_obs=next_obs)
     with pytest.raises(EmptyDatasetError):
-        Transitions.from_d4rl(without(dataset([2, 2]), "next_observations"), rows=rows)
+        Transitions.from_d4rl(without(dataset([2, 2]), "next_observations"), next_obs=next_obs)
 
 
 def test_options_have_names() -> None:
-    for option in ("rows", "action_range", "on_nonfinite"):
+    for option in ("next_obs", "rows", "action_range", "on_nonfinite"):
         with pytest.raises(UsageError, match="maybe"):
             Transitions.from_d4rl(dataset([0, 0]), **{option: "maybe"})  # type: ignore[arg-type]
 
@@ -282,7 +286,7 @@ def test_every_numeric_type_becomes_float32(dtype: str, values: list[int]) -> No
     columns["timeouts"] = np.zeros(4, "u1")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = Transitions.from_d4rl(columns, rows="strict")
+        found = Transitions.from_d4rl(columns, next_obs="within_episode")
     assert found.obs.dtype == found.reward.dtype == np.float32 and found.terminated.dtype == np.bool_
     assert found.reward.tolist() == columns["rewards"].astype(float).tolist()
 
@@ -311,7 +315,7 @@ def test_nonfinite_entries_are_counted_and_located() -> None:
     assert "1 Inf in observations, first at row 5 (episode 2)" in str(caught.value)
     assert "3 NaN in rewards, first at row 4 (episode 2)" in str(caught.value)
     with pytest.warns(DataWarning, match=r"dropped 2 of 4 episodes \(5 rows\)"):
-        kept = Transitions.from_d4rl(columns, rows="strict", on_nonfinite="drop-episode")
+        kept = Transitions.from_d4rl(columns, next_obs="within_episode", on_nonfinite="drop-episode")
     assert kept.reward.tolist() == [0.0, 10.0, 20.0, 30.0]
     columns["rewards"][:] = np.nan
     with pytest.warns(DataWarning), pytest.raises(EmptyDatasetError):
@@ -323,7 +327,7 @@ def test_next_observations_matter_only_where_they_are_read() -> None:
     columns["next_observations"][1] = np.nan
     assert len(Transitions.from_d4rl(columns)) == 2
     with pytest.raises(NonFiniteDataError, match="2 NaN in next_observations, first at row 1"):
-        Transitions.from_d4rl(columns, rows="strict")
+        Transitions.from_d4rl(columns, next_obs="within_episode")
 
 
 def test_flags_are_finite() -> None:
@@ -341,7 +345,7 @@ def with_actions(values: list[float]) -> dict[str, np.ndarray]:
 
 def test_actions_just_beyond_the_bounds_are_clipped_with_a_count() -> None:
     with pytest.warns(DataWarning, match=r"clipped 2 action entries, at most 0.001 outside") as caught:
-        found = Transitions.from_d4rl(with_actions([0.5, 1.001, -1.0005, 1.0]), rows="strict")
+        found = Transitions.from_d4rl(with_actions([0.5, 1.001, -1.0005, 1.0]), next_obs="within_episode")
     assert len(caught) == 1
     assert found.action[:, 0].tolist() == [0.5, 1.0, -1.0, 1.0]
 
@@ -358,11 +362,11 @@ def test_actions_far_beyond_are_refused_clipped_or_mapped() -> None:
         Transitions.from_d4rl(columns)
     assert "clip" in caught.value.hint and "data" in caught.value.hint
     with pytest.warns(DataWarning, match="clipped 2 action entries, at most 2 outside"):
-        clipped = Transitions.from_d4rl(columns, rows="strict", action_range="clip")
+        clipped = Transitions.from_d4rl(columns, next_obs="within_episode", action_range="clip")
     assert clipped.action[:, 0].tolist() == [0.5, 1.0, -1.0, 0.0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mapped = Transitions.from_d4rl(columns, rows="strict", action_range="data", task=BOX)
+        mapped = Transitions.from_d4rl(columns, next_obs="within_episode", action_range="data", task=BOX)
     assert mapped.task is not None and mapped.task.env_id == "Box-v0"
     np.testing.assert_allclose(mapped.action[:, 0], [0.0, 1.0, -1.0, -0.2], atol=1e-7)
     np.testing.assert_allclose(mapped.task.to_env(mapped.action), columns["actions"], atol=1e-6)
@@ -379,7 +383,7 @@ def test_log_probabilities_follow_the_units_of_the_actions() -> None:
     columns = with_actions([0.0, 1.0, 4.0])
     columns["infos/action_log_probs"] = np.full((3, 1), math.log(0.25), np.float32)
     for options in ({"action_range": "data"}, {"task": Task("Box-v0", (0.0,), (4.0,))}):
-        found = Transitions.from_d4rl(columns, rows="strict", **options)
+        found = Transitions.from_d4rl(columns, next_obs="within_episode", **options)
         assert found.behavior_log_prob is not None
         np.testing.assert_allclose(found.behavior_log_prob, math.log(0.5), rtol=1e-6)
         np.testing.assert_allclose(found.action[:, 0], [-1.0, -0.5, 1.0], atol=1e-7)
@@ -406,7 +410,7 @@ def test_joined_files_stay_apart() -> None:
     second = Transitions.from_d4rl(dataset([0, 1, 0]), source=Provenance("b", ("b.hdf5",), ("2",)))
     joined = concatenate([first, second])
     assert [(part.start, part.stop) for part in joined.episode_slices()] == [(0, 2), (2, 4)]
-    assert joined.source == Provenance("a+b", ("a.hdf5", "b.hdf5"), ("1", "2"), "d4rl")
+    assert joined.source == Provenance("a+b", ("a.hdf5", "b.hdf5"), ("1", "2"), "following_row")
 
 
 def test_constant_features_are_named_and_stay_finite() -> None:
@@ -414,8 +418,8 @@ def test_constant_features_are_named_and_stay_finite() -> None:
     values[:, 1] = 7.0
     values[:, 3] *= 5e-4
     with pytest.warns(DataWarning, match=r"features \[1, 3\]"):
-        normalizer = Normalizer(4).fit(values)
+        normalizer = Normalizer(Spec((4,), 1)).fit(values)
     assert np.isfinite(normalizer.std.numpy()).all() and float(normalizer.std[1]) == pytest.approx(1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Normalizer(2).fit(values[:, [0, 2]])
+        Normalizer(Spec((2,), 1)).fit(values[:, [0, 2]])

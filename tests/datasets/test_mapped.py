@@ -11,10 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from forks import ended, forked, resident
 from oracle_data import distinct_columns
-from test_faults import resident
 from test_hostile_data import write
-from test_kill import ended, forked
 
 from offline_vi import datasets
 from offline_vi.algorithms.bc import BC, BCConfig
@@ -31,11 +30,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.mark.parametrize("rows", ["d4rl", "strict"])
+@pytest.mark.parametrize("next_obs", ["following_row", "within_episode"])
 @pytest.mark.parametrize("with_next", [True, False])
 @pytest.mark.parametrize("block", [2, 7, 1000])
 def test_the_rows_are_those_of_the_file_read_whole(
-    rows: Any, with_next: bool, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    next_obs: Any, with_next: bool, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "data.hdf5", rows=50, skip=() if with_next else ("next_observations",))
     rng = np.random.default_rng(0)
@@ -47,7 +46,7 @@ def test_the_rows_are_those_of_the_file_read_whole(
     monkeypatch.setattr(mapped, "BLOCK_BYTES", block * 4 * 8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        whole, found = datasets.load(path, rows=rows), datasets.load(path, rows=rows, memory_budget=1)
+        whole, found = datasets.load(path, next_obs=next_obs), datasets.load(path, next_obs=next_obs, memory_budget=1)
     assert isinstance(found.obs, np.memmap) and not isinstance(whole.obs, np.memmap)
     for name in mapped.COLUMNS:
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
@@ -99,7 +98,7 @@ def test_a_file_ten_times_the_budget_trains_within_it(tmp_path: Path, reached: R
         file["terminals"] = np.zeros(rows, bool)
         file["timeouts"] = np.arange(1, rows + 1) % len(columns["rewards"]) == 0
 
-    def work(_: Path) -> None:
+    def work(_: Path) -> None:  # in a forked child, since its limit of memory would stay; no bytes are compared
         config, budget = BCConfig(hidden=(8,), batch_size=256), 30_000_000
         small = datasets.load(write(tmp_path / "small.hdf5"))
         fit(BC(small.spec, config), small, 100, progress=False)  # torch itself takes memory when it first trains

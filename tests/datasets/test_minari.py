@@ -117,7 +117,7 @@ def test_task_and_provenance() -> None:
     assert found.task is not None
     assert (found.task.env_id, found.task.action_low, found.task.action_high) == ("Pendulum-v1", (-2.0,), (2.0,))
     assert found.task.normalized(np.array([-550.0]))[0] == pytest.approx(50.0)
-    assert found.source.rows == "strict" and len(found.source.sha256[0]) == 64
+    assert found.source.next_obs == "within_episode" and len(found.source.sha256[0]) == 64
     with pytest.raises(DatasetCorruptError):
         datasets.load(NAME, sha256="0" * 64)
 

@@ -21,7 +21,7 @@ from offline_vi.errors import CapabilityError, UsageError
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.off_policy import FQEConfig, fitted_q, importance_weighted
 from offline_vi.rl.algorithm import Algorithm
-from offline_vi.rl.policies import GaussianPolicy
+from offline_vi.rl.policies import NoisyPolicy
 from offline_vi.training.loop import fit
 from offline_vi.types import Spec
 
@@ -133,7 +133,7 @@ def test_a_policy_without_a_density_is_refused_unless_it_is_blurred() -> None:
     policy = TD3BC(data.spec, config=TD3BCConfig(hidden=(8,)))
     with pytest.raises(CapabilityError, match="TD3BC has none"):
         importance_weighted(policy, data)
-    blurred = GaussianPolicy(policy, 0.5)
+    blurred = NoisyPolicy(policy, 0.5)
     assert importance_weighted(blurred, data).episodes == 20
     obs, action = torch.from_numpy(data.obs), blurred.act(torch.from_numpy(data.obs))
     grid = torch.linspace(-0.9999, 0.9999, 4001)[:, None, None].expand(-1, len(obs), 1)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import pendulum
+from small_data import pendulum
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "CONTRIBUTING.md"
@@ -18,9 +18,12 @@ FOLDERS = {"algorithms": "offline_vi/algorithms"}
 
 
 def follow(guide: str, root: Path) -> list[str]:
-    """Carry out the code blocks that name a file: a whole one is written, "FILE: TABLE" puts rows first into a table.
-    Returns what was done."""
+    """Carry out the code blocks that name a file: a whole one is written, "FILE: TABLE" puts rows first into a table,
+    and lines for a stub are added to it. Returns what was done."""
     done = []
+    for file, names in re.findall(r"```\n# (\S+\.pyi)\n(.*?)```", guide, re.DOTALL):
+        (root / file).write_text((root / file).read_text() + names)
+        done.append(file)
     for block in re.findall(r"```python\n(# .*?)```", guide, re.DOTALL):
         for part in re.split(r"^(?=# \S+\.py)", block, flags=re.MULTILINE)[1:]:
             head, _, body = part.partition("\n")
@@ -49,7 +52,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_the_guide_followed_to_the_letter_gives_a_model_and_an_algorithm(copy: Path, tmp_path: Path) -> None:
     done = follow(GUIDE.read_text(), copy)
-    assert len(done) == 5
+    assert len(done) == 6
     data = pendulum(tmp_path / "data.hdf5")
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -64,6 +67,9 @@ def test_the_guide_followed_to_the_letter_gives_a_model_and_an_algorithm(copy: P
     assert "one-step" in offline_vi("train", "--help")
     train = ["train", "one-step", *common, "--behavior-from", "model", "--eval-episodes", "1", "--batch-size", "16"]
     offline_vi(*train, "--output", "run")
+    names = "import offline_vi as o; print(o.behavior.LaplaceBehavior.__name__, o.algorithms.OneStep.__name__)"
+    found = subprocess.run([sys.executable, "-c", names], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert found.stdout.split() == ["LaplaceBehavior", "OneStep"]
     assert "Pendulum-v1" in offline_vi("evaluate", "run", "--episodes", "1", "-q")
 
 

@@ -31,8 +31,9 @@ def run_python(code: str) -> str:
 
 def test_importing_the_package_and_listing_names_imports_no_torch() -> None:
     code = (
-        "import sys, offline_vi, offline_vi.algorithms as a, offline_vi.behavior as b, offline_vi.scripts as s;"
-        "a.ALGORITHMS, b.BEHAVIOR_MODELS, s.usage(), dir(offline_vi);"
+        "import sys, offline_vi, offline_vi.registry as r, offline_vi.algorithms as a, offline_vi.behavior as b;"
+        "import offline_vi.scripts as s;"
+        "r.trainable(), r.behavior_models(), dir(a), dir(b), s.usage(), dir(offline_vi);"
         "print(sorted({'torch', 'gymnasium', 'matplotlib', 'minari'} & set(sys.modules)))"
     )
     assert run_python(code) == "[]"

@@ -10,6 +10,7 @@ from torch import nn
 
 from offline_vi.nn.networks import Critic, DeterministicPolicy, EnsembleMLP, TanhNormalPolicy, join, mlp
 from offline_vi.nn.optim import cosine_, polyak_, steps_taken
+from offline_vi.types import Spec
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (3, 5), (2, 3, 5)])
@@ -29,7 +30,7 @@ def test_an_ensemble_equals_its_members_one_by_one(lead: tuple[int, ...]) -> Non
 
 
 def test_critic_shapes_and_first_member() -> None:
-    critic = Critic(3, 2, (8,), ensemble=4)
+    critic = Critic(Spec((3,), 2), (8,), ensemble=4)
     obs, action = torch.randn(5, 3), torch.randn(7, 5, 2)
     assert critic(obs, action).shape == (4, 7, 5)
     torch.testing.assert_close(critic.q1(obs, action), critic(obs, action)[0])
@@ -94,9 +95,9 @@ def test_dropout_is_between_the_layers_and_off_in_evaluation() -> None:
 
 def test_policies_stay_in_the_box_and_the_scale_in_its_range() -> None:
     obs = 100.0 * torch.randn(50, 3)
-    action = DeterministicPolicy(3, 2, (8,))(obs)
+    action = DeterministicPolicy(Spec((3,), 2), (8,))(obs)
     assert action.shape == (50, 2) and action.abs().max() <= 1.0
-    policy = TanhNormalPolicy(3, 2, (8,))(obs)
+    policy = TanhNormalPolicy(Spec((3,), 2), (8,))(obs)
     assert policy.rsample((7,)).shape == (7, 50, 2)
     assert policy.base.log_scale.min() == -5.0 and policy.base.log_scale.max() == 2.0
 

@@ -61,7 +61,7 @@ def test_marked_passes_run_in_the_chosen_precision() -> None:
 
 
 def test_values_leave_a_critic_in_full_precision() -> None:
-    critic = Critic(5, 2, (64, 64))
+    critic = Critic(Spec((5,), 2), (64, 64))
     with torch.no_grad():
         list(critic.parameters())[-1].add_(300.0)  # 8 bits of mantissa know only even numbers there
     rows = batch()
@@ -143,6 +143,3 @@ def test_a_variable_names_the_products_instead_of_a_trial(name: str, monkeypatch
     exact_products.cache_clear()
     assert exact_products() == name
     exact_products.cache_clear()
-
-
-# ------------------------------------------------------------------ torch.compile

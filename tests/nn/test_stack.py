@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from agents import built, small_choice
 from torch import Tensor
 
-from offline_vi.algorithms import ALGORITHMS
-from offline_vi.algorithms.build import Recipe, build, config_class, entry, load
-from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans, MixtureBehavior
-from offline_vi.behavior.pretrained import behavior_config
+from offline_vi import registry
+from offline_vi.behavior import CVAE, BehaviorModel, CVAEConfig, DecoderMeans, MixtureBehavior
 from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.data.samplers import Sampler, StackedSampler
 from offline_vi.data.transitions import Transitions
@@ -26,10 +25,13 @@ from offline_vi.nn.stack import stack_, unstack_
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts import main
+from offline_vi.study.agents import AgentChoice
+from offline_vi.study.kept import load
 from offline_vi.training.loop import fit
 from offline_vi.types import Batch, Spec, Task
 
 SPEC, SEEDS, ROWS = Spec((4,), 2), 3, 200
+ALGORITHMS = registry.trainable()
 
 
 def transitions() -> Transitions:
@@ -46,23 +48,25 @@ def transitions() -> Transitions:
     )
 
 
-def recipe_of(name: str, spec: Spec, *, jointly: bool = False) -> Recipe:
+def choice_of(name: str, *, jointly: bool = False) -> AgentChoice:
     """Small networks; warm-ups over at once."""
-    config = config_class(name)()
-    small = {"hidden": (16, 16), "batch_size": 8, "warmup": 0, "policy_delay": 1, "dropout": 0.0}
-    config = replace(config, **{key: value for key, value in small.items() if key in vars(config)})
-    model = entry(name).behavior
-    settings = replace(behavior_config(model, spec), hidden=(16, 16)) if model else None
-    return Recipe(name, spec, config, behavior=model, behavior_config=settings, jointly=jointly)
+    choice = small_choice(name, SPEC, jointly=jointly, hidden=(16, 16), batch_size=8)
+    quick = {"warmup": 0, "policy_delay": 1, "dropout": 0.0}
+    config = replace(choice.config, **{key: value for key, value in quick.items() if key in vars(choice.config)})
+    return replace(choice, config=config)
+
+
+def build(name: str, spec: Spec, shared: BehaviorModel | None = None, *, jointly: bool = False) -> Algorithm:
+    return built(choice_of(name, jointly=jointly), spec, shared)
 
 
 def pair(name: str, *, jointly: bool = False) -> tuple[Algorithm, list[Algorithm]]:
     """S algorithms and their stack, on one frozen model or each with its own."""
     shared = None
-    if entry(name).behavior and not jointly:
+    if ALGORITHMS[name].behavior and not jointly:
         shared = CVAE(SPEC, CVAEConfig(hidden=(16, 16))).requires_grad_(False).eval()
-    singles = [build(recipe_of(name, SPEC, jointly=jointly), shared) for _ in range(SEEDS)]
-    stacked = build(recipe_of(name, SPEC.stacked(SEEDS), jointly=jointly), shared)
+    singles = [build(name, SPEC, shared, jointly=jointly) for _ in range(SEEDS)]
+    stacked = build(name, SPEC.stacked(SEEDS), shared, jointly=jointly)
     stack_(stacked, singles)
     return stacked, singles
 
@@ -111,8 +115,8 @@ def test_a_stacked_network_is_its_seeds_beside_each_other() -> None:
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_a_stacked_critic_is_its_seeds_beside_each_other(layer_norm: bool) -> None:
-    singles = [Critic(3, 2, (8, 8), 4, layer_norm).double() for _ in range(SEEDS)]
-    stacked = Critic(3, 2, (8, 8), 4, layer_norm, stack=(SEEDS,)).double()
+    singles = [Critic(Spec((3,), 2), (8, 8), 4, layer_norm=layer_norm).double() for _ in range(SEEDS)]
+    stacked = Critic(Spec((3,), 2).stacked(SEEDS), (8, 8), 4, layer_norm=layer_norm).double()
     stack_(stacked, singles)
     obs = torch.randn(SEEDS, 7, 3, dtype=torch.float64)
     action = torch.randn(5, SEEDS, 7, 2, dtype=torch.float64)
@@ -134,7 +138,7 @@ def test_a_stacked_update_is_each_seeds_own(name: str, monkeypatch: pytest.Monke
     data = transitions()
     SameNoise(monkeypatch)
     sampler = StackedSampler(data, 8, list(range(SEEDS)))
-    one = build(recipe_of(name, SPEC), _shared(stacked)).double()
+    one = build(name, SPEC, _shared(stacked)).double()
     for _ in range(3):
         batch = Batch(*(x.double() if x.is_floating_point() else x for x in sampler.sample()))
         metrics = stacked.update(batch)
@@ -149,7 +153,8 @@ def test_a_stacked_update_is_each_seeds_own(name: str, monkeypatch: pytest.Monke
 
 
 def _shared(algorithm: Algorithm) -> Any:
-    behavior = getattr(algorithm, "behavior", None)
+    own = dict(algorithm.named_children())
+    behavior = own.get("proposals", own.get("behavior"))
     return behavior.model if isinstance(behavior, DecoderMeans) else behavior
 
 
@@ -157,11 +162,12 @@ def _shared(algorithm: Algorithm) -> Any:
 def test_models_train_beside_each_other_too(name: str) -> None:
     stacked, _ = pair(name, jointly=True)
     fit(stacked, StackedSampler(transitions(), 8, [1, 2, 3]), 20, progress=False)
-    one = build(recipe_of(name, SPEC, jointly=True))
+    one = build(name, SPEC, jointly=True)
     losses = []
     for seed in range(SEEDS):
         unstack_(one, stacked, seed)
-        losses.append(float(one.get_submodule("behavior").loss(*_some())[0].detach()))  # type: ignore[operator]
+        model: Any = one.get_submodule("behavior")
+        losses.append(float(model.loss(*_some())[0].detach()))
     assert len(set(losses)) == SEEDS
     assert one.act(torch.zeros(2, 4)).shape == (2, 2)
 
@@ -186,15 +192,15 @@ def test_no_two_seeds_share_a_batch_and_each_has_that_of_its_stream() -> None:
 def trained(name: str, seeds: list[int], poison: int | None = None, steps: int = 25) -> dict[str, Tensor]:
     """Snapshots after training a stack whose seed s is initialised and fed from ``seeds[s]``."""
     shared = None
-    if entry(name).behavior:
+    if ALGORITHMS[name].behavior:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             shared = CVAE(SPEC, CVAEConfig(hidden=(16, 16))).requires_grad_(False).eval()
     singles = []
     for seed in seeds:
         torch.manual_seed(seed)
-        singles.append(build(recipe_of(name, SPEC), shared))
-    stacked = build(recipe_of(name, SPEC.stacked(len(seeds))), shared)
+        singles.append(build(name, SPEC, shared))
+    stacked = build(name, SPEC.stacked(len(seeds)), shared)
     stack_(stacked, singles)
     if poison is not None:
         with torch.no_grad():
@@ -251,15 +257,15 @@ def test_a_stack_is_one_checkpoint_and_resumes_bit_for_bit(tmp_path: Path) -> No
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
-def test_a_bank_serves_every_seed() -> None:
+def test_one_table_of_candidates_serves_every_seed() -> None:
     data = transitions()
     frozen = DecoderMeans(CVAE(SPEC, CVAEConfig(hidden=(16, 16))).requires_grad_(False).eval())
-    bank = CandidateCache(frozen, data, period=100)
+    cache = CandidateCache(frozen, data, period=100)
     batch = StackedSampler(data, 8, [1, 2, 3]).sample()
-    candidates = bank.at_next_obs(batch, 5)
+    candidates = cache.at_next_obs(batch, 5)
     assert candidates.shape == (5, SEEDS, 8, 2)
     for seed in range(SEEDS):
-        assert torch.equal(candidates[:, seed], bank.at_next_obs(row_of(batch, seed), 5))
+        assert torch.equal(candidates[:, seed], cache.at_next_obs(row_of(batch, seed), 5))
 
 
 def test_models_without_an_axis_for_seeds_say_so() -> None:
@@ -278,16 +284,16 @@ def test_the_command_trains_scores_and_keeps_every_seed(tmp_path: Path, capsys: 
         result: dict[str, Any] = json.loads((tmp_path / output / "result.json").read_text())
         return result
 
-    together = train("together", "--seeds-at-once", "2", "--seed", "4")
+    together = train("together", "--parallel-seeds", "2", "--seed", "4")
     assert list(together["seeds"]) == ["4", "5"]
-    for member, own in enumerate(together["seeds"].values()):
-        policy = load(tmp_path / "together", member)
+    for index, own in enumerate(together["seeds"].values()):
+        policy = load(tmp_path / "together", index)
         assert isinstance(policy, Algorithm)
         task = Task.from_json(json.loads((tmp_path / "together" / "config.json").read_text())["task"])
         np.testing.assert_array_equal(evaluate(policy, task, 2, 100).returns, own["returns"])
-        alone = train(f"alone-{member}", "--seed", str(4 + member), "--steps", "1", "--eval-every", "1")
-        first = train(f"first-{member}", "--seeds-at-once", "2", "--seed", "4", "--steps", "1", "--eval-every", "1")
-        mine = list(first["seeds"].values())[member]["returns"]
+        alone = train(f"alone-{index}", "--seed", str(4 + index), "--steps", "1", "--eval-every", "1")
+        first = train(f"first-{index}", "--parallel-seeds", "2", "--seed", "4", "--steps", "1", "--eval-every", "1")
+        mine = list(first["seeds"].values())[index]["returns"]
         np.testing.assert_allclose(mine, alone["returns"], rtol=1e-2)  # the same initial weights and first batch
     columns = (tmp_path / "together" / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"critic/loss.0", "critic/loss.1"} <= set(columns)

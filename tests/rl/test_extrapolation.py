@@ -29,7 +29,8 @@ from offline_vi.data.transitions import Transitions
 from offline_vi.evaluation.support import some_rows, support_report
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.rl.equations import gaussian_kernel, mmd_squared
-from offline_vi.training.loop import fit, fit_behavior
+from offline_vi.training.behavior import fit_behavior
+from offline_vi.training.loop import fit
 from offline_vi.types import Batch, FloatArray, Metrics, Spec
 
 Array = NDArray[np.float64]

@@ -21,21 +21,25 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from test_kill import rows
+from works import rows
 
-from offline_vi.algorithms.build import Recipe
 from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
 from offline_vi.behavior.pretrained import read_card
-from offline_vi.datasets import d4rl, minari
-from offline_vi.datasets.hdf5 import Budget, arrays_of, open_hdf5
+from offline_vi.datasets import d4rl
+from offline_vi.datasets.minari_metadata import observation_key, read_metadata, space_in, task_in, total_episodes
+from offline_vi.datasets.safe.hdf5 import Budget, arrays_of, open_hdf5
 from offline_vi.errors import CheckpointCorruptError, CheckpointWarning, NoCheckpointError, OfflineVIError
+from offline_vi.nn.description import rebuild
 from offline_vi.runs import checkpoint
 from offline_vi.runs.checkpoint import load_checkpoint
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.files import read_json
 from offline_vi.runs.tensors import load_tensors
-from offline_vi.scripts.train_job import parse
+from offline_vi.study.kept import read_config
+from offline_vi.study.run import with_steps
 from offline_vi.study.suite import read_suite
+from offline_vi.study.train import parse_options
+from offline_vi.study.verbs import read_saved, subject_of, verb_of
 from offline_vi.training.loop import fit
 from offline_vi.types import Spec, Task
 
@@ -47,22 +51,22 @@ def hdf5(path: Path) -> None:
     """Structure only: what is read is read by a child elsewhere (test_hostile_data.py)."""
     with open_hdf5(path) as file:
         budget = Budget(path)
-        arrays = arrays_of(file, path, (*d4rl._COLUMNS, *d4rl._GROUPS))
+        arrays = arrays_of(file, path, d4rl.TOP_LEVEL)
         for key, array in arrays.items():
             budget.admit(array, key)
 
 
 def metadata(path: Path) -> None:
-    record = minari.read_metadata(path)
-    actions: Any = minari._space(record, "action_space", "fuzz")
-    key = minari._observation_key(minari._space(record, "observation_space", "fuzz"), "fuzz")
-    minari._total_episodes(record, "fuzz")
+    record = read_metadata(path)
+    actions: Any = space_in(record, "action_space", "fuzz")
+    key = observation_key(space_in(record, "observation_space", "fuzz"), "fuzz")
+    total_episodes(record, "fuzz")
     if isinstance(actions, gymnasium.spaces.Box):
-        minari._task(record, "fuzz", actions, key, True)
+        task_in(record, "fuzz", actions, key, True)
 
 
 def space(path: Path) -> None:
-    minari._space({"observation_space": path.read_text(errors="replace")}, "observation_space", "fuzz")
+    space_in({"observation_space": path.read_text(errors="replace")}, "observation_space", "fuzz")
 
 
 def manifest(path: Path) -> None:
@@ -93,13 +97,16 @@ def tensors(path: Path) -> None:
 
 
 def configuration(path: Path) -> None:
-    """What `train --config` and `offline_vi.load` make of config.json."""
+    """What `train --config`, `resume` and `offline_vi.load` make of config.json."""
     record = read_json(path)
     if isinstance(record.get("task"), dict):
         with suppress(KeyError, TypeError):  # told by whoever reads it
             Task.from_json(record["task"])
-    Recipe.from_json(record.get("recipe"))  # type: ignore[arg-type]
-    parse("bcq", record, [])
+    with suppress(OfflineVIError):
+        rebuild(read_config(path.parent).agent)
+    saved = read_saved(str(path), "train")
+    subject_of(saved, verb_of("train"))
+    parse_options("bcq", with_steps(saved, 1_000), [])
 
 
 def suite(path: Path) -> None:

@@ -14,35 +14,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from offline_vi.data.frames import Frames, SequenceSampler
-from offline_vi.data.replay import Replay
-from offline_vi.data.transitions import Provenance, Transitions, concatenate
 from offline_vi.errors import (
-    ActionRangeError,
     CheckpointCorruptError,
     CheckpointWarning,
     CheckpointWriteError,
     ConfigError,
-    DatasetFormatError,
-    DataWarning,
     DeterminismWarning,
-    EmptyDatasetError,
     MissingInputError,
     NoCheckpointError,
-    NonFiniteDataError,
     OfflineVIError,
     OutputDirError,
     RunExistsError,
     RunLockedError,
-    SpaceMismatchError,
     UnsafeCheckpointError,
-    UsageError,
 )
-from offline_vi.nn.normalizer import Normalizer
 from offline_vi.runs import checkpoint, directory as directory_module, files, tensors as tensors_module
 from offline_vi.runs.checkpoint import load_checkpoint
 from offline_vi.runs.directory import RunDirectory
@@ -50,266 +38,8 @@ from offline_vi.runs.files import read_json, write_json
 from offline_vi.runs.logs import CsvLog
 from offline_vi.runs.tensors import load_tensors, save_tensors
 from offline_vi.training.randomness import random_state, set_random_state
-from offline_vi.types import Spec, Task
 
-NAN, INF = float("nan"), float("inf")
 Call = Callable[[], object]
-
-
-def columns(**changed: Any) -> dict[str, Any]:
-    """Six steps, two episodes: a terminal one and one that time ends."""
-    rows = {
-        "observations": np.arange(12.0, dtype=np.float32).reshape(6, 2),
-        "actions": np.linspace(-0.5, 0.5, 6, dtype=np.float32)[:, None],
-        "rewards": np.ones(6, np.float32),
-        "terminals": np.array([0, 0, 1, 0, 0, 0], bool),
-        "timeouts": np.array([0, 0, 0, 0, 0, 1], bool),
-    }
-    return {key: value for key, value in (rows | changed).items() if value is not None}
-
-
-def read(_task: Any = None, _rows: Any = "d4rl", _options: Any = None, **changed: Any) -> Call:
-    """The call that reads these columns."""
-    options = _options or {}
-    return lambda: Transitions.from_d4rl(columns(**changed), task=_task, rows=_rows, **options)
-
-
-def at(values: Any, index: Any, value: float) -> Any:
-    changed = np.array(values, np.float64 if isinstance(value, float) else None)
-    changed[index] = value
-    return changed.astype(np.float32)
-
-
-def named(name: str, task: Task | None = None, **changed: Any) -> Transitions:
-    return Transitions.from_d4rl(columns(**changed), task=task, source=Provenance(name))
-
-
-def frames(**changed: Any) -> Frames:
-    arrays: dict[str, Any] = {
-        "frames": np.zeros((5, 3, 8, 8), np.uint8),
-        "action": np.zeros((4, 1), np.float32),
-        "reward": np.zeros(4, np.float32),
-        "terminated": np.zeros(4, bool),
-        "lengths": np.array([4]),
-    }
-    return Frames(**(arrays | changed), spec=Spec((3, 8, 8), 1, "uint8"))
-
-
-OBS, ACTION, REWARD = columns()["observations"], columns()["actions"], columns()["rewards"]
-NARROW, WIDE = Task("Narrow-v0", (-1.0,), (1.0,)), Task("Wide-v0", (-2.0,), (2.0,))
-KEYS = "a data set has the keys observations, actions, rewards, terminals"
-CHECK = "check the file with `data check`"
-
-DATA: dict[str, tuple[Call, type[OfflineVIError], str, str]] = {
-    "no step": (
-        read(_options={"max_episode_steps": 0}), UsageError,
-        "max_episode_steps is 0", "an episode has at least one step",
-    ),
-    "rows": (read(_rows="x"), UsageError, "rows 'x' is unknown", "one of d4rl, strict"),
-    "range": (
-        read(_options={"action_range": "x"}), UsageError, "action_range 'x' is unknown", "one of error, clip, data",
-    ),
-    "nonfinite": (
-        read(_options={"on_nonfinite": "x"}), UsageError, "on_nonfinite 'x' is unknown", "one of error, drop-episode",
-    ),
-    "nothing left": (
-        read(observations=OBS[:1], actions=ACTION[:1], rewards=REWARD[:1], terminals=[0], timeouts=[0]),
-        EmptyDatasetError, "arrays: no transition is left", CHECK,
-    ),
-    "no rows": (
-        read(observations=OBS[:0], actions=ACTION[:0], rewards=REWARD[:0], terminals=[], timeouts=[]),
-        EmptyDatasetError, "arrays: the data set has no rows", CHECK,
-    ),
-    "one episode": (
-        lambda: named("one", terminals=np.zeros(6)).split_episodes(),
-        EmptyDatasetError, "one: one episode cannot be split", "give a data set with more",
-    ),
-    "other shapes": (
-        lambda: concatenate([named("a"), named("b", observations=np.zeros((6, 3)))]), SpaceMismatchError,
-        "b has (3,) observations and 1-d actions, a has (2,) and 1", "join only data sets of one task",
-    ),
-    "other scales": (
-        lambda: concatenate([named("a", NARROW), named("b", WIDE)]), SpaceMismatchError,
-        "b and a scale their actions differently", "join only data sets of one task, with --action-range error or clip",
-    ),
-    "scales known and unknown": (
-        lambda: concatenate([named("a", NARROW), named("b")]), SpaceMismatchError,
-        "b and a scale their actions differently", "join only data sets of one task, with --action-range error or clip",
-    ),
-    "missing key": (read(rewards=None), DatasetFormatError, "arrays: 'rewards' missing", KEYS),
-    "missing keys": (
-        read(rewards=None, actions=None), DatasetFormatError, "arrays: 'actions', 'rewards' missing", KEYS,
-    ),
-    "other length": (
-        read(rewards=REWARD[:5]), DatasetFormatError,
-        "arrays: 'rewards' has 5 rows, 'observations' 6", "the file was cut or joined badly",
-    ),
-    "other next shape": (
-        read(_rows="strict", next_observations=np.zeros((6, 3))), DatasetFormatError,
-        "arrays: 'next_observations' has shape (6, 3), 'observations' (6, 2)", "both hold the same features",
-    ),
-    "no timeouts": (
-        read(timeouts=None), DatasetFormatError, "arrays: 'timeouts' is missing and the episode length is unknown",
-        "name the environment (--env), or pass max_episode_steps",
-    ),
-    "text": (
-        read(rewards=np.array(["x"] * 6)), DatasetFormatError,
-        "arrays: 'rewards' holds <U1, not numbers", "convert it to float32",
-    ),
-    "flat": (
-        read(actions=REWARD), DatasetFormatError,
-        "arrays: 'actions' has shape (6,), not (rows, features)", "reshape it",
-    ),
-    "deep": (
-        read(rewards=np.ones((6, 2))), DatasetFormatError,
-        "arrays: 'rewards' has shape (6, 2), not (rows,)", "reshape it",
-    ),
-    "flag": (
-        read(terminals=at(np.zeros(6), 2, NAN)), DatasetFormatError,
-        "arrays: 'terminals' holds NaN or infinities", "flags are 0 or 1",
-    ),
-    "not finite": (
-        read(observations=at(at(OBS, (4, 1), NAN), (5, 0), INF), rewards=at(REWARD, 1, NAN)), NonFiniteDataError,
-        "arrays: 1 NaN and 1 Inf in observations, first at row 4 (episode 1); "
-        "1 NaN in rewards, first at row 1 (episode 0)",
-        "leave the episodes out: --on-nonfinite drop-episode",
-    ),
-    "not finite, actions": (
-        read(actions=at(ACTION, 3, INF)), NonFiniteDataError, "arrays: 1 Inf in actions, first at row 3 (episode 1)",
-        "leave the episodes out: --on-nonfinite drop-episode",
-    ),
-    "not finite, next": (
-        read(_rows="strict", next_observations=at(OBS, (0, 1), NAN)), NonFiniteDataError,
-        "arrays: 1 NaN in next_observations, first at row 0 (episode 0)",
-        "leave the episodes out: --on-nonfinite drop-episode",
-    ),
-    "flat observations": (
-        read(observations=REWARD), DatasetFormatError,
-        "arrays: 'observations' has shape (6,), not (rows, features)", "reshape it",
-    ),
-    "no feature": (
-        read(observations=OBS[:, :0]), DatasetFormatError,
-        "arrays: 'observations' has shape (6, 0), not (rows, features)", "reshape it",
-    ),
-    "flat next": (
-        read(_rows="strict", next_observations=REWARD), DatasetFormatError,
-        "arrays: 'next_observations' has shape (6,), not (rows, features)", "reshape it",
-    ),
-    "deep densities": (
-        read(**{"infos/action_log_probs": OBS}), DatasetFormatError,
-        "arrays: 'infos/action_log_probs' has shape (6, 2), not (rows,)", "reshape it",
-    ),
-    "flag of timeouts": (
-        read(timeouts=at(np.zeros(6), 2, INF)), DatasetFormatError,
-        "arrays: 'timeouts' holds NaN or infinities", "flags are 0 or 1",
-    ),
-    "action dimension": (
-        read(Task("Two-v0", (-1.0, -1.0), (1.0, 1.0))), SpaceMismatchError,
-        "arrays: dataset action (1,) vs Two-v0 (2,)",
-        "the file belongs to another task: name its environment with --env",
-    ),
-    "action range": (
-        read(actions=at(ACTION, 0, -3.0)), ActionRangeError,
-        "arrays: actions from -3 to 0.5, 1 of 6 entries outside the bounds",
-        "--action-range clip cuts them off; --action-range data maps their range to [-1, 1]",
-    ),
-    "empty replay": (
-        lambda: Replay(Spec((2,), 1), 4).transitions(), EmptyDatasetError, "replay: no transition is left", CHECK,
-    ),
-    "replay without a column": (
-        lambda: Replay(Spec((2,), 1), 4).load_tensors({}), CheckpointCorruptError,
-        "the checkpoint's replay buffer has no usable obs", "train anew",
-    ),
-    "no frame": (
-        lambda: frames(lengths=np.array([], np.int64)), EmptyDatasetError, "arrays: no step is left", "check the files",
-    ),
-    "frames": (
-        lambda: frames(reward=np.zeros(3, np.float32)), DatasetFormatError,
-        "arrays: uint8 frames (5, 3, 8, 8), rows {'frames': 4, 'action': 4, 'reward': 3, 'terminated': 4} for 4 steps",
-        "uint8 (R + E, C, H, W), one frame more than steps in every episode",
-    ),
-    "one episode of frames": (
-        lambda: frames().split_episodes(), EmptyDatasetError,
-        "arrays: one episode cannot be split", "give a data set with more",
-    ),
-    "no sequence": (
-        lambda: SequenceSampler(frames(), 2, 0), UsageError,
-        "2 sequences of 0 steps, 1 frames", "at least one of each",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", DATA)
-def test_data_are_refused_in_these_words(case: str) -> None:
-    call, kind, message, hint = DATA[case]
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    assert (str(caught.value), caught.value.hint) == (message, hint)
-
-
-LOG_PROB = "infos/action_log_probs"
-REPAIRED: dict[str, tuple[Call, list[str]]] = {
-    "rounded": (
-        read(rewards=np.array([1.0, 2.0, 2.0**25 + 1.0, 1.0, 2.0**26 + 3.0, 0.0])),
-        ["arrays: 2 entries of 'rewards' (float64) lose more than 0.0001 as float32, at most 3"],
-    ),
-    "rounded integers": (
-        read(rewards=np.array([1, 2, 2**25 + 1, 1, 2, 0])),
-        ["arrays: 1 entries of 'rewards' (int64) lose more than 0.0001 as float32, at most 1"],
-    ),
-    "dropped": (
-        read(_options={"on_nonfinite": "drop-episode"}, observations=at(OBS, (4, 1), INF)),
-        [
-            "arrays: dropped 1 of 2 episodes (3 rows): 1 Inf in observations, first at row 4 (episode 1)",
-        ],
-    ),
-    "double ends, d4rl": (
-        read(timeouts=np.array([0, 0, 1, 0, 0, 1])),
-        ["arrays: 1 rows are both terminal and timeout: dropped, as D4RL does"],
-    ),
-    "double ends, strict": (
-        read(_rows="strict", timeouts=np.array([0, 0, 1, 0, 0, 1])),
-        ["arrays: 1 rows are both terminal and timeout: kept as terminal"],
-    ),
-    "clipped": (
-        read(_options={"action_range": "clip"}, actions=at(ACTION, 0, -3.0)),
-        ["arrays: clipped 1 action entries, at most 2 outside [-1, 1]"],
-    ),
-    "clipped, with densities": (
-        read(_options={"action_range": "clip"}, actions=at(ACTION, 0, -3.0), **{LOG_PROB: np.zeros(6)}),
-        [
-            "arrays: clipped 1 action entries, at most 2 outside [-1, 1]",
-            f"arrays: '{LOG_PROB}' left out, it does not describe clipped actions",
-        ],
-    ),
-    "densities": (
-        read(**{LOG_PROB: at(at(np.zeros(6), 0, NAN), 1, INF)}),
-        [f"arrays: '{LOG_PROB}' left out, 2 entries are not finite"],
-    ),
-    "constant features": (
-        lambda: Normalizer(3).fit(np.array([[1.0, 0.0, 5.0], [1.0, 1.0, 5.0]], np.float32)),
-        ["features [0, 2] hardly vary (standard deviation below 1e-3)"],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REPAIRED)
-def test_what_is_repaired_is_told_in_these_words(case: str) -> None:
-    call, messages = REPAIRED[case]
-    with pytest.warns(DataWarning) as caught:
-        call()
-    assert [str(warning.message) for warning in caught] == messages
-    assert all(warning.category is DataWarning for warning in caught)
-
-
-def test_a_data_set_of_which_nothing_is_finite_is_told_first_and_refused_then() -> None:
-    call = read(_options={"on_nonfinite": "drop-episode"}, observations=np.full((6, 2), NAN))
-    with pytest.warns(DataWarning, match="dropped 2 of 2"), pytest.raises(EmptyDatasetError) as caught:
-        call()
-    expected = ("arrays: every episode holds NaN or infinities", "get the file again")
-    assert (str(caught.value), caught.value.hint) == expected
 
 
 # ------------------------------------------------------------------ runs and their files

@@ -11,49 +11,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
+from agents import built
+from command_line import TINY, run
+from small_data import pendulum
 
-from offline_vi import datasets
-from offline_vi.algorithms import ALGORITHMS
-from offline_vi.algorithms.build import Recipe, load
-from offline_vi.rl.algorithm import Normalized, Rescaled
+from offline_vi import datasets, registry
+from offline_vi.behavior.proposals import CandidateCache, Proposals
+from offline_vi.nn.description import describe
+from offline_vi.rl.algorithm import normalizer_of
 from offline_vi.scripts import VERBS, main
-from offline_vi.scripts.train_job import parse
-from offline_vi.study.presets import recipe
+from offline_vi.study.kept import load_agent
+from offline_vi.study.presets import choice
+from offline_vi.study.train import parse_options
 from offline_vi.study.tuned import tables, tuned
+from offline_vi.types import Spec
 
-TINY = ["--steps", "30", "--eval-every", "15", "--eval-episodes", "2", "--log-every", "10", "--save-every", "10", "-q"]
 TINY_BCQ = [*TINY, "--hidden", "8", "--behavior.hidden", "8", "--batch-size", "16"]
-
-
-def pendulum(path: Path, change: Callable[[dict[str, Any]], None] = lambda columns: None, rows: int = 400) -> str:
-    """A small file in D4RL's layout with Pendulum's shapes."""
-    rng = np.random.default_rng(0)
-    columns: dict[str, Any] = {
-        "observations": rng.normal(size=(rows, 3)).astype(np.float32),
-        "actions": rng.uniform(-1, 1, (rows, 1)).astype(np.float32),
-        "rewards": rng.normal(size=rows).astype(np.float32),
-        "terminals": np.zeros(rows, bool),
-        "timeouts": np.arange(1, rows + 1) % 100 == 0,
-    }
-    change(columns)
-    with h5py.File(path, "w") as file:
-        for name, column in columns.items():
-            file[name] = column
-    return str(path)
-
-
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of the command, in this process."""
-    code = 0
-    try:
-        main(arguments)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture
@@ -86,7 +61,7 @@ def test_bcq_end_to_end_and_its_run_can_be_scored_repeated_and_resumed(
     code, _, error = run([*train, "--output", str(first)], capsys)
     assert (code, "--resume" in error) == (73, True)
     code, _, error = run([*train, "--phi", "0.2", "--output", str(first), "--resume"], capsys)
-    assert (code, "another recipe" in error) == (78, True)
+    assert (code, "config.phi = 0.05" in error, "not 0.2" in error) == (78, True, True)
     assert run([*train, "--output", str(first), "--resume"], capsys)[0] == 0
     assert (again / "metrics.csv").read_bytes() == (first / "metrics.csv").read_bytes()
 
@@ -97,7 +72,7 @@ def test_bc_and_a_frozen_model(data: str, tmp_path: Path, capsys: pytest.Capture
     assert run(["train", "bc", *common, *TINY, *flags, "--output", str(tmp_path / "bc")], capsys)[0] == 0
     frozen = ["--behavior", "cvae", "--behavior-steps", "20", "--output", str(tmp_path / "frozen")]
     assert run(["train", "bcq", *common, *TINY_BCQ, *frozen], capsys)[0] == 0
-    assert json.loads((tmp_path / "frozen" / "config.json").read_text())["recipe"]["jointly"] is False
+    assert config_of(tmp_path / "frozen")["agent"]["class"] == "bcq"  # and not a joint training
     code, out, _ = run(["evaluate", str(tmp_path / "bc"), "--episodes", "1", "-q"], capsys)
     assert code == 0
     assert "Pendulum-v1" in out
@@ -111,7 +86,7 @@ def test_fit_behavior_reports_the_density(data: str, tmp_path: Path, capsys: pyt
     assert report["held_out"]["iwae_64"] >= report["held_out"]["elbo"] - 0.05
     assert (tmp_path / "model" / "learning_curve.png").exists()
     code, _, error = run(["evaluate", str(tmp_path / "model")], capsys)
-    assert (code, "behaviour model" in error) == (2, True)
+    assert (code, "behavior model" in error) == (2, True)
 
 
 def test_one_fitted_model_serves_several_algorithms(
@@ -130,9 +105,9 @@ def test_one_fitted_model_serves_several_algorithms(
         output = tmp_path / name
         bank = ["--bank-period", "100", "--precision", "bfloat16"] if name in ("bcq", "emaq") else []
         assert run(["train", name, *shared, *bank, "--output", str(output)], capsys)[0] == 0
-        config = json.loads((output / "config.json").read_text())
-        assert config["recipe"]["behavior_config"]["hidden"] == [8]
-        assert config["recipe"]["jointly"] is False
+        config = config_of(output)
+        assert config["behavior_options"]["hidden"] == [8]
+        assert config["agent"]["class"] == name  # and not a joint training
         assert run(["evaluate", str(output), "--episodes", "1", "-q"], capsys)[0] == 0
     assert (tmp_path / "fitted" / "model" / "model.safetensors").read_bytes() == weights
 
@@ -141,7 +116,7 @@ def test_one_fitted_model_serves_several_algorithms(
     assert (tmp_path / "again" / "metrics.csv").read_bytes() == (tmp_path / "bcq" / "metrics.csv").read_bytes()
 
     code, out, error = run(["train", "bc", *shared, "--output", str(tmp_path / "bc")], capsys)
-    check_one_line(code, 78, out, error, "no behaviour model")
+    check_one_line(code, 78, out, error, "--behavior-from")
     other = pendulum(tmp_path / "other.hdf5", spoil("observations", lambda column: column[:, :2]))
     code, out, error = run(["train", "bcq", "--dataset", other, *shared[2:], "--output", str(tmp_path / "x")], capsys)
     check_one_line(code, 65, out, error, "(2,)")
@@ -191,32 +166,32 @@ def test_a_sweep_over_ways_to_act_ends_at_cloning_and_at_the_greedy_policy(
     assert json.loads((output / "sweep.json").read_text())["rows"] == json.loads(out)["rows"]
     assert run(["train", "bc", *train[:4], *TINY, "--hidden", "8", "--output", str(tmp_path / "bc")], capsys)[0] == 0
     code, out, error = run(["sweep-inference", str(tmp_path / "bc")], capsys)
-    check_one_line(code, 2, out, error, "BC does not rank candidates")
+    check_one_line(code, 2, out, error, "BC")
 
 
 def test_proposals_can_be_chosen(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["--dataset", data, "--env", "Pendulum-v1", *TINY_BCQ, "--behavior-steps", "20"]
-    for proposals in ("samples", "decoded", "likely"):
+    for proposals in ("samples", "decoder-means", "most-likely", "decoded", "likely"):
         output = tmp_path / proposals
         flags = ["--behavior", "cvae", "--proposals", proposals, "--output", str(output)]
         assert run(["train", "bcq", *common, *flags], capsys)[0] == 0
         assert run(["evaluate", str(output), "--episodes", "1", "-q"], capsys)[0] == 0
-    mixture = ["--behavior", "mixture", "--proposals", "decoded", "--output", str(tmp_path / "mixture")]
+    mixture = ["--behavior", "mixture", "--proposals", "decoder-means", "--output", str(tmp_path / "mixture")]
     code, out, error = run(["train", "bcq", *common, *mixture], capsys)
-    check_one_line(code, 78, out, error, "decodes latents")
+    check_one_line(code, 78, out, error, "MixtureBehavior")
 
 
 def test_tuned_settings_are_hyper_parameters_of_their_algorithm() -> None:
     assert {"spot", "rebrac", "iql", "plas", "bear"} <= tables().keys()
     for name in tables():
         for task in json.loads(tables()[name].read_text())["tasks"]:
-            made = parse(name, {}, ["--dataset", "x", "--tuned-for", f"{task}-v2"])
+            made = parse_options(name, {}, ["--dataset", "x", "--tuned-for", f"{task}-v2"])
             for key, value in tuned(name, task).items():
                 assert getattr(made.train if key == "reward_scale" else made.algorithm, key) == value
     assert tuned("iql", "antmaze-large-play-v0") == {"expectile": 0.9, "beta": 10.0}  # of the domain
     assert tuned("spot", "hopper-medium-expert-v2") == {"lmbda": 0.2}
     flags = ["--dataset", "x", "--tuned-for", "hopper-medium", "--lmbda", "7"]
-    assert parse("spot", {}, flags).algorithm.lmbda == 7.0  # a flag wins
+    assert parse_options("spot", {}, flags).algorithm.lmbda == 7.0  # a flag wins
 
 
 def test_the_fast_preset_fits_first_and_draws_ahead(
@@ -224,9 +199,11 @@ def test_the_fast_preset_fits_first_and_draws_ahead(
 ) -> None:
     flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", "fast", *TINY_BCQ, "--behavior-steps", "20"]
     assert run(["train", "bcq", *flags, "--output", str(tmp_path / "fast")], capsys)[0] == 0
-    config = json.loads((tmp_path / "fast" / "config.json").read_text())
-    assert config["recipe"]["jointly"] is False
-    assert (config["recipe"]["behavior"], config["recipe"]["proposals"]) == ("gaussian", "likely")
+    config = config_of(tmp_path / "fast")
+    cache = config["agent"]["proposals"]
+    assert (config["agent"]["class"], cache["class"]) == ("bcq", "CandidateCache")
+    likely = cache["proposals"]
+    assert (likely["class"], likely["keep"], likely["model"]["class"]) == ("MostLikelySamples", 0.1, "gaussian")
     assert config["train_options"]["bank_period"] > 0
     assert json.loads((tmp_path / "fast" / "run.json").read_text())["precision"] in ("float32", "bfloat16")
     flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", "fast", *TINY, "--hidden", "8"]
@@ -236,16 +213,16 @@ def test_the_fast_preset_fits_first_and_draws_ahead(
 @pytest.mark.parametrize(
     ("flags", "model", "proposals", "acting"),
     [
-        (["bcq"], "gaussian", "likely", 10),
+        (["bcq"], "gaussian", "most-likely", 10),
         (["bcq", "--behavior", "cvae"], "cvae", "", 100),  # what belongs to a model goes with it
-        (["bcq", "--proposals", "decoded", "--num-acting-candidates", "7"], "gaussian", "decoded", 7),
+        (["bcq", "--proposals", "decoder-means", "--num-acting-candidates", "7"], "gaussian", "decoder-means", 7),
         (["emaq"], "cvae", "", 100),
     ],
 )
 def test_the_fast_preset_has_a_model_for_each_algorithm(
     flags: list[str], model: str, proposals: str, acting: int
 ) -> None:
-    options = parse(flags[0], {}, ["--dataset", "x", "--preset", "fast", *flags[1:]])
+    options = parse_options(flags[0], {}, ["--dataset", "x", "--preset", "fast", *flags[1:]])
     assert (options.train.behavior_model, options.train.proposals) == (model, proposals)
     assert options.algorithm.num_acting_candidates == acting
     assert options.train.behavior_steps == 10_000
@@ -253,20 +230,25 @@ def test_the_fast_preset_has_a_model_for_each_algorithm(
 
 @pytest.mark.parametrize("flags", [[], ["--behavior", "cvae"]])
 def test_the_fast_preset_fits_no_model_for_an_algorithm_that_uses_none(flags: list[str]) -> None:
-    assert parse("iql", {}, ["--dataset", "x", "--preset", "fast", *flags]).train.behavior_steps == 0
+    assert parse_options("iql", {}, ["--dataset", "x", "--preset", "fast", *flags]).train.behavior_steps == 0
 
 
 @pytest.mark.parametrize(
     ("name", "algorithm"), [("published", "bcq"), ("fast", "bcq"), ("fast", "plas"), ("fast", "iql")]
 )
-def test_a_presets_recipe_is_what_the_command_builds(
+def test_a_presets_choice_is_what_the_command_builds(
     name: str, algorithm: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", name, "--steps", "1", "--eval-episodes", "1"]
-    flags += ["--behavior-steps", "1"] if name == "fast" and ALGORITHMS[algorithm].behavior else []
+    flags += ["--behavior-steps", "1"] if name == "fast" and registry.algorithm(algorithm).behavior else []
     assert run(["train", algorithm, *flags, "--output", str(tmp_path / "run")], capsys)[0] == 0
-    built = Recipe.from_json(json.loads((tmp_path / "run" / "config.json").read_text())["recipe"])
-    assert recipe(name, algorithm, built.spec) == built
+
+    def cache(proposals: Proposals) -> Proposals:
+        return CandidateCache(proposals) if name == "fast" else proposals
+
+    spec = Spec((3,), 1)
+    expected = describe(built(choice(name, algorithm, spec), spec, None, cache))
+    assert config_of(tmp_path / "run")["agent"] == json.loads(json.dumps(expected))
 
 
 @pytest.mark.parametrize(("flag", "normalizes"), [([], True), (["--no-normalize"], False)])
@@ -276,9 +258,11 @@ def test_what_is_published_on_normalised_observations_normalises_them(
     """TD3+BC's tables are; a policy that is loaded again does it itself."""
     flags = ["--dataset", data, "--env", "Pendulum-v1", *TINY, "--hidden", "8", *flag]
     assert run(["train", "td3-bc", *flags, "--output", str(tmp_path / "run")], capsys)[0] == 0
-    policy = load(tmp_path / "run")
-    assert isinstance(policy, Normalized) is normalizes
-    assert not parse("bcq", {}, ["--dataset", data]).train.normalize
+    policy = load_agent(tmp_path / "run")
+    rows = datasets.load(data, env="Pendulum-v1").obs
+    expected = rows.std(0) if normalizes else np.ones(3)
+    np.testing.assert_allclose(normalizer_of(policy).std, expected, rtol=1e-5)
+    assert not parse_options("bcq", {}, ["--dataset", data]).train.normalize
 
 
 def test_rewards_are_scaled_for_the_algorithm_alone(
@@ -289,15 +273,13 @@ def test_rewards_are_scaled_for_the_algorithm_alone(
     for path, own in runs.items():
         assert run(["train", "iql", *flags, *own, "--output", str(tmp_path / path)], capsys)[0] == 0
     returns = datasets.load(data, env="Pendulum-v1").episode_returns()
-    scale = json.loads((tmp_path / "tuned" / "config.json").read_text())["recipe"]["reward_scale"]
+    scale = config_of(tmp_path / "tuned")["data"]["reward_scale"]
     assert scale == pytest.approx(1000.0 / (returns.max() - returns.min()))
-    assert isinstance(load(tmp_path / "ten"), Rescaled)
-    assert not isinstance(load(tmp_path / "plain"), Rescaled)
     for wrong in ("-1", "0", "much", "nan"):
         given = [f"--reward-scale={wrong}", "--output", str(tmp_path / "wrong")]
-        code, _, err = run(["train", "iql", *flags, *given], capsys)
-        assert code == 78
-        assert err == f"error: --reward-scale {wrong}\nhint: a positive number, or returns\n"
+        code, out, error = run(["train", "iql", *flags, *given], capsys)
+        check_one_line(code, 78, out, error, wrong)
+        assert "--reward-scale" in error
     assert not (tmp_path / "wrong").exists()
 
 
@@ -307,11 +289,10 @@ def test_the_likely_preset_filters_the_samples_of_a_mixture(
     flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", "likely", *TINY, "--behavior-steps", "20"]
     small = [*flags, "--hidden", "8", "--behavior.hidden", "8", "--num-acting-candidates", "3"]
     assert run(["train", "emaq", *small, "--output", str(tmp_path / "likely")], capsys)[0] == 0
-    recipe = json.loads((tmp_path / "likely" / "config.json").read_text())["recipe"]
-    assert (recipe["behavior"], recipe["proposals"], recipe["keep"]) == ("mixture", "likely", 0.1)
-    code, _, err = run(["train", "spot", *flags, "--output", str(tmp_path / "spot")], capsys)
-    assert code == 78
-    assert "spot needs a behaviour model that has a log-density" in err
+    likely = config_of(tmp_path / "likely")["agent"]["proposals"]["proposals"]
+    assert (likely["class"], likely["model"]["class"], likely["keep"]) == ("MostLikelySamples", "mixture", 0.1)
+    code, out, error = run(["train", "spot", *flags, "--output", str(tmp_path / "spot")], capsys)
+    check_one_line(code, 78, out, error, "SPOT")
 
 
 def test_a_data_set_without_an_environment_trains_and_says_that_nothing_was_scored(
@@ -373,6 +354,11 @@ def test_bad_data_is_one_line_before_the_first_step(
     )
     check_one_line(code, expected, out, error, word)
     assert not output.exists()
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((path / "config.json").read_text())
+    return record
 
 
 def check_one_line(code: int, expected: int, out: str, error: str, word: str) -> None:
@@ -468,7 +454,7 @@ def test_a_bug_leaves_its_traceback_in_the_run(
     def broken(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr("offline_vi.scripts.train_job.fit", broken)
+    monkeypatch.setattr("offline_vi.study.experiment.fit", broken)
     output = tmp_path / "run"
     with pytest.raises(RuntimeError, match="a bug of ours"):
         main(["train", "bc", "--dataset", data, "--env", "Pendulum-v1", *TINY, "--output", str(output)])
@@ -481,11 +467,10 @@ def test_a_run_of_an_older_version_resumes_where_its_configuration_lacks_what_is
 ) -> None:
     flags = ["train", "bc", "--dataset", data, "--env", "Pendulum-v1", *TINY, "--output", str(tmp_path / "run")]
     assert run(flags, capsys)[0] == 0
-    path = tmp_path / "run" / "config.json"
-    config = json.loads(path.read_text())
-    del config["recipe"]["spec"]["stack"]
+    path, config = tmp_path / "run" / "config.json", config_of(tmp_path / "run")
+    del config["agent"]["spec"]["stack"]
     path.write_text(json.dumps(config))
     assert run([*flags, "--resume"], capsys)[0] == 0
-    config["recipe"]["spec"]["stack"] = [2]
+    config["agent"]["spec"]["stack"] = [2]
     path.write_text(json.dumps(config))
     assert run([*flags, "--resume"], capsys)[0] == 78

@@ -14,19 +14,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from offline_vi.algorithms.build import load
 from offline_vi.algorithms.sac import SAC, SACConfig
 from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
 from offline_vi.data.samplers import Sampler
 from offline_vi.data.transitions import Transitions
 from offline_vi.datasets import environment
 from offline_vi.errors import ConfigError, Interrupted, SpaceMismatchError, UsageError
-from offline_vi.rl.policies import NoisyPolicy
+from offline_vi.rl.policies import GaussianNoise
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts import main
-from offline_vi.scripts.finetune_job import explorer_of
-from offline_vi.training.collector import Blended, Collector
-from offline_vi.training.loop import fit_online
+from offline_vi.study.finetune import explorer_of
+from offline_vi.study.kept import load_agent
+from offline_vi.training.collector import Blended, Collection, Collector
+from offline_vi.training.online import fit_online
 from offline_vi.types import Spec
 
 SPEC = Spec((3,), 1)
@@ -51,7 +51,8 @@ class Still:
 
 
 def blended() -> Blended:
-    collector = Collector(Still(), environment("Pendulum-v1"), SPEC, 9, warmup=20, beginner=Still(), seed=1)
+    how = Collection(warmup=20, warmup_policy=Still())
+    collector = Collector(Still(), environment("Pendulum-v1"), SPEC, 9, how, seed=1)
     return Blended(Sampler(offline(), 3, 2), collector)
 
 
@@ -63,7 +64,7 @@ def test_every_batch_has_its_share_of_both() -> None:
         assert ours.tolist() == [True] * 3 + [False] * 9
         np.testing.assert_array_equal(batch.reward[ours], rows.reward[batch.index[ours].numpy()])
         assert (batch.index[~ours] >= len(rows)).all()
-        assert (batch.action[~ours] == 0.0).all()  # of the warm-up too: the beginner's, not uniform ones
+        assert (batch.action[~ours] == 0.0).all()  # of the warm-up too: the warm-up policy's, not uniform ones
     assert source.online.replay.count == 30
 
 
@@ -84,7 +85,7 @@ def test_a_share_that_leaves_one_side_nothing_is_refused(share: float) -> None:
     agent = TD3BC(SPEC, TD3BCConfig(hidden=(8,), batch_size=8))
     with pytest.raises(UsageError, match="of the 8 rows"):
         fit_online(
-            agent, environment("Pendulum-v1"), SPEC, 5, explorer=NoisyPolicy(agent), offline=offline(), share=share
+            agent, environment("Pendulum-v1"), SPEC, 5, explorer=GaussianNoise(agent), offline=offline(), share=share
         )
 
 
@@ -106,7 +107,7 @@ def test_an_interrupted_fine_tuning_ends_with_the_same_bytes(tmp_path: Path) -> 
                         environment("Pendulum-v1"),
                         SPEC,
                         80,
-                        beginner=agent,
+                        warmup_policy=agent,
                         offline=offline(),
                         warmup=10,
                         run=directory,
@@ -157,8 +158,8 @@ def test_a_run_goes_on_from_the_policy_that_it_had(algorithm: list[str], tmp_pat
     assert first == [line.partition(",")[2] for line in episodes(start, 20)]  # every digit of every episode
     assert first != [line.partition(",")[2] for line in episodes(path, 20)]
     config = json.loads((path / "config.json").read_text())
-    assert config["start"] == {"run": str(start), "member": 0, "step": 20}
-    assert load(path).act(torch.zeros(2, 3)).shape == (2, 1)  # type: ignore[operator]
+    assert config["start"] == {"run": str(start), "seed_index": 0, "step": 20}
+    assert load_agent(path).act(torch.zeros(2, 3)).shape == (2, 1)
     main(["finetune", str(start), "--output", str(path), *TUNE, "--resume"])
     assert result_of(path) == result
     main(["finetune", str(path), "--output", str(tmp_path / "again"), *TUNE])  # and on from there
@@ -172,14 +173,14 @@ def test_one_seed_of_several_goes_on(tmp_path: Path) -> None:
     main(["finetune", str(start), "--member", "1", "--output", str(path), *TUNE, "--alpha", "5.0"])
     returns = [float(line.split(",")[2]) for line in episodes(path, 0)]
     assert returns == result_of(start)["seeds"]["1"]["returns"]
-    assert json.loads((path / "config.json").read_text())["recipe"]["config"]["alpha"] == 5.0
+    assert json.loads((path / "config.json").read_text())["algorithm_options"]["alpha"] == 5.0
 
 
 def test_an_algorithm_that_explores_does_so_itself() -> None:
     agent = SAC(SPEC, SACConfig(hidden=(8,)))
     assert explorer_of(agent, 0.1) is agent
     noisy = explorer_of(TD3BC(SPEC, TD3BCConfig(hidden=(8,))), 0.3)
-    assert isinstance(noisy, NoisyPolicy)
+    assert isinstance(noisy, GaussianNoise)
     assert noisy.sigma == 0.3
 
 
@@ -196,7 +197,8 @@ def test_the_command_tells_what_is_missing(tmp_path: Path, capsys: pytest.Captur
             main(["finetune", *arguments])
         return int(stopped.value.code or 0), capsys.readouterr().err
 
-    assert refused() == (UsageError.exit_code, "error: no run is given\nhint: offline-vi finetune runs/NAME\n")
+    code, error = refused()
+    assert (code, "no run is given" in error, "hint: " in error) == (UsageError.exit_code, True, True)
     code, told = refused(str(model))
     assert (code, "holds no policy" in told) == (ConfigError.exit_code, True)
     code, told = refused(str(tmp_path / "nowhere"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -15,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import pendulum, run
+from command_line import run
+from small_data import pendulum
 
-from offline_vi.errors import OfflineVIError, OutputDirError, StudyError
-from offline_vi.scripts.benchmark import BenchmarkOptions, run_suite, writable
+from offline_vi import registry
+from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError, OutputDirError, StudyError
 from offline_vi.study.board import Board
 from offline_vi.study.cells import Job, run_job, table
-from offline_vi.study.suite import check_options, read_suite, shipped
+from offline_vi.study.checks import check_options
+from offline_vi.study.engines import LocalOptions, RayOptions
+from offline_vi.study.plan import plan_study, writable, write_plan
+from offline_vi.study.suite import read_suite, shipped
 
 SUITE = """
 name = "tiny"
@@ -77,10 +82,10 @@ BAD: dict[str, tuple[Callable[[str], str], int, str, str]] = {
     "unknown algorithm": (swap('"bcq"', '"bcqq"'), 2, "unknown algorithm 'bcqq'", "'bcq'"),
     "unknown data set": (unknown_data, 2, "unknown data set 'hopper-mediun-v2'", "hopper-medium-v2"),
     "unknown preset": (swap('["fast"]', '["fats"]'), 2, "unknown preset 'fats'", "'fast'"),
-    "unknown behaviour model": (
+    "unknown behavior model": (
         swap('"cvae"', '"cave"'),
         2,
-        "behaviour model 'cave'",
+        "behavior model 'cave'",
         "'cvae'",
     ),
     "duplicate algorithm": (swap('"bcq"', '"bc"'), 78, "toy_bc_fast_seed0 is there 2 times", "once"),
@@ -94,7 +99,7 @@ BAD: dict[str, tuple[Callable[[str], str], int, str, str]] = {
     "no density for SPOT": (
         lambda text: text.replace('"bcq"', '"plas"').replace('"cvae"', '"mixture"'),
         78,
-        "plas needs a behaviour model that decodes latents",
+        "plas needs a behavior model that decodes latents",
         "[behavior]",
     ),
     "negative seed": (swap("[0]", "[-1]"), 78, "seeds", "[0, 1, 2]"),
@@ -227,7 +232,7 @@ def cells_of(output: Path) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"offline_vi.scripts.cells" in words and any(str(output).encode() in word for word in words):
+            if b"offline_vi.scripts.cell" in words and any(str(output).encode() in word for word in words):
                 found.append(int(entry.name))
     return found
 
@@ -252,17 +257,14 @@ def test_a_study_that_is_killed_twice_ends_with_the_same_numbers(data: str, tmp_
     assert not cells_of(killed)
 
 
-def test_the_machine_is_tried_once_for_all_cells(
-    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A trial is noisy: cells of one study that disagree could not be continued."""
+def test_the_precision_is_chosen_once_for_all_cells(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of one study that disagree could not be compared."""
     answers = itertools.cycle(["bfloat16", "float32"])
     monkeypatch.setattr("offline_vi.nn.precision.preferred_precision", lambda *_: next(answers))
     suite = write(tmp_path, data, swap('precision = "float32"\n', ""))
-    run_suite(read_suite(suite), BenchmarkOptions(suite, str(tmp_path / "out"), check=True))
-    commands = [line for line in capsys.readouterr().out.splitlines() if "--precision" in line]
-    assert len({line.split("--precision ")[1].split()[0] for line in commands}) == 1
-    assert len(commands) == 2
+    commands = plan_study(read_suite(suite), tmp_path / "out").commands().values()
+    chosen = [words[words.index("--precision") + 1] for words in commands]
+    assert chosen in (["bfloat16"] * 2, ["float32"] * 2)
 
 
 def test_a_cell_whose_run_is_held_by_another_process_is_waited_for(data: str, tmp_path: Path) -> None:
@@ -276,14 +278,14 @@ def test_a_cell_whose_run_is_held_by_another_process_is_waited_for(data: str, tm
     assert other.wait(timeout=60) == 0
 
 
-def test_cells_without_their_behaviour_model_are_told_and_not_run(
+def test_cells_without_their_behavior_model_are_reported_and_not_run(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suite, output = write(tmp_path, data, swap("[behavior]", "[behavior]\nlr = 1e20")), tmp_path / "out"
     code, _, error = run(["benchmark", suite, "--output", str(output)], capsys)
     assert code == 70
     assert "toy_cvae_seed0: a loss is not finite" in error
-    assert error.count("failed: its behaviour model toy_cvae_seed0 is not done") == 2
+    assert error.count("failed: its behavior model toy_cvae_seed0 is not done") == 2
     assert not list((output / "runs").iterdir())
     other = write(tmp_path, data, swap('"float32"', '"bfloat16"'))
     code, _, error = run(["benchmark", other, "--output", str(output)], capsys)
@@ -317,18 +319,103 @@ def test_the_engine_ray_without_ray_is_one_line(
     assert not list((tmp_path / "out" / "runs").iterdir())
 
 
-def test_one_job_is_the_least(data: str, tmp_path: Path) -> None:
+def test_one_job_is_the_least() -> None:
     with pytest.raises(OfflineVIError, match="one job"):
-        run_suite(read_suite(write(tmp_path, data)), BenchmarkOptions(jobs=0, output=str(tmp_path / "out")))
+        LocalOptions(jobs=0)
+    with pytest.raises(OfflineVIError, match="negative"):
+        RayOptions(gpus=-0.5)
 
 
-def test_runs_that_failed_are_told_at_the_end(
+def test_runs_that_failed_are_named_at_the_end(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "offline_vi.scripts.benchmark.run_jobs", lambda *arguments: {tmp_path / "toy_bcq": "the machine is on fire"}
+        "offline_vi.study.benchmark.run_jobs", lambda *_, quiet: {tmp_path / "toy_bcq": "the machine is on fire"}
     )
     code, _, error = run(["benchmark", write(tmp_path, data), "--output", str(tmp_path / "out")], capsys)
     assert code == StudyError.exit_code
     assert "1 runs are not done: toy_bcq: the machine is on fire" in error
     assert issubclass(StudyError, OfflineVIError)
+
+
+PLUGIN = """
+from offline_vi.registry import ALGORITHMS, AlgorithmEntry
+
+ALGORITHMS["{name}"] = AlgorithmEntry("offline_vi.algorithms.bc:BC", "behavior cloning under another name")
+"""
+
+
+def with_plugin(tmp_path: Path, data: str, name: str = "bc-from-a-file") -> str:
+    (tmp_path / "mine.py").write_text(PLUGIN.format(name=name))
+    return write(tmp_path, data, swap("seeds = [0]", 'seeds = [0]\nplugins = ["mine.py"]'))
+
+
+def test_plug_ins_of_a_suite_are_loaded_handed_to_every_cell_and_recorded(data: str, tmp_path: Path) -> None:
+    suite = read_suite(with_plugin(tmp_path, data))
+    file = str(tmp_path / "mine.py")
+    assert suite.plugins == (file,)
+    assert "bc-from-a-file" in registry.trainable()
+    plan = plan_study(suite, tmp_path / "out")
+    for words in [*plan.commands().values(), *plan.model_commands().values()]:
+        assert words[3:5] == ["--plugin", file]
+        assert words[1] in ("train", "fit-behavior")
+    write_plan(plan)
+    written = json.loads((tmp_path / "out" / "suite.json").read_text())
+    assert written["plugins"] == {file: hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()}
+    assert list(written["models"]) == ["toy_cvae_seed0"]
+
+
+def test_a_suite_may_name_the_algorithm_of_its_plug_in(data: str, tmp_path: Path) -> None:
+    path = Path(with_plugin(tmp_path, data, "bc-of-the-suite"))
+    path.write_text(path.read_text().replace('"bc", "bcq"', '"bc-of-the-suite"'))
+    assert [cell.name for cell in read_suite(str(path)).cells()] == ["toy_bc-of-the-suite_fast_seed0"]
+
+
+def test_a_plug_in_that_changed_is_refused_where_runs_are(data: str, tmp_path: Path) -> None:
+    suite, folder = read_suite(with_plugin(tmp_path, data, "bc-that-changes")), tmp_path / "out"
+    write_plan(plan_study(suite, folder))
+    written = json.loads((folder / "suite.json").read_text())
+    written["plugins"] = dict.fromkeys(written["plugins"], "0" * 64)
+    (folder / "suite.json").write_text(json.dumps(written))
+    plan_study(suite, folder)  # nothing has run yet
+    (folder / "runs" / "toy_bc_fast_seed0").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"mine\.py has changed"):
+        plan_study(suite, folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        ('["nowhere.py"]', MissingInputError, "nowhere.py"),
+        ('["no.such.module"]', MissingInputError, "no.such.module"),
+        ('"mine.py"', ConfigError, "no list of names"),
+    ],
+)
+def test_a_plug_in_that_is_not_there_is_one_line(
+    value: str, kind: type[OfflineVIError], words: str, data: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=words):
+        read_suite(write(tmp_path, data, swap("seeds = [0]", f"seeds = [0]\nplugins = {value}")))
+
+
+def test_another_model_under_the_same_name_is_refused(data: str, tmp_path: Path) -> None:
+    """A fitted model is kept: with other options it would be another one."""
+    folder = tmp_path / "out"
+    write_plan(plan_study(read_suite(write(tmp_path, data)), folder))
+    (folder / "behavior" / "toy_cvae_seed0").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="toy_cvae_seed0 with other options"):
+        plan_study(read_suite(write(tmp_path, data, swap("steps = 40", "steps = 50"))), folder)
+
+
+def test_a_study_of_an_older_version_goes_on(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its suite.json names neither plug-ins nor shared models; its runs are found under the same names."""
+    suite, output = write(tmp_path, data, swap('"bc", "bcq"', '"bcq"')), tmp_path / "out"
+    assert run(["benchmark", suite, "--output", str(output), "-q"], capsys)[0] == 0
+    record = json.loads((output / "suite.json").read_text())
+    del record["models"], record["plugins"], record["suite"]["plugins"]
+    (output / "suite.json").write_text(json.dumps(record))
+    before = (output / "journal.csv").read_bytes()
+    assert run(["report", str(output)], capsys)[0] == 0
+    assert run(["benchmark", suite, "--output", str(output), "-q"], capsys)[0] == 0
+    assert (output / "journal.csv").read_bytes() == before
+    assert [path.name for path in (output / "runs").iterdir()] == ["toy_bcq_fast_seed0"]

@@ -10,11 +10,13 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from small_data import pendulum
 from test_benchmark import scores, start, wait_for, write
-from test_cli import pendulum
 
-from offline_vi.scripts.benchmark import BenchmarkOptions, run_suite
+from offline_vi.study.benchmark import run_study
 from offline_vi.study.cells import table
+from offline_vi.study.engines import RayOptions
+from offline_vi.study.plan import plan_study
 from offline_vi.study.suite import read_suite
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -47,12 +49,11 @@ def test_a_node_dies_and_nothing_is_lost_nor_done_twice(cluster: Any, tmp_path: 
     suite = write(tmp_path, pendulum(tmp_path / "toy.hdf5"), lambda text: text.replace("[0]", "[0, 1]"), steps=steps)
     made, workers = cluster
     output = tmp_path / "ray"
-    options = BenchmarkOptions(engine="ray", address=made.address, quiet=True, output=str(output))
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            run_suite(read_suite(suite), options)
+            run_study(plan_study(read_suite(suite), output), RayOptions(made.address), quiet=True)
         except BaseException as error:
             errors.append(error)
 

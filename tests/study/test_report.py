@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import run
+from command_line import run
 
-from offline_vi.scripts.report import FILTERS, contents
+from offline_vi.errors import ConfigError
+from offline_vi.study.report import FILTERS, contents
 from offline_vi.study.results import read_study
+from offline_vi.study.single_runs import read_runs
 from offline_vi.study.suite import suite_from
 from offline_vi.study.tables import published
 
@@ -135,15 +137,15 @@ def test_page_markdown_and_csv_say_what_the_runs_say(tmp_path: Path, capsys: pyt
     assert "another <engine>" in shown
 
 
-def test_published_numbers_stand_beside_with_their_source_and_only_where_names_agree(tmp_path: Path) -> None:
+def test_published_numbers_are_shown_with_their_source_and_only_where_names_agree(tmp_path: Path) -> None:
     fake_study(tmp_path)
     content = contents(read_study(tmp_path))
-    found = {(row["dataset"], row["method"].algorithm): row["published"] for row in content["scores"]}
+    found = {(row.dataset, row.method.algorithm): row.published for row in content.scores}
     assert [score for score, _ in found["hopper-medium-v2", "iql"]] == [67.53]
     assert found["hopper-medium-v2", "bcq"] == []  # no -v2 number of BCQ was read anywhere; the -v0 one stays away
     assert any(row["algorithm"] == "bcq" for row in record() if row["dataset"] == "hopper-medium-v0")
     assert all(source for values in published().values() for _, source in values)
-    assert content["sources"] == ["CORL README, last scores, 4 seeds"]
+    assert content.sources == ["CORL README, last scores, 4 seeds"]
 
 
 def record() -> list[dict[str, Any]]:
@@ -158,13 +160,13 @@ def test_no_published_number_is_there_twice_or_without_a_source() -> None:
     assert all(row["source"] and np.isfinite(row["score"]) for row in record())
 
 
-def test_failed_runs_are_in_no_number_and_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_runs_are_in_no_number_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tuple(f"{DATASETS[0]}_spot_fast_seed{seed}" for seed in range(3))
     fake_study(tmp_path, failed=broken)
     assert run(["report", str(tmp_path)], capsys)[0] == 0
     content = contents(read_study(tmp_path))
-    assert content["comparable"] == [DATASETS[1]]  # aggregates only where everybody has a score
-    assert {run.cell.name for run in content["failed"]} == set(broken)
+    assert content.comparable == [DATASETS[1]]  # aggregates only where everybody has a score
+    assert {failure.name for failure in content.failures} == set(broken)
     text = (tmp_path / "report.html").read_text()
     assert "a &lt;b&gt;loss&lt;/b&gt; is not finite" in text
     assert "<b>loss</b>" not in text
@@ -184,7 +186,7 @@ def test_intervals_need_two_seeds_and_no_excuse_from_ten(
 
 def test_a_folder_without_a_suite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = run(["report", str(tmp_path)], capsys)
-    assert (code, "no benchmark directory" in error) == (66, True)
+    assert (code, "neither a benchmark directory nor a run" in error) == (66, True)
 
 
 def test_numbers_read_well() -> None:
@@ -192,3 +194,143 @@ def test_numbers_read_well() -> None:
     assert shown["number"](-3.14159) == "−3.1"
     assert [shown["clock"](value) for value in (59.0, 600.0, 9000.0, None)] == ["59 s", "10 min", "2.5 h", "–"]
     assert (shown["percent"](0.873), shown["thousands"](30000)) == ("87 %", "30,000")
+
+
+SPOILED: dict[str, tuple[str, str, str]] = {  # file, its text, what the reason names
+    "half a result": ("result.json", '{"normalized_score": 5', "result.json"),
+    "a score of text": ("result.json", '{"normalized_score": "much"}', "normalized_score"),
+    "a curve of another shape": ("result.json", '{"curve": [1, 2]}', "curve"),
+    "a list": ("result.json", "[]", "no JSON object"),
+    "a broken configuration": ("config.json", "{", "config.json"),
+    "versions of another shape": ("run.json", '{"status": "done", "versions": [1]}', "versions"),
+    "a broken record": ("run.json", "{", "run.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", list(SPOILED))
+def test_a_study_with_a_malformed_cell_is_reported_without_it(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = fake_study(tmp_path)
+    file, text, reason = SPOILED[case]
+    name = f"{DATASETS[0]}_iql_fast_seed1"
+    (tmp_path / "runs" / name / file).write_text(text)
+    code, out, _ = run(["report", str(tmp_path)], capsys)
+    assert code == 0
+    assert f"left out: {name}: " in out
+    content = contents(read_study(tmp_path))
+    (failure,) = content.failures
+    assert failure.name == name
+    assert reason in failure.error
+    row = next(row for row in content.scores if (row.dataset, row.method.algorithm) == (DATASETS[0], "iql"))
+    assert row.per_seed == [scores[DATASETS[0], "iql", seed] for seed in (0, 2)]
+
+
+def test_a_malformed_behavior_model_is_left_out(tmp_path: Path) -> None:
+    fake_study(tmp_path)
+    (tmp_path / "behavior" / f"{DATASETS[0]}_cvae_seed0" / "result.json").write_text('{"steps": 5}')
+    content = contents(read_study(tmp_path))
+    assert [failure.name for failure in content.failures] == [f"{DATASETS[0]}_cvae_seed0"]
+    assert {row.dataset: row.seeds for row in content.densities} == {DATASETS[0]: 2, DATASETS[1]: 3}
+
+
+# ------------------------------------------------------------------ runs of no suite
+
+
+def fake_run(folder: Path, score: float, **changes: Any) -> Path:
+    """A run directory whose numbers are made up."""
+    about = {"algorithm": "bcq", "dataset": "hopper-medium-v2", "seed": 0, "phi": 0.05, "preset": "published"} | changes
+    folder.mkdir(parents=True)
+    config = {
+        "schema": 1,
+        "verb": "train",
+        "recipe": {"algorithm": about["algorithm"], "spec": {"obs_shape": [11]}, "config": {"phi": about["phi"]}},
+        "data": {"name": about["dataset"], "sha256": ["ab"]},
+        "task": {"env_id": "Hopper-v5", "note": "another engine"},
+        "steps": 100,
+        "seed": about["seed"],
+        "train_options": {"preset": about["preset"]},
+    }
+    record = {
+        "status": "done",
+        "algorithm": about["algorithm"],
+        "versions": {"torch": "2.13.0", "mujoco": "4.0.0"},
+        "wall_seconds": 61.0,
+        "command": ["/bin/offline-vi", "train", about["algorithm"], "--seed", str(about["seed"])],
+    }
+    result = {"steps": 100, "normalized_score": score, "return_mean": 7.0, "returns": [7.0], "curve": {"100": score}}
+    for name, content in (("config", config), ("run", record), ("result", result | changes.get("result", {}))):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_the_report_of_one_run_says_what_its_files_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = fake_run(tmp_path / "mine", 41.25)
+    assert run(["report", str(path)], capsys)[0] == 0
+    text, markdown = ((path / name).read_text() for name in ("report.html", "report.md"))
+    (row,) = rows_of(markdown, "hopper-medium-v2")[:1]
+    assert row[1:6] == ["bcq", "1", "41.2", "41.2", "–"]
+    for words in ("offline-vi train bcq --seed 0", "2.13.0", "another engine", "there is no interval"):
+        assert words in text
+        assert words in markdown
+    assert "<polyline" in text  # the learning curve
+    with (path / "results.csv").open(newline="") as file:
+        assert [float(row["final"]) for row in csv.DictReader(file)] == [41.25]
+
+
+def test_several_seeds_of_one_command_are_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(fake_run(tmp_path / f"seed{seed}", 40.0 + seed, seed=seed)) for seed in range(3)]
+    assert run(["report", *paths, "--output", str(tmp_path / "out")], capsys)[0] == 0
+    (row,) = rows_of((tmp_path / "out" / "report.md").read_text(), "hopper-medium-v2")[:1]
+    assert row[1:4] == ["bcq", "3", "41.0 +- 1.0"]
+
+
+def test_runs_that_differ_are_rows_of_their_own_labeled_by_what_differs(tmp_path: Path) -> None:
+    read = read_runs([fake_run(tmp_path / "a", 1.0), fake_run(tmp_path / "b", 2.0, phi=0.1)])
+    assert [method.label for method in read.methods] == ["bcq, phi 0.05", "bcq, phi 0.1"]
+    read = read_runs([fake_run(tmp_path / "c", 1.0), fake_run(tmp_path / "d", 2.0, preset="fast")])
+    assert [method.label for method in read.methods] == ["bcq, published", "bcq, fast"]
+    other = fake_run(tmp_path / "e", 2.0, phi=0.1, dataset="walker2d-medium-v2")  # tuned for another data set
+    assert [method.label for method in read_runs([tmp_path / "a", other]).methods] == ["bcq"]
+
+
+def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
+    first = fake_run(tmp_path / "a", 1.0)
+    assert len(read_runs([first, first]).runs) == 1
+    with pytest.raises(ConfigError, match="a and b are the same seed"):
+        read_runs([first, fake_run(tmp_path / "b", 1.0)])
+
+
+def test_seeds_that_were_trained_in_parallel_are_counted_each(tmp_path: Path) -> None:
+    seeds = {str(seed): {"normalized_score": 10.0 * seed, "returns": [1.0]} for seed in range(4)}
+    read = read_runs([fake_run(tmp_path / "four", 15.0, result={"seeds": seeds})])
+    assert [(run.cell.seed, run.scores.final) for run in read.runs] == [(0, 0.0), (1, 10.0), (2, 20.0), (3, 30.0)]
+    assert sum(run.seconds for run in read.runs) == 61.0
+
+
+def test_a_run_that_is_not_done_is_reported_with_the_reason(tmp_path: Path) -> None:
+    broken = fake_run(tmp_path / "broken", 1.0)
+    (broken / "run.json").write_text(json.dumps({"status": "failed", "error": "a loss is not finite"}))
+    read = read_runs([broken, fake_run(tmp_path / "whole", 2.0, seed=1)])
+    assert [(failure.name, failure.error) for failure in read.failures] == [("broken", "a loss is not finite")]
+    assert contents(read).scores[0].per_seed == [2.0]
+
+
+def test_a_task_without_reference_scores_has_a_curve_of_returns(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "mine", 1.0, result={"normalized_score": None, "curve": {"10": None}})
+    rows = ["step,seed,return,normalized", "10,0,-4.0,nan", "10,1,-2.0,nan", "20,0,nan,nan", "20,1,-1.0,nan", "30,0,"]
+    (path / "episodes.csv").write_text("\n".join(rows) + "\n")
+    read = read_runs([path])
+    assert read.runs[0].returns == {10: -3.0, 20: -1.0}
+    content = contents(read)
+    assert not content.scored
+    assert "IQM of the return" in content.plots.curves["hopper-medium-v2"]
+
+
+def test_a_behavior_model_alone_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = fake_run(tmp_path / "model", 1.0, result={"held_out": {"rows": 9.0, "elbo": 1.25}})
+    config = json.loads((path / "config.json").read_text())
+    config |= {"verb": "fit-behavior", "recipe": {"algorithm": "", "behavior": "cvae"}}
+    (path / "config.json").write_text(json.dumps(config))
+    assert run(["report", str(path)], capsys)[0] == 0
+    assert rows_of((path / "report.md").read_text(), "hopper-medium-v2")[0][1:5] == ["cvae", "1", "100", "1.250"]

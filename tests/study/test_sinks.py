@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_cli import TINY, pendulum, run
+from command_line import TINY, run
+from small_data import pendulum
 
 from offline_vi.study.cells import table
 

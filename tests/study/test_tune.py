@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import run
 from test_benchmark import swap, wait_for
-from test_cli import run
 
-from offline_vi.scripts.tune import corners, evaluations, prefix
 from offline_vi.study.cells import Job, table
+from offline_vi.study.search import corners, evaluations, prefix
+from offline_vi.study.suite_values import Range, SearchSpace
 
 SUITE = """
 name = "tiny"
@@ -75,7 +76,7 @@ def test_a_bad_search_is_one_line_before_anything_runs(
 
 
 def test_a_check_tries_every_end_and_every_choice() -> None:
-    ranges = {"alpha": {"low": 0.5, "high": 5.0}, "tau": [0.005, 0.05, 0.5]}
+    ranges: SearchSpace = {"alpha": Range(0.5, 5.0), "tau": (0.005, 0.05, 0.5)}
     assert corners(ranges)[:2] == [{"alpha": 0.5, "tau": 0.005}, {"alpha": 5.0, "tau": 0.5}]
     assert {one["tau"] for one in corners(ranges)} == {0.005, 0.05, 0.5}
 

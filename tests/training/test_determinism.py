@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_kill import SPEC, opened, pendulum, rows
+from agents import built, small_choice
+from commands import PENDULUM, write_pendulum
+from fresh import environment
+from works import SPEC, opened, rows
 
-from offline_vi.algorithms import ALGORITHMS
-from offline_vi.algorithms.build import Recipe, build, config_class
-from offline_vi.behavior.pretrained import behavior_config
+from offline_vi import registry
 from offline_vi.errors import DeterminismWarning
 from offline_vi.scripts import main
 from offline_vi.training.loop import fit
 
 Reached = Callable[[int, str, int], None]
-__all__ = ["pendulum"]
 
 
 def trained(name: str, seed: int) -> tuple[str, list[dict[str, float]]]:
     """(SHA-256 of everything that 200 steps left behind, the rows of metrics)."""
-    config = replace(config_class(name)(), hidden=(8, 8), batch_size=8)
-    model = ALGORITHMS[name].behavior
-    settings = replace(behavior_config(model, SPEC), hidden=(8, 8)) if model else None
     torch.manual_seed(0)
-    algorithm = build(Recipe(name, SPEC, config, model, settings, jointly=bool(model)))
+    algorithm = built(small_choice(name, SPEC, batch_size=8), SPEC)
     history = fit(algorithm, rows(), 200, seed=seed, log_every=50, progress=False)
     digest = hashlib.sha256()
     for key, tensor in sorted(algorithm.snapshot().items()):
@@ -41,7 +36,7 @@ def trained(name: str, seed: int) -> tuple[str, list[dict[str, float]]]:
     return digest.hexdigest(), history.rows
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", registry.trainable())
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(name: str, reached: Reached) -> None:
     first, again, other = trained(name, 1), trained(name, 1), trained(name, 2)
     assert first == again
@@ -60,9 +55,6 @@ print(trained("bcq", 1)[0])
 
 def test_the_surroundings_do_not_matter(tmp_path: Path, reached: Reached) -> None:
     """Hash seed, locale, time zone, working directory."""
-    tests = Path(__file__).parents[1]
-    folders = [tests, *(folder for folder in tests.iterdir() if folder.is_dir())]
-    paths = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
     surroundings: list[dict[str, Any]] = [
         {"env": {"PYTHONHASHSEED": "0"}},
         {"env": {"PYTHONHASHSEED": "12345"}},
@@ -75,7 +67,7 @@ def test_the_surroundings_do_not_matter(tmp_path: Path, reached: Reached) -> Non
             [sys.executable, "-c", _TRAIN],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths, **setting.get("env", {})},
+            env={**environment(), **setting.get("env", {})},
             cwd=setting.get("cwd"),
         )
         for setting in surroundings
@@ -89,7 +81,7 @@ def test_another_number_of_threads_is_told_on_resume(tmp_path: Path) -> None:
     def train(threads: int, steps: int) -> None:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        algorithm = build(Recipe("bc", SPEC, replace(config_class("bc")(), hidden=(8,), batch_size=8)))
+        algorithm = built(small_choice("bc", SPEC, batch_size=8), SPEC)
         with opened(tmp_path / "run") as run:
             fit(algorithm, rows(), steps, run=run, resume=run.has_checkpoint(), progress=False)
 
@@ -102,9 +94,10 @@ def test_another_number_of_threads_is_told_on_resume(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_to_resume_otherwise_where_it_is_told_to(
-    pendulum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["--steps", "4", "--eval-every", "2", "--eval-episodes", "1", "--save-every", "2", "--hidden", "8", "-q"]
+    pendulum = write_pendulum(tmp_path / PENDULUM)
     data = ["--dataset", str(pendulum), "--env", "Pendulum-v1", "--output", str(tmp_path / "run")]
     try:
         main(["train", "bc", *data, *small])

@@ -13,9 +13,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from test_kill import SPEC, bytes_of, ended, forked, offline, rows
+from forks import resident
+from fresh import bytes_of, environment, whole
 from test_tune import SUITE
 from torch import Tensor
+from works import SPEC, rows
 
 from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.errors import (
@@ -28,7 +30,7 @@ from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.runs.checkpoint import load_checkpoint
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.files import read_json
-from offline_vi.scripts.common import recorded
+from offline_vi.study.run import recorded
 from offline_vi.training.loop import fit
 from offline_vi.types import Task
 
@@ -92,8 +94,8 @@ def test_a_small_disk_fills_up_and_nothing_is_lost(tmp_path: Path) -> None:
 def test_a_package_that_is_absent_is_named_with_its_extra(
     package: str, extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from offline_vi.scripts.report import render
-    from offline_vi.scripts.tune import TuneOptions, tune
+    from offline_vi.study.report import render
+    from offline_vi.study.search import SearchOptions, run_search
     from offline_vi.study.suite import read_suite
 
     monkeypatch.setitem(sys.modules, package, None)
@@ -102,7 +104,7 @@ def test_a_package_that_is_absent_is_named_with_its_extra(
         if package == "jinja2":
             render("report.md", {})
         else:
-            tune(read_suite(str(tmp_path / "suite.toml")), TuneOptions(str(tmp_path / "suite.toml")))
+            run_search(read_suite(str(tmp_path / "suite.toml")), tmp_path / "out", SearchOptions())
     assert told.value.exit_code == 69
     assert told.value.hint == f"pip install 'offline-vi[{extra}]'"
 
@@ -110,14 +112,26 @@ def test_a_package_that_is_absent_is_named_with_its_extra(
 # ------------------------------------------------------------------ load
 
 
-def test_fifty_runs_in_one_directory_at_once(tmp_path: Path, reached: Reached) -> None:
-    def work(path: Path) -> None:
-        offline("bc", path)
+FIFTY = """
+import sys
+from pathlib import Path
 
-    children = [forked(work, tmp_path / f"run-{number}") for number in range(50)]
-    assert [ended(child) for child in children] == [0] * 50
-    first = bytes_of(tmp_path / "run-0")
-    assert all(bytes_of(tmp_path / f"run-{number}") == first for number in range(50))
+from forks import ended, forked
+from works import WORKS
+
+children = [forked(WORKS["bc"], Path(sys.argv[1]) / f"run-{number}") for number in range(50)]
+sys.exit([ended(child) for child in children] != [0] * 50)
+"""
+
+
+def test_fifty_runs_in_one_directory_at_once(tmp_path: Path, reached: Reached) -> None:
+    """Forked, since fifty interpreters that import torch would take minutes, and it is the directory that fifty share.
+    The bytes that they must have are those of another interpreter."""
+    whole("works", tmp_path, ["bc"])
+    expected = bytes_of(tmp_path / "bc-0")
+    subprocess.run([sys.executable, "-c", FIFTY, str(tmp_path)], env=environment(), check=True, timeout=250)
+    for number in range(50):
+        assert bytes_of(tmp_path / f"run-{number}") == expected, number
     assert not list(tmp_path.rglob(".tmp-*"))
     reached(30, "runs side by side in one directory", 50)
 
@@ -144,12 +158,6 @@ gymnasium.register("offline_vi_tests/Short-v0", entry_point=Short, disable_env_c
 class Still:
     def act(self, obs: Tensor) -> Tensor:
         return torch.zeros(len(obs), 2)
-
-
-def resident() -> int:
-    """Anonymous resident memory of this process, bytes."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
 
 @pytest.mark.slow

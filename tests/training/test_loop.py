@@ -18,9 +18,11 @@ from offline_vi.data.samplers import Sampler
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CheckpointCorruptError, Interrupted, NonFiniteLossError
 from offline_vi.nn.optim import gradient_step
+from offline_vi.nn.state import snapshot
 from offline_vi.rl.algorithm import Algorithm, Jointly
 from offline_vi.runs.directory import RunDirectory
-from offline_vi.training.loop import fit, fit_behavior
+from offline_vi.training.behavior import fit_behavior
+from offline_vi.training.loop import fit
 from offline_vi.training.metrics import IntervalMean
 from offline_vi.training.randomness import seeds
 from offline_vi.types import Spec
@@ -126,6 +128,7 @@ def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(tmp_path: Path, sto
     with RunDirectory.resume(tmp_path / "broken") as run:
         fit(resumed, toy(), 30, log_every=10, save_every=8, run=run, resume=True, progress=False)
     assert digest(resumed) == digest(whole)
+    assert snapshot(resumed).values == snapshot(whole).values  # counters and settings of the optimizers
     metrics = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("whole", "broken")]
     assert metrics[0] == metrics[1]
 
@@ -142,7 +145,7 @@ def test_a_loss_that_is_not_finite_stops_within_a_hundred_steps() -> None:
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "run") as run:
-        with pytest.raises(NonFiniteLossError, match=r"actor.0.weight is not finite at step 1"):
+        with pytest.raises(NonFiniteLossError, match=r"actor.net.0.weight is not finite at step 1"):
             fit(diverging(), toy(), 500, save_every=1, run=run, progress=False)
         assert not run.has_checkpoint()
 
@@ -158,7 +161,7 @@ def test_a_metric_that_only_some_steps_have_is_averaged_over_those() -> None:
     assert interval.read() == {}
 
 
-def test_descend_trains_its_own_parameters_only() -> None:
+def test_a_gradient_step_trains_its_own_parameters_only() -> None:
     mine, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 2)
     gradient_step(torch.optim.SGD(mine.parameters(), lr=0.1), mine(other(torch.ones(3, 2))).square().mean())
     assert all(parameter.grad is None for parameter in other.parameters())

@@ -28,11 +28,11 @@ from offline_vi.errors import (
     NoCheckpointError,
     UsageError,
 )
-from offline_vi.rl.policies import NoisyPolicy
+from offline_vi.rl.policies import GaussianNoise
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts import main
-from offline_vi.training.collector import Collector
-from offline_vi.training.loop import fit_online
+from offline_vi.training.collector import Collection, Collector
+from offline_vi.training.online import fit_online
 from offline_vi.types import Spec, Task
 
 SPEC = Spec((1,), 1)
@@ -81,8 +81,8 @@ class Right:
 
 
 def test_the_end_of_the_task_and_the_time_limit_are_told_apart() -> None:
-    ended = Collector(Right(), task(ends=4), SPEC, 8, warmup=1)
-    cut = Collector(Right(), task(limit=4), SPEC, 8, warmup=1)
+    ended = Collector(Right(), task(ends=4), SPEC, 8, Collection(warmup=1))
+    cut = Collector(Right(), task(limit=4), SPEC, 8, Collection(warmup=1))
     for collector, terminated in ((ended, True), (cut, False)):
         for _ in range(9):
             collector.sample()
@@ -99,7 +99,7 @@ def test_the_end_of_the_task_and_the_time_limit_are_told_apart() -> None:
 
 
 def test_rows_of_several_environments_stand_one_after_the_other() -> None:
-    collector = Collector(Right(), task(limit=4), SPEC, 8, warmup=30, num_envs=3)
+    collector = Collector(Right(), task(limit=4), SPEC, 8, Collection(warmup=30, num_envs=3))
     collector.sample()
     rows = collector.transitions()
     assert len(rows) == 33  # eleven steps of each
@@ -111,19 +111,19 @@ def test_rows_of_several_environments_stand_one_after_the_other() -> None:
 
 
 def test_a_warm_up_may_be_none() -> None:
-    collector = Collector(Right(), task(), SPEC, 8, warmup=0)
+    collector = Collector(Right(), task(), SPEC, 8, Collection(warmup=0))
     assert torch.equal(collector.sample().action, torch.full((8, 1), 0.5))
 
 
 def test_a_command_outside_the_box_is_clipped() -> None:
     wide = Task("Corridor-v0", (-8.0,), (8.0,))  # half of it is 4, the box ends at 2
-    collector = Collector(Right(), wide, SPEC, 8, warmup=0)
+    collector = Collector(Right(), wide, SPEC, 8, Collection(warmup=0))
     collector.sample()
     assert collector.envs[0].unwrapped.commands == [2.0]
 
 
 def test_a_batch_costs_one_step_of_one_environment() -> None:
-    collector = Collector(Right(), task(), SPEC, 8, warmup=5, num_envs=2)
+    collector = Collector(Right(), task(), SPEC, 8, Collection(warmup=5, num_envs=2))
     counts = []
     for _ in range(5):
         collector.sample()
@@ -132,7 +132,7 @@ def test_a_batch_costs_one_step_of_one_environment() -> None:
 
 
 def test_a_checkpoint_ends_the_running_episodes() -> None:
-    collector = Collector(Right(), task(limit=3), SPEC, 8, warmup=1, num_envs=2)
+    collector = Collector(Right(), task(limit=3), SPEC, 8, Collection(warmup=1, num_envs=2))
     for _ in range(8):  # five steps of both
         collector.sample()
     assert not collector.replay.tensors()["episode_end"][-2:].any()
@@ -156,7 +156,7 @@ def test_a_policy_that_diverged_is_told_before_the_environment_sees_it() -> None
         def explore(self, obs: Tensor) -> Tensor:
             return torch.full((len(obs), 1), torch.nan)
 
-    collector = Collector(Nowhere(), task(), SPEC, 8, warmup=2)
+    collector = Collector(Nowhere(), task(), SPEC, 8, Collection(warmup=2))
     with pytest.raises(EnvError, match="not finite"):
         collector.sample()
     assert len(collector.envs[0].unwrapped.commands) == 2
@@ -255,7 +255,7 @@ def test_any_policy_explores_with_noise() -> None:
     agent = TD3(Spec((3,), 1))
     with pytest.raises(CapabilityError, match="TD3 does not explore"):
         fit_online(agent, environment("Pendulum-v1"), Spec((3,), 1), 5)
-    explorer = NoisyPolicy(agent, 0.1)
+    explorer = GaussianNoise(agent, 0.1)
     pendulum = environment("Pendulum-v1")
     _, rows = fit_online(agent, pendulum, Spec((3,), 1), 5, explorer=explorer, warmup=4, progress=False)
     assert len(rows) == 9
@@ -285,7 +285,8 @@ def test_the_command_resumes_with_the_flags_that_decide_the_episodes(
         with pytest.raises(SystemExit) as stopped:
             main([*command, *changed, "--resume"])
         assert stopped.value.code == 78
-        assert "another collection" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert f"collection.{changed[0][2:].replace('-', '_')} = " in error and f"not {changed[1]}" in error
 
 
 def test_the_command_tells_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,9 +44,20 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise MissingInputError(f"{path} is not there" if not path.exists() else f"{path} is not a file", "check it")
     with _damage(path, "the file's structure"):
-        file = h5py.File(path, "r", locking=False)
+        file = _opened(path)
     with file:
         yield file
+
+
+def _opened(path: Path) -> h5py.File:
+    """Without a lock, or with the lock under which this process has the file open already: HDF5 wants them the same."""
+    for locking in (False, True, "best-effort"):
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if "flag values don't match" not in str(error):
+                raise
+    return h5py.File(path, "r")
 
 
 def child(group: h5py.Group, name: str, path: Path) -> h5py.Dataset | h5py.Group | None:
@@ -129,7 +140,7 @@ class Budget:
         if self.declared > self.max_bytes:
             raise DatasetTooLargeError(
                 f"{self.path}: {self.declared:,} bytes declared, {self.max_bytes:,} allowed",
-                "raise --max-dataset-bytes",
+                "if you trust it: max_dataset_bytes=N",
             )
         if self.declared > _MAX_EXPANSION * self.stored + _FREE_BYTES:
             raise DatasetTooLargeError(

@@ -1,0 +1,55 @@
+"""Names of earlier versions: each works for one version more, and a DeprecationWarning says what it is called now."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+
+FORMER = {
+    "offline_vi": {
+        "CandidateBank": "offline_vi.behavior.proposals:CandidateCache",
+        "algorithm": "offline_vi.rl.algorithm",
+        "bank": "offline_vi.behavior.proposals",
+        "bayes": "offline_vi.inference.bayesian",
+        "bounds": "offline_vi.inference.bounds",
+        "checkpoint": "offline_vi.runs.directory",
+        "control": "offline_vi.inference.optimality",
+        "equations": "offline_vi.rl.equations",
+        "experience": "offline_vi.training.collector",
+        "latent": "offline_vi.inference.latent",
+        "machine": "offline_vi.nn.precision",
+        "nets": "offline_vi.nn.networks",
+        "ope": "offline_vi.evaluation.off_policy",
+        "planning": "offline_vi.world_model.planning",
+        "posterior": "offline_vi.inference.posterior",
+        "sequence": "offline_vi.world_model.dynamics",
+        "share": "offline_vi.behavior.pretrained",
+        "stack": "offline_vi.nn.stack",
+        "statistics": "offline_vi.evaluation.statistics",
+        "support": "offline_vi.evaluation.support",
+        "vae": "offline_vi.inference.vae",
+    },
+    "offline_vi.behavior": {
+        "BEHAVIOR_MODELS": "offline_vi.registry:BEHAVIOR_MODELS",
+        "Decoded": "offline_vi.behavior.proposals:DecoderMeans",
+        "Likely": "offline_vi.behavior.proposals:MostLikelySamples",
+    },
+    "offline_vi.algorithms": {"ALGORITHMS": "offline_vi.registry:ALGORITHMS"},
+}
+"""Package -> former name -> "module" or "module:name" of today."""
+
+
+def with_former_names(package: str, find: Callable[[str], object]) -> Callable[[str], object]:
+    """A module's ``__getattr__`` that knows the former names of its package, too."""
+
+    def find_either(name: str) -> object:
+        if name not in FORMER[package]:
+            return find(name)
+        target = FORMER[package][name]
+        warnings.warn(f"{package}.{name} is now {target.replace(':', '.')}", DeprecationWarning, stacklevel=2)
+        module, _, attribute = target.partition(":")
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
+
+    return find_either

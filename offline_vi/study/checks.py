@@ -1,0 +1,89 @@
+"""A suite's options and hyper-parameters, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import fields
+from functools import partial
+from io import StringIO
+from typing import Any, get_type_hints
+
+from offline_vi import registry
+from offline_vi.errors import CapabilityError, ConfigError, OfflineVIError
+from offline_vi.study.commands import fit_flags, train_flags, train_options
+from offline_vi.study.presets import preset
+from offline_vi.study.suite import Suite
+from offline_vi.study.suite_values import RESERVED, unknown_key
+
+
+def check_options(suite: Suite) -> None:
+    """Every option and hyper-parameter of every cell, by parsing its command.
+
+    Raises ConfigError with the nearest valid name, and CapabilityError where an algorithm cannot use the model.
+    """
+    from offline_vi.study import fit_behavior, train  # here and below: torch
+    from offline_vi.study.data import DataOptions
+    from offline_vi.study.evaluations import EvalOptions
+    from offline_vi.study.run import RunOptions
+    from offline_vi.types import Spec
+
+    def of_model(name: str) -> list[str]:
+        return _names(type(registry.behavior_model(name).config(Spec((1,), 1))))
+
+    common = [name for name in _names(DataOptions, RunOptions, EvalOptions, train.TrainOptions) if name not in RESERVED]
+    common += ["rows", "seeds-at-once"]  # former names
+    kinds = {(cell.algorithm, cell.preset): cell for cell in suite.cells()}  # data set and seed make no difference
+    for cell in kinds.values():
+        model = preset(cell.preset).behavior_of(cell.algorithm)
+        known = [*common, "behavior", *_names(registry.algorithm(cell.algorithm).config())]
+        if model and not suite.behavior:
+            known += [f"behavior.{name}" for name in of_model(model)]
+        for name in train_options(suite, cell):
+            if name not in known:
+                raise unknown_key(name, known, f"option or hyper-parameter of {cell.algorithm}")
+        _parse(partial(train.parse_options, cell.algorithm, {}), cell.algorithm, train_flags(suite, cell))
+        if suite.model(cell):
+            _check_model(cell.algorithm, suite.model(cell))
+    if suite.behavior:
+        for model in sorted({suite.models(cell) for cell in kinds.values()}):
+            own = [*_names(DataOptions, RunOptions, fit_behavior.FitOptions), "model", "rows"]
+            known = [*own, *of_model(model)]
+            for name in suite.behavior:
+                if name not in known:
+                    raise unknown_key(name, known, f"option or hyper-parameter of the behavior model {model}")
+            label = next(iter(suite.datasets))
+            _parse(partial(fit_behavior.parse_options, model, {}), model, fit_flags(suite, label, 0))
+
+
+def _names(*parts: type[Any]) -> list[str]:
+    """The fields of dataclasses as flags are named."""
+    return [entry.name.replace("_", "-") for part in parts for entry in fields(part)]
+
+
+def _check_model(algorithm: str, model: str) -> None:
+    from offline_vi.behavior import LatentModel
+    from offline_vi.behavior.base import CAPABILITIES
+
+    row, found = registry.algorithm(algorithm), registry.behavior_model(model).load()
+    cls = row.load()
+    needed: type = get_type_hints(cls.__init__)[registry.proposals_argument(cls)]
+    decodes = row.proposals == "decoder-means" and issubclass(found, LatentModel)
+    if not decodes and not issubclass(found, needed):
+        raise CapabilityError(
+            f"{algorithm} needs a behavior model that {CAPABILITIES[needed]}, {model} is none",
+            f"name another model in [behavior], or leave {algorithm} out",
+        )
+
+
+def _parse(parse: Callable[[list[str]], object], name: str, words: list[str]) -> None:
+    """Run a verb's parser for what it refuses; its box of text becomes one line."""
+    printed = StringIO()
+    try:
+        with redirect_stderr(printed), redirect_stdout(printed):
+            parse(words)
+    except OfflineVIError:
+        raise
+    except SystemExit:
+        box = " ".join(printed.getvalue().translate(dict.fromkeys(map(ord, "│╭╮╰╯─"), " ")).split())
+        raise ConfigError(f"{' '.join([name, *words])}: {box[:200]}", "look at --help of the verb") from None

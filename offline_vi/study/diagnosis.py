@@ -1,0 +1,61 @@
+"""How a policy that learns from data is judged: its returns, its Q next to them, and how far it leaves the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from offline_vi.behavior.base import DensityModel
+from offline_vi.data.transitions import Transitions
+from offline_vi.evaluation.support import measure_support, overestimation_report, some_rows, support_report
+from offline_vi.rl.policies import Policy
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.evaluations import EvalOptions, evaluate_into, summary
+from offline_vi.study.run import Record
+from offline_vi.types import RewardMap
+
+
+@dataclass
+class Diagnosis:
+    """What is known of the data that a policy learned from."""
+
+    data: Transitions
+    options: EvalOptions
+    device: torch.device
+    rewards: RewardMap = field(default_factory=RewardMap)  # that it is trained on, of the environment's
+    discount: float = 0.99  # gamma
+    density: DensityModel | None = None  # of the data's actions
+
+    def __post_init__(self) -> None:
+        self.rows: tuple[Tensor, ...] = tuple(rows.to(self.device) for rows in some_rows(self.data))
+
+    def score(self, run: RunDirectory, step: int, policy: Policy, **whose: int) -> dict[str, float]:
+        """Evaluate the policy where an environment is known, and measure its support where a density is; log both in
+        the run. Returns numbers to show; ``whose`` are further columns, e.g. the seed of several."""
+        task, numbers = self.data.task, dict[str, float]()
+        row: dict[str, float] = {"step": step, **whose}
+        if task is not None and task.env_id:
+            evaluation = evaluate_into(
+                run, step, policy, task, self.options, discount=self.discount, device=self.device, **whose
+            )
+            numbers = {"return": evaluation.mean_return, "score": evaluation.mean}
+            row |= overestimation_report(policy, evaluation, self.device, rewards=self.rewards)
+        if self.density is not None:
+            obs, action = self.rows
+            measured = support_report(policy, self.density.to(self.device), obs, action)
+            numbers |= {"% outside": 100.0 * measured["support/outside"]}
+            row |= measured
+        run.log_support(row)
+        return numbers
+
+    def summary(self, run: RunDirectory, steps: int) -> Record:
+        """The record of result.json."""
+        result = summary(run, steps)
+        if self.density is not None:
+            obs, action = self.rows
+            result["support"] = measure_support(self.density, obs, action).to_json()
+        if diagnostics := run.read_support():
+            result["diagnostics"] = diagnostics[-1]
+        return result

@@ -1,0 +1,158 @@
+"""One experiment: build an agent, train it, score it on the way, keep everything in a run directory.
+
+Training from data, in an environment, from images, fine-tuning and fitting a behavior model differ in what they build,
+where their batches come from and how they are scored. That is an `Experiment`; `conduct` does all the rest, in the same
+order for all of them.
+"""
+
+from __future__ import annotations
+
+import abc
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from offline_vi.data.samplers import Source
+from offline_vi.data.transitions import Transitions
+from offline_vi.errors import EnvError, EvaluationError, EvaluationWarning, Interrupted
+from offline_vi.nn.description import describe
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.run import SCHEMA, Record, RunOptions, open_run, plugins_used, recorded
+from offline_vi.training.loop import fit
+from offline_vi.training.metrics import History
+from offline_vi.training.randomness import seeded
+
+FAILURES = "failures.json"  # step -> why the policy could not be scored there
+RESULT = ("normalized_score", "return_mean")  # of result.json, repeated in run.json
+
+
+class Experiment(abc.ABC):
+    """What differs between the verbs that train."""
+
+    verb: str
+    name: str  # of the run directory, where none is given
+    steps: int  # gradient steps
+    eval_every: int | None  # steps between two calls of `score`
+    precision: str = "float32"  # of passes without gradient
+    batch_size: int | None = None  # transitions a step; None: the algorithm's own
+
+    @abc.abstractmethod
+    def record(self) -> Record:
+        """What config.json says besides the agent, the steps and the run: the data, the task, the options."""
+
+    @abc.abstractmethod
+    def agent(self) -> Algorithm:
+        """The agent, freshly built from the seed that is set."""
+
+    @abc.abstractmethod
+    def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
+        """What happens once before training: statistics of the data, a behavior model fitted ahead."""
+
+    @abc.abstractmethod
+    @contextmanager
+    def batches(self, agent: Algorithm, device: torch.device) -> Iterator[Transitions | Source]:
+        """What the loop draws from; closed afterwards."""
+        yield  # type: ignore[misc]
+
+    @abc.abstractmethod
+    def score(self, run: RunDirectory, step: int, agent: Algorithm) -> dict[str, float]:
+        """Evaluate the agent as it is, log the evaluation in the run; returns numbers to show."""
+
+    @abc.abstractmethod
+    def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
+        """The record of result.json; pictures and the like are written to the run."""
+
+
+class Outcome(NamedTuple):
+    """What came of an experiment."""
+
+    result: Record  # of result.json
+    path: Path  # of the run
+    history: History  # of this process
+
+
+def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = False) -> Outcome:
+    """Carry out an experiment, or go on with it.
+
+    ``extends`` allows a run that goes on to take more steps than it was begun with. Raises what `open_run`, the
+    experiment and `training.fit` raise. An evaluation that fails is recorded and reported; it ends nothing.
+    """
+    torch.set_num_threads(options.threads)
+    device = options.torch_device()
+    with seeded(options.seed):
+        agent = experiment.agent()
+    description = describe(agent)
+    config = {
+        "schema": SCHEMA,
+        "verb": experiment.verb,
+        "agent": description,
+        **experiment.record(),
+        "steps": experiment.steps,
+        "seed": options.seed,
+        "precision": experiment.precision,
+        "run_options": options.recorded(),
+        "plugins": plugins_used(description),
+    }
+    run, resumes = open_run(options, experiment.name, config, extends=extends)
+    if resumes:
+        experiment.precision = run.read_json("config.json").get("precision", experiment.precision)
+    facts = {"verb": experiment.verb, "seed": options.seed, "precision": experiment.precision}
+    with run, recorded(run, facts) as status, _resume_hint(run):
+        experiment.prepare(run, agent)
+        with experiment.batches(agent, device) as source:
+            history = fit(
+                agent,
+                source,
+                experiment.steps,
+                batch_size=experiment.batch_size,
+                seed=options.seed,
+                device=device,
+                precision=experiment.precision,
+                log_every=options.log_every,
+                eval_every=experiment.eval_every,
+                on_eval=lambda step, algorithm: scored(experiment, run, step, algorithm),
+                run=run,
+                save_every=options.save_every,
+                resume=resumes,
+                progress=not options.quiet,
+            )
+            result = experiment.finish(run, agent)
+        run.write_json("result.json", result)
+        status["result"] = {key: result[key] for key in RESULT if key in result}
+    return Outcome(result, run.path, history)
+
+
+def scored(experiment: Experiment, run: RunDirectory, step: int, agent: Algorithm) -> dict[str, float]:
+    """The experiment's score; an evaluation that fails is recorded in the run's failures.json and reported."""
+    before = run.read_json(FAILURES) if (run.path / FAILURES).exists() else {}
+    failures, numbers = {name: error for name, error in before.items() if name != str(step)}, dict[str, float]()
+    try:
+        numbers = experiment.score(run, step, agent)
+    except (EnvError, EvaluationError) as error:
+        warnings.warn(f"the evaluation at step {step:,} failed: {error}", EvaluationWarning, stacklevel=2)
+        failures[str(step)] = f"{type(error).__name__}: {error}"
+    if failures != before:
+        run.write_json(FAILURES, failures)
+    return numbers
+
+
+@contextmanager
+def _resume_hint(run: RunDirectory) -> Iterator[None]:
+    """An interrupted run says with which command it goes on."""
+    try:
+        yield
+    except Interrupted as error:
+        if error.hint:
+            error.hint = f"offline-vi resume {run.path}"
+        raise
+
+
+def options_record(**options: Any) -> Record:
+    """The options of a verb for config.json: frozen dataclasses as plain records."""
+    return {f"{name}_options": asdict(value) for name, value in options.items()}

@@ -1,0 +1,39 @@
+"""Frozen dataclasses as the flags of a verb."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field, make_dataclass
+from typing import Any
+
+import tyro
+
+Parts = dict[str, Any]
+"""Name -> a frozen dataclass with the defaults of its flags."""
+
+
+PREFIXED = ("behavior", "vime")  # parts whose flags carry their name: --behavior.lr
+
+
+def parse(
+    parts: Parts, arguments: Sequence[str], prog: str, description: str, prefixed: Sequence[str] = PREFIXED
+) -> Any:
+    """An object with the same names, its dataclasses as the flags say. The flags of the ``prefixed`` parts carry the
+    part's name, those of all others do not."""
+    omit: Any = tyro.conf.OmitArgPrefixes
+    fields = [
+        (name, type(default) if name in prefixed else omit[type(default)], field(default=default))
+        for name, default in parts.items()
+    ]
+    options = make_dataclass("Options", fields, frozen=True)
+    return tyro.cli(options, args=list(arguments), prog=prog, description=description)
+
+
+def value_of(arguments: Sequence[str], name: str) -> str:
+    """The value of a flag that decides which other flags there are; empty where it is not given."""
+    for at, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+        if argument == name and at + 1 < len(arguments):
+            return arguments[at + 1]
+    return ""

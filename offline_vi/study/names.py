@@ -1,0 +1,15 @@
+"""The default names of run directories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def run_name(what: str, data: str, seeds: Sequence[int], *parts: str) -> str:
+    """ALGORITHM-DATASET-PRESET-MODEL-seedN: commands that differ in one of these are runs of their own.
+
+    ``what`` is the algorithm or behavior model, ``data`` the data set or environment, ``seeds`` those that are trained
+    in parallel, first to last; ``parts`` are preset, model and the like, empty ones left out.
+    """
+    numbers = f"{seeds[0]}" + (f"-{seeds[-1]}" if len(seeds) > 1 else "")
+    return "-".join([what, data, *filter(None, parts), f"seed{numbers}"]).replace("/", "-")

@@ -1,0 +1,161 @@
+"""The report of a study or of single runs: tables and plots next to the published numbers, as a page, Markdown and
+CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offline_vi.errors import MissingDependencyError
+from offline_vi.study.cells import write_table
+from offline_vi.study.report_plots import ReportPlots, report_plots
+from offline_vi.study.results import Failure, Method, Run, Study, is_study, read_study, result_row
+from offline_vi.study.single_runs import read_runs
+from offline_vi.study.suite import Suite
+
+if TYPE_CHECKING:
+    from offline_vi.evaluation.statistics import Interval
+    from offline_vi.study.tables import Against, AggregateRow, DensityRow, ScoreRow, SupportRow
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+PAGES = ("report.html", "report.md")
+
+
+def read_any(folders: Sequence[str | Path]) -> Study:
+    """A benchmark directory, or run directories.
+
+    Raises MissingInputError where a folder is neither, ConfigError where what it holds cannot be read.
+    """
+    if len(folders) == 1 and is_study(Path(folders[0])):
+        return read_study(folders[0])
+    return read_runs(folders)
+
+
+def write_report(study: Study, folder: Path, pages: Sequence[str] = PAGES) -> list[Path]:
+    """results.csv and the pages, in ``folder``; returns what was written. Raises MissingDependencyError without
+    jinja2."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(folder / "results.csv", [result_row(run) for run in study.runs])
+    content = vars(contents(study)) if pages else {}
+    for name in pages:
+        (folder / name).write_text(render(name, content), encoding="utf-8")
+    return [folder / name for name in ("results.csv", *pages)]
+
+
+def render(name: str, content: Mapping[str, object]) -> str:
+    """A template filled in; what comes from files is escaped in HTML."""
+    try:
+        import jinja2
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("a report needs jinja2", "pip install 'offline-vi[report]'") from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= FILTERS
+    return environment.get_template(name).render(content)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that the templates show, under the names that they use."""
+
+    suite: Suite
+    environment: Mapping[str, str]  # versions and the like
+    methods: list[Method]
+    runs: list[Run]
+    done: int  # runs
+    failures: list[Failure]
+    scores: list[ScoreRow]
+    scored: bool  # whether there are normalized scores
+    single: bool  # whether each row has one seed, so that there is no interval
+    sources: list[str]  # of published numbers
+    aggregates: list[AggregateRow]
+    fewest: int  # runs of a method on a data set, at least
+    aggregate_coverage: float | None
+    comparable: list[str]  # data sets on which every method has a score
+    comparisons: list[Against]
+    densities: list[DensityRow]
+    supports: list[SupportRow]
+    hours: float  # of all runs, on one core
+    model_hours: float
+    notes: list[str]
+    plots: ReportPlots
+
+
+def contents(study: Study) -> Content:
+    """Everything that the templates show."""
+    from offline_vi.study import tables  # torch
+
+    many = len(study.suite.datasets) > 1 or len(study.methods) > 1
+    scores, aggregates = tables.score_rows(study), tables.aggregate_rows(study) if many else []
+    return Content(
+        suite=study.suite,
+        environment=study.environment,
+        methods=study.methods,
+        runs=study.runs,
+        done=sum(run.done for run in study.runs),
+        failures=study.failures,
+        scores=scores,
+        scored=any(row.mean is not None for row in scores),
+        single=bool(scores) and max(row.seeds for row in scores) == 1,
+        sources=sorted({one.source for row in scores for one in row.published}),
+        aggregates=aggregates,
+        fewest=min((row.fewest for row in aggregates), default=0),
+        aggregate_coverage=tables.aggregate_coverage(study),
+        comparable=tables.comparable(study),
+        comparisons=tables.comparisons(study),
+        densities=tables.density_rows(study),
+        supports=tables.support_rows(study),
+        hours=sum(run.seconds for run in study.runs) / 3600.0,
+        model_hours=sum(model.seconds for model in study.models) / 3600.0,
+        notes=sorted({f"{run.cell.dataset}: {run.note}" for run in study.runs if run.note}),
+        plots=report_plots(study, aggregates),
+    )
+
+
+# ------------------------------------------------------------------ how numbers look
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """One decimal, as scores are given; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def span(interval: Interval | None, digits: int = 1) -> str:
+    """The bounds of an interval."""
+    return "–" if interval is None else f"{number(interval.low, digits)} to {number(interval.high, digits)}"
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """A share in percent."""
+    return "–" if value is None else f"{100.0 * value:.{digits}f} %"
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds below two minutes, then minutes, then hours."""
+    if seconds is None:
+        return "–"
+    if seconds < 120.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"
+
+
+def thousands(value: float | None) -> str:
+    """30,000."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "number": number,
+    "span": span,
+    "percent": percent,
+    "clock": clock,
+    "thousands": thousands,
+}

@@ -1,0 +1,242 @@
+"""The directory of an experiment: where it is, what is recorded about it, whether it may go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from offline_vi import registry
+from offline_vi.data.transitions import Transitions
+from offline_vi.errors import ConfigError, Interrupted, NoCheckpointError, OfflineVIError, OutOfMemoryError
+from offline_vi.nn.description import class_named, classes_in
+from offline_vi.nn.precision import differences, facts
+from offline_vi.plugins import source_of
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.sinks import check_sinks, listeners
+from offline_vi.study.versions import git_revision, versions
+
+SCHEMA = 2  # of config.json
+FIXED = ("agent", "data", "steps", "seed", "collection", "start")  # what a run that goes on may not change
+STEPS = ("steps", "agent.steps")  # but for this, where it is extended: of the run, and of the fit of a behavior model
+Record = dict[str, Any]
+"""A JSON object."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how a run is made."""
+
+    output: str = ""
+    """Run directory; default runs/ALGORITHM-PRESET-MODEL-DATASET-seedN."""
+    seed: int = 0
+    """One seed for initialization, batches and noise."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N."""
+    threads: int = 1
+    """CPU threads of torch; the bits of a result depend on it."""
+    log_every: int = 1_000
+    """Steps between two rows of metrics.csv."""
+    save_every: int = 5_000
+    """Steps between two checkpoints."""
+    log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv",)
+    """Where numbers go besides the run's own CSV files, which are written in any case."""
+    resume: bool = False
+    """Continue the run in --output from its newest checkpoint (`offline-vi resume RUN` needs no other flag)."""
+    overwrite: bool = False
+    """Replace the run in --output."""
+    strict: bool = False
+    """Refuse to --resume where threads, device or versions changed, so that the bits would differ."""
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """No progress on stderr."""
+    json: bool = False
+    """Print the result as JSON on stdout."""
+
+    def torch_device(self) -> torch.device:
+        """Raises ConfigError for a device that is not there."""
+        name = self.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(name)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError):
+            raise ConfigError(f"device {name!r} is not available", "use --device cpu") from None
+        return device
+
+    def recorded(self) -> Record:
+        """What config.json keeps: how the run was made, not where or whether anew."""
+        kept = ("seed", "device", "threads", "log_every", "save_every", "log", "strict", "quiet", "json")
+        return {name: getattr(self, name) for name in kept}
+
+
+def open_run(options: RunOptions, default: str, config: Record, *, extends: bool = False) -> tuple[RunDirectory, bool]:
+    """The run directory, locked, and whether there is a checkpoint to resume from.
+
+    A run that goes on does what it did: its ``config.json`` is compared with ``config``. With ``extends`` it may take
+    more steps, and its configuration then says so.
+
+    Raises ConfigError where they differ, naming the field and both values, or, with --strict, where the machine does.
+    """
+    check_sinks(options.log)
+    path = Path(options.output or Path("runs") / default)
+    if not options.resume:
+        run = RunDirectory.create(path, overwrite=options.overwrite)
+        run.write_json("config.json", config)
+        run.listeners += listeners(options.log, path, config, first_step=0)
+        return run, False
+    run = RunDirectory.resume(path)
+    try:
+        step = _check_unchanged(run, config, options, extends)
+    except BaseException:
+        run.close()
+        raise
+    run.listeners += listeners(options.log, path, config, first_step=step + 1)
+    return run, step >= 0
+
+
+def _check_unchanged(run: RunDirectory, config: Record, options: RunOptions, extends: bool) -> int:
+    """The step of the checkpoint that the run goes on from, -1 without one."""
+    if not (run.has_checkpoint() or (run.path / "config.json").exists()):  # it died before it had begun
+        run.write_json("config.json", config)
+    before, now = run.read_json("config.json"), json.loads(json.dumps(config))  # tuples become lists
+    for name in FIXED:
+        for field, old, new in changes(without_empty(before.get(name)), without_empty(now.get(name)), name):
+            if extends and field in STEPS and isinstance(old, int) and old < new:
+                continue
+            raise ConfigError(
+                f"{run.path} was made with {field} = {shown(old)}, not {shown(new)}",
+                f"`offline-vi resume {run.path}` goes on as it began; --overwrite starts anew",
+            )
+    step, changed = -1, ""
+    with suppress(NoCheckpointError):
+        checkpoint = run.latest()
+        step, changed = checkpoint.step, differences(checkpoint.state.get("machine", {}), facts(options.torch_device()))
+    if options.strict and changed:
+        raise ConfigError(f"{run.path} would go on with {changed}", "give it what it had, or leave --strict out")
+    if extends:
+        run.write_json("config.json", with_steps(before, now["steps"]))
+    return step
+
+
+def with_steps(saved: Record, steps: int) -> Record:
+    """A configuration with another number of steps. Raises ConfigError where that is fewer than before."""
+    before, agent = saved.get("steps"), saved.get("agent")
+    if not isinstance(before, int):
+        raise ConfigError("the configuration has no number of steps", "use a run's config.json")
+    if steps < before:
+        raise ConfigError(f"--steps {steps:,}: the run has {before:,} already", "give a larger number")
+    changed = {**saved, "steps": steps}
+    for name in ("train_options", "collect_options", "pixels_options", "fit_options"):
+        section = changed.get(name)
+        if isinstance(section, dict) and "steps" in section:
+            changed[name] = {**section, "steps": steps}
+    if isinstance(agent, dict) and agent.get("class") == "BehaviorFit":
+        changed["agent"] = {**agent, "steps": steps}
+    return changed
+
+
+def changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """(field, old value, new value) of all that differs between two JSON values."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**before, **now}:
+            yield from changes(before.get(key), now.get(key), f"{name}.{key}")
+    elif before != now:
+        yield name, before, now
+
+
+def shown(value: Any) -> str:
+    """A value in a message, at most 60 characters of it."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def without_empty(record: Any) -> Any:
+    """The record without what is empty at any depth: a field that an older version did not have, and that is not used,
+    is no difference."""
+    if isinstance(record, dict):
+        kept = {name: without_empty(value) for name, value in record.items()}
+        return {name: value for name, value in kept.items() if value not in (None, "", [], {}, False)}
+    return record
+
+
+@contextmanager
+def recorded(run: RunDirectory, record: Record) -> Iterator[Record]:
+    """Keep run.json truthful: running, then done, interrupted or failed, with timings; memory exhaustion becomes one
+    line."""
+    started = time.time()
+    record |= {
+        "status": "running",
+        "versions": versions(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "git_revision": git_revision(),
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+    }
+    run.write_json("run.json", record)
+    try:
+        yield record
+        record["status"] = "done"
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        record |= {"status": "failed", "error": str(error)}
+        raise OutOfMemoryError("memory ran out", "lower --batch-size, or use --device cpu") from error
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        record |= {"status": "interrupted" if stopped else "failed", "error": f"{type(error).__name__}: {error}"}
+        if not isinstance(error, OfflineVIError | KeyboardInterrupt):
+            (run.path / "crash.txt").write_text(traceback.format_exc())
+        raise
+    finally:
+        record["products"] = torch.get_float32_matmul_precision()
+        record["wall_seconds"] = round(time.time() - started, 1)
+        run.write_json("run.json", record)
+
+
+def plugins_used(agent: Record) -> list[Record]:
+    """The plug-ins of this process, and the files of classes of others that an agent consists of, for config.json."""
+    sources = [source_of(class_named(name)) for name in classes_in(agent)]
+    used = dict.fromkeys([*registry.PLUGINS.values(), *(source for source in sources if source is not None)])
+    return [plugin._asdict() for plugin in used]
+
+
+def missing_plugin(record: Mapping[str, Any]) -> str:
+    """The first plug-in of a configuration that is not loaded, or has changed since; empty where none is missing."""
+    loaded = {plugin.sha256 for plugin in registry.PLUGINS.values()}
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    if main is not None and Path(main).is_file():
+        loaded.add(hashlib.sha256(Path(main).read_bytes()).hexdigest())
+    plugins = record.get("plugins")
+    entries = [entry for entry in plugins if isinstance(entry, dict)] if isinstance(plugins, list) else []
+    names = [str(entry.get("name")) for entry in entries if str(entry.get("sha256")) not in loaded]
+    return next((name for name in names if name not in sys.modules), "")
+
+
+def fingerprint(data: Transitions) -> str:
+    """SHA-256 over the rows that training sees: what "the same data" means for --resume."""
+    digest = hashlib.sha256()
+    for column in (data.obs, data.action, data.reward, data.next_obs, data.terminated):
+        digest.update(np.ascontiguousarray(column).data)  # no copy: it may be mapped
+    return digest.hexdigest()
+
+
+def data_record(data: Transitions) -> Record:
+    """What config.json says about the data."""
+    return {
+        "name": data.source.name,
+        "sha256": list(data.source.sha256),
+        "next_obs": data.source.next_obs,
+        "fingerprint": fingerprint(data),
+    }

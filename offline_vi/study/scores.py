@@ -1,0 +1,97 @@
+"""What a run's result.json says, with types: a record of another shape is refused, not passed on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from offline_vi.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one seed; None where nothing is known."""
+
+    final: float | None = None  # normalized score of the final policy
+    best: float | None = None  # of the best evaluation on the way: chosen by looking, never to be mixed with the final
+    best_step: int | None = None  # when that was, in gradient steps
+    curve: Mapping[int, float] = field(default_factory=dict)  # step -> mean normalized score
+    mean_return: float | None = None  # undiscounted, of the final policy
+    episodes: int = 0  # of the final evaluation
+    steps: int | None = None  # gradient steps
+    env_id: str = ""
+    mujoco: str = ""  # version
+    diagnostics: Mapping[str, float | None] = field(default_factory=dict)  # "support/outside", "q/start", ...
+
+
+def scores_from(record: Mapping[str, object]) -> Scores:
+    """Of result.json. Raises ConfigError where a value is of another type."""
+    best = table(record, "best")
+    return Scores(
+        final=number(record, "normalized_score"),
+        best=number(best, "normalized_score"),
+        best_step=integer(best, "step"),
+        curve=_curve(table(record, "curve")),
+        mean_return=number(record, "return_mean"),
+        episodes=_length(record, "returns"),
+        steps=integer(record, "steps"),
+        env_id=text(record, "env_id"),
+        mujoco=text(record, "mujoco"),
+        diagnostics=numbers(table(record, "diagnostics")),
+    )
+
+
+def number(record: Mapping[str, object], key: str) -> float | None:
+    """A finite number; None where there is none. Raises ConfigError."""
+    value = record.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{key} = {value!r} is no number")
+    return float(value)
+
+
+def integer(record: Mapping[str, object], key: str) -> int | None:
+    """A whole number; None where there is none. Raises ConfigError."""
+    value = number(record, key)
+    return None if value is None else int(value)
+
+
+def text(record: Mapping[str, object], key: str) -> str:
+    """A text; empty where there is none. Raises ConfigError."""
+    value = record.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ConfigError(f"{key} = {value!r} is no text")
+    return value
+
+
+def table(record: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """A table; empty where there is none. Raises ConfigError."""
+    value = record.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} = {value!r} is no table")
+    return value
+
+
+def numbers(record: Mapping[str, object]) -> dict[str, float | None]:
+    """A table of numbers. Raises ConfigError."""
+    return {name: number(record, name) for name in record}
+
+
+def _curve(record: Mapping[str, object]) -> dict[int, float]:
+    try:
+        return {int(step): score for step, score in numbers(record).items() if score is not None}
+    except ValueError:
+        raise ConfigError(f"curve = {dict(record)!r} has a step that is no number") from None
+
+
+def _length(record: Mapping[str, object], key: str) -> int:
+    value = record.get(key)
+    if value is not None and not isinstance(value, list):
+        raise ConfigError(f"{key} = {value!r} is no list")
+    return len(value or [])

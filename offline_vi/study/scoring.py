@@ -1,0 +1,112 @@
+"""Score the final policy of a run directory, guarded and filmed where that is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offline_vi.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from offline_vi.evaluation.evaluate import Evaluation
+    from offline_vi.rl.algorithm import Algorithm
+    from offline_vi.rl.policies import GuardedPolicy
+    from offline_vi.types import Task
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How a run's policy is scored."""
+
+    env: str = ""  # a Gymnasium id, where it is not the data set's own
+    episodes: int = 100
+    seed: int = 1000  # of the first episode; episode e has seed + e
+    seed_index: int = 0  # which seed of a run of several that were trained in parallel, counted from 0
+    guard: float = 0.0  # quantile of the data's log-density below which an action is replaced; 0: no guard
+    video: int = 0  # film so many episodes into RUN/videos
+    progress: bool = False  # show a bar
+
+
+@dataclass(frozen=True)
+class RunScore:
+    """What came of it."""
+
+    task: Task
+    evaluation: Evaluation
+    guard: GuardedPolicy | None  # with its threshold and the share of actions that it replaced
+    videos: Path | None  # folder of the films
+
+    def to_json(self, level: float) -> dict[str, Any]:
+        """JSON-ready; ``level`` is the quantile of the guard."""
+        record = self.evaluation.to_json()
+        if self.videos is not None:
+            record["videos"] = str(self.videos)
+        if self.guard is not None:
+            record["guard"] = {"level": level, "threshold": self.guard.threshold, "share": self.guard.share}
+        return record
+
+
+def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
+    """Load the run's final policy, check the spaces, evaluate.
+
+    Raises UsageError where the run holds no policy or no environment is known, ConfigError where it cannot be guarded,
+    and what loading, `check_spaces`, `evaluate` and `film` raise.
+    """
+    from offline_vi.environments import check_spaces
+    from offline_vi.evaluation.evaluate import evaluate
+    from offline_vi.study.kept import load_policy, read_config  # here and below: torch
+    from offline_vi.study.video import film
+
+    policy = load_policy(run, options.seed_index)
+    use_products_of(run)
+    config = read_config(run)
+    task = task_of_run(config.record, options.env)
+    check_spaces(config.spec, task)
+    guarded = guard(policy, run, options) if options.guard else None
+    acting = guarded or policy
+    evaluation = evaluate(acting, task, options.episodes, options.seed, progress=options.progress)
+    videos = Path(run) / "videos" if options.video else None
+    if videos is not None:
+        film(acting, task, options.video, options.seed, videos)
+    return RunScore(task, evaluation, guarded, videos)
+
+
+def task_of_run(config: dict[str, Any], env: str = "") -> Task:
+    """The task that a run's config.json names, on the environment ``env`` where one is given. Raises UsageError."""
+    from offline_vi.datasets import task_on
+    from offline_vi.types import Task
+
+    task = Task.from_json(config["task"]) if config.get("task") else None
+    if env:
+        task = replace(task, env_id=env, kwargs={}) if task else task_on(env, None)
+    if task is None or not task.env_id:
+        raise UsageError("no environment is known for this run", "name one: --env ID")
+    return task
+
+
+def use_products_of(run: str | Path) -> None:
+    """Take the path of matrix products that the run took: the same policy then earns the same score to the last bit."""
+    from offline_vi.nn.precision import use_products
+    from offline_vi.runs.files import read_json
+
+    record = read_json(Path(run) / "run.json")
+    use_products("medium" if record.get("products") == "medium" else "highest")
+
+
+def guard(policy: Algorithm, run: str | Path, options: ScoringOptions) -> GuardedPolicy:
+    """The policy, guarded by the density that its run measured the support with.
+
+    Raises ConfigError where the run knows no density or not that quantile.
+    """
+    from offline_vi.evaluation.support import Support
+    from offline_vi.rl.policies import GuardedPolicy, q_value
+    from offline_vi.runs.files import read_json
+    from offline_vi.study.kept import load_with_density
+
+    record = read_json(Path(run) / "result.json").get("support")
+    algorithm, density = load_with_density(run, options.seed_index)
+    if density is None or record is None:
+        raise ConfigError(f"{run} has no density of the data's actions", "train with --support-from DIR")
+    threshold = Support.from_json(record).threshold(options.guard)
+    return GuardedPolicy(algorithm, density, threshold, value=lambda obs, action: q_value(algorithm, obs, action))

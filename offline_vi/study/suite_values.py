@@ -1,0 +1,163 @@
+"""The values of a suite's file, each checked where it is read; every refusal says what to write instead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeAlias
+
+from offline_vi.errors import ConfigError
+
+Scalar: TypeAlias = bool | int | float | str
+Option: TypeAlias = Scalar | list[Scalar]
+"""The value of a flag."""
+
+PRODUCTS = ("highest", "medium")
+PRECISIONS = ("float32", "bfloat16")
+RESERVED = (
+    "behavior-from",
+    "dataset",
+    "seed",
+    "seeds",
+    "seeds-at-once",
+    "preset",
+    "plugin",
+    "output",
+    "resume",
+    "overwrite",
+    "quiet",
+    "json",
+    "threads",
+)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a search may give to a hyper-parameter: integers where both ends are integers."""
+
+    low: int | float
+    high: int | float
+    log: bool = False  # whether the search is uniform in the logarithm
+
+    @property
+    def whole(self) -> bool:
+        """Whether only integers are meant."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+Choices: TypeAlias = tuple[Scalar, ...]
+SearchSpace: TypeAlias = Mapping[str, Range | Choices]
+"""Hyper-parameter -> what a search may give it."""
+
+
+def unknown_key(key: str, known: Sequence[str], kind: str) -> ConfigError:
+    """The error for a key that nobody knows, with the nearest valid one."""
+    close = get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    return ConfigError(f"unknown {kind}: {key!r}", hint)
+
+
+def strings(value: object, where: str) -> tuple[str, ...]:
+    """A list of names that is not empty. Raises ConfigError."""
+    if isinstance(value, list | tuple) and value:
+        found = tuple(entry for entry in value if isinstance(entry, str))
+        if len(found) == len(value):
+            return found
+    raise ConfigError(f"{where} = {value!r} is no list of names", f'e.g. {where} = ["..."]')
+
+
+def datasets(value: object) -> dict[str, tuple[str, ...]]:
+    """label -> names or files that are joined, from a table or a list. Raises ConfigError."""
+    if isinstance(value, Mapping):
+        return {label: strings(files, f"datasets.{label}") for label, files in value.items()}
+    names = strings(value, "datasets")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"the data set {Counter(names).most_common(1)[0][0]} is there twice", "name each once")
+    return {Path(name).stem if name.endswith((".hdf5", ".h5")) else name: (name,) for name in names}
+
+
+def seeds(value: object) -> tuple[int, ...]:
+    """Whole numbers from 0. Raises ConfigError."""
+    if isinstance(value, list | tuple) and value:
+        found = tuple(seed for seed in value if type(seed) is int and seed >= 0)
+        if len(found) == len(value):
+            return found
+    raise ConfigError(f"seeds = {value!r} is no list of numbers from 0", "e.g. seeds = [0, 1, 2]")
+
+
+def plugins(value: object, folder: Path) -> tuple[str, ...]:
+    """Modules by name, files by absolute path; ``folder`` is where relative paths begin. Raises ConfigError."""
+    if value == [] or value == ():
+        return ()
+    names = strings(value, "plugins")
+    return tuple(str((folder / name).resolve()) if name.endswith(".py") or "/" in name else name for name in names)
+
+
+def table(record: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """A table of tables; empty where it is left out. Raises ConfigError."""
+    value = record.get(key, {})
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} = {value!r} is no table", f"write [{key}.NAME]")
+    return value
+
+
+def options(value: object, where: str) -> dict[str, Option]:
+    """Options under the names of their flags: "eval_every" and "eval-every" are one. Raises ConfigError."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} = {value!r} is no table", f"write {where}, then lines like steps = 1000")
+    found: dict[str, Option] = {}
+    for name, entry in ((name.replace("_", "-"), entry) for name, entry in value.items()):
+        if name in RESERVED:
+            raise ConfigError(f"{where}: {name} is the suite's to decide", "leave it out")
+        if isinstance(entry, Mapping):
+            raise ConfigError(f"{where}: {name} is a table", f'write "{name}.KEY" = VALUE')
+        scalars = _scalars(entry if isinstance(entry, list | tuple) else [entry])
+        if scalars is None:
+            raise ConfigError(f"{where}: {name} = {entry!r} is no value of a flag", "a number, a text, or a list")
+        found[name] = scalars if isinstance(entry, list | tuple) else scalars[0]
+    return found
+
+
+def _scalars(entries: Sequence[object]) -> list[Scalar] | None:
+    """The entries, if each is a number, a text or a truth value; else None."""
+    found = [entry for entry in entries if isinstance(entry, bool | int | float | str)]
+    return found if len(found) == len(entries) else None
+
+
+def machine(value: object) -> dict[str, str]:
+    """Of [machine]. Raises ConfigError."""
+    choices = {"precision": PRECISIONS, "products": PRODUCTS}
+    found = {}
+    for name, chosen in options(value, "[machine]").items():
+        if name not in choices:
+            raise unknown_key(name, list(choices), "key of [machine]")
+        if chosen not in choices[name]:
+            raise ConfigError(f"{name} = {chosen!r}", f"one of {', '.join(choices[name])}")
+        found[name] = str(chosen)
+    return found
+
+
+def search_space(value: object, algorithm: str) -> dict[str, Range | Choices]:
+    """Of [search.ALGORITHM]: ranges, and lists of at least two choices. Raises ConfigError."""
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(f"[search.{algorithm}] names nothing", "e.g. lr = { low = 1e-4, high = 1e-3, log = true }")
+    return {
+        name.replace("_", "-"): _searched(entry, f"search.{algorithm}.{name.replace('_', '-')}")
+        for name, entry in value.items()
+    }
+
+
+def _searched(entry: object, where: str) -> Range | Choices:
+    if isinstance(entry, list | tuple) and len(entry) > 1 and (choices := _scalars(entry)):
+        return tuple(choices)
+    if isinstance(entry, Mapping) and {"low", "high"} <= set(entry) <= {"low", "high", "log"}:
+        low, high, log = entry["low"], entry["high"], bool(entry.get("log", False))
+        numbers = all(type(end) in (int, float) for end in (low, high))
+        if numbers and low < high and (low > 0 or not log):
+            return Range(low, high, log)
+    raise ConfigError(
+        f"{where} = {entry!r} is no range", "{ low = 1e-4, high = 1e-3, log = true }, or a list of choices"
+    )

@@ -1,0 +1,271 @@
+"""Training from data: the experiment of `offline-vi train`, and of `fit(..., run=...)` in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from offline_vi import registry
+from offline_vi.behavior.base import BehaviorModel, DensityModel, Proposals
+from offline_vi.behavior.pretrained import load_behavior, read_card
+from offline_vi.behavior.proposals import CandidateCache
+from offline_vi.data.samplers import Source, StackedSampler
+from offline_vi.data.transitions import Transitions
+from offline_vi.errors import CapabilityError, ConfigError, SpaceMismatchError
+from offline_vi.nn.precision import preferred_precision
+from offline_vi.rl.algorithm import Algorithm, normalizer_of
+from offline_vi.rl.equations import return_scale
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.agents import AgentChoice, Agents, build_agents, resolved
+from offline_vi.study.data import DataOptions, check_task
+from offline_vi.study.diagnosis import Diagnosis
+from offline_vi.study.evaluations import EvalOptions
+from offline_vi.study.experiment import Experiment, options_record
+from offline_vi.study.fit_behavior import fit_ahead
+from offline_vi.study.flags import parse, value_of
+from offline_vi.study.names import run_name
+from offline_vi.study.plots import learning_curve
+from offline_vi.study.presets import preset
+from offline_vi.study.run import Record, RunOptions, data_record
+from offline_vi.study.tuned import tuned
+from offline_vi.training.randomness import seeds
+from offline_vi.types import RewardMap, Spec, from_json
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How long, and on which behavior model."""
+
+    steps: int = 50_000
+    """Gradient steps."""
+    preset: Literal["published", "fast", "likely"] = "published"
+    """published: the paper's procedure; fast: a fitted, frozen model (BCQ: the likeliest tenth of a tanh-Normal's
+    samples; others: a CVAE), candidates drawn ahead, bfloat16 targets; likely: the same on a mixture, whose samples are
+    filtered by their own density (algorithms that rank candidates)."""
+    tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""
+    """Start from the settings that the algorithm's paper tuned for this D4RL task or domain."""
+    behavior_model: Annotated[str, tyro.conf.arg(name="behavior", metavar="MODEL")] = ""
+    """Behavior model; default: the algorithm's published one."""
+    behavior_steps: int = 0
+    """Fit the behavior model for so many steps first and freeze it; 0: train it jointly, a step each."""
+    behavior_from: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    """Use the fitted behavior model in this directory (of `offline-vi fit-behavior`), frozen."""
+    support_from: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    """Measure where the policy leaves the data by the density of the fitted model in this directory; default: by that
+    of the algorithm's own behavior model, where it has one."""
+    bank_period: int = 0
+    """Draw the candidates of a frozen model ahead, and all of them anew every so many steps; 0: for every batch."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Of targets and other passes without gradient; auto: the faster one on processors of this kind."""
+    proposals: Literal["", "samples", "decoder-means", "most-likely", "decoded", "likely"] = ""
+    """What an algorithm is given of its model: full samples, decoder means at clipped noise, or the most likely of its
+    samples; default: as the algorithm was published (decoded and likely are older names)."""
+    noise_clip: float = 0.5
+    """decoder-means: prior noise is clipped to this many standard deviations."""
+    keep: float = 0.25
+    """most-likely: share of the samples that is kept, by their log-density."""
+    normalize: bool = False
+    """Normalize observations, the statistics stored with the policy; default: where the published results do."""
+    reward_scale: Annotated[str, tyro.conf.arg(metavar="C|returns")] = ""
+    """Train on C times the reward; returns: 1000 over the range of the episodes' returns (IQL's on locomotion tasks).
+    Scores, and Q where it is reported, stay in the data's units."""
+    reward_shift: float = 0.0
+    """Add this to every reward, after the scale (AntMaze: -1)."""
+    num_seeds: Annotated[int, tyro.conf.arg(name="parallel-seeds", aliases=["--seeds-at-once"])] = 1
+    """Train so many seeds in parallel in this process: --seed, --seed + 1, ...; each is scored, all are one checkpoint.
+    A model fitted ahead is shared."""
+
+
+OLD_PROPOSALS = {"decoded": "decoder-means", "likely": "most-likely"}
+
+
+class Training(Experiment):
+    """One algorithm, or several seeds of it, on a static data set."""
+
+    verb = "train"
+
+    def __init__(self, algorithm: str, options: Any) -> None:
+        chosen: TrainOptions = options.train
+        self.algorithm, self.options, self.chosen = algorithm, options, chosen
+        self.data: Transitions = options.data.load()
+        check_task(self.data)
+        if chosen.num_seeds < 1:
+            raise ConfigError(f"--parallel-seeds {chosen.num_seeds}", "at least one")
+        self.rewards = RewardMap(scale_of(chosen.reward_scale, self.data), chosen.reward_shift)
+        self.steps, self.eval_every = chosen.steps, options.eval.interval
+        self.device = options.run.torch_device()
+        self.precision = preferred_precision(self.device) if chosen.precision == "auto" else chosen.precision
+        self.seeds = tuple(range(options.run.seed, options.run.seed + chosen.num_seeds))
+        self.choice = resolved(choice_of(algorithm, options), self.data.spec)
+        self.name = run_name(algorithm, self.data.source.name, self.seeds, chosen.preset, chosen.behavior_model)
+        self.agents: Agents
+        self.diagnosis = Diagnosis(
+            self.data,
+            options.eval,
+            self.device,
+            self.rewards,
+            discount=float(vars(options.algorithm).get("discount", 0.99)),  # cloning has none
+            density=density_in(chosen.support_from, self.data.spec) if chosen.support_from else None,
+        )
+
+    def record(self) -> Record:
+        options = self.options
+        return {
+            "algorithm": self.algorithm,
+            "data": data_record(self.data) | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift},
+            "task": self.data.task.to_json() if self.data.task else None,
+            **options_record(data=options.data, train=self.chosen, eval=options.eval, algorithm=options.algorithm),
+            **(options_record(behavior=self.choice.behavior_config) if self.choice.behavior else {}),
+        }
+
+    def agent(self) -> Algorithm:
+        model = shared(self.chosen, self.choice, self.data.spec) if self.chosen.behavior_from else None
+        self.agents = build_agents(self.choice, self.data.spec, self.seeds, model, self._cache)
+        if self.diagnosis.density is None and isinstance(self.agents.behavior, DensityModel):
+            self.diagnosis.density = self.agents.behavior
+        return self.agents.algorithm
+
+    def _cache(self, proposals: Proposals) -> Proposals:
+        period = self.chosen.bank_period
+        if period == 0:
+            return proposals
+        return CandidateCache(proposals, self.data, period=period, seed=self.options.run.seed, device=self.device)
+
+    def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
+        model, chosen = self.agents.behavior, self.chosen
+        if chosen.normalize:
+            for each in {agent, self.agents.one}:
+                normalizer_of(each).fit(self.data.obs)
+        if model is not None and not self.choice.jointly and not chosen.behavior_from:
+            about = {"data": data_record(self.data), "name": self.choice.behavior}
+            fit_ahead(model, self.data, chosen.behavior_steps, run.path / "behavior", self.options.run, about)
+        self.agents.one.to(self.device)
+
+    @contextmanager
+    def batches(self, agent: Algorithm, device: torch.device) -> Iterator[Transitions | Source]:
+        data = self.data.with_reward(self.rewards.scale, self.rewards.shift)
+        if len(self.seeds) == 1:
+            yield data
+        else:
+            streams = [seeds(seed)["batches"] for seed in self.seeds]
+            yield StackedSampler(data, agent.batch_size, streams, device)
+
+    def score(self, run: RunDirectory, step: int, agent: Algorithm) -> dict[str, float]:
+        several = len(self.seeds) > 1
+        shown = [
+            self.diagnosis.score(run, step, policy, **({"training_seed": seed} if several else {}))
+            for seed, policy in self.agents.each()
+        ]
+        return {name: sum(numbers[name] for numbers in shown) / len(shown) for name in (shown[0] if shown else {})}
+
+    def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
+        learning_curve(run.path, self.data)
+        return self.diagnosis.summary(run, self.steps)
+
+
+# ------------------------------------------------------------------ from flags to choices
+
+
+def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
+    """The options of a run: defaults < --preset < --config < flags. The hyper-parameters of algorithm and model are
+    flags of their own."""
+    row, before = registry.algorithm(name), table(saved, "train_options")
+    from_json(TrainOptions(), before)
+    chosen = value_of(arguments, "--preset") or str(before.get("preset", "published"))
+    directory = value_of(arguments, "--behavior-from") or str(before.get("behavior_from", ""))
+    card = read_card(directory) if directory else None
+    model = value_of(arguments, "--behavior") or (card.model if card else "") or str(before.get("behavior_model", ""))
+    model = model or preset(chosen).behavior_of(name)
+    train = TrainOptions(preset=chosen, normalize=row.normalize, **preset(chosen).options(name, model))  # type: ignore[arg-type]
+    train = replace(from_json(train, before), behavior_model=model)
+    own = tuned(name, task) if (task := value_of(arguments, "--tuned-for")) else {}
+    if "reward_scale" in own:  # the one setting of a paper's table that is not the algorithm's
+        train = replace(train, reward_scale=train.reward_scale or own.pop("reward_scale"))
+    published = from_json(row.config()(), preset(chosen).config(name, model) | own)
+    parts = {
+        "data": DataOptions.from_record(table(saved, "data_options")),
+        "train": train,
+        "eval": from_json(EvalOptions(), table(saved, "eval_options")),
+        "run": from_json(RunOptions(), table(saved, "run_options")),
+        "algorithm": from_json(published, table(saved, "algorithm_options")),
+    }
+    if model:
+        default = registry.behavior_model(model).config(card.spec if card else Spec((1,), 1))
+        default = card.config if card else from_json(default, table(saved, "behavior_options"))
+        parts["behavior"] = default
+    return parse(parts, arguments, f"offline-vi train {name}", row.summary)
+
+
+def table(saved: Record, name: str) -> Record:
+    """A section of a configuration. Raises ConfigError where it is no table."""
+    section = saved.get(name, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"{name!r} of the configuration is no table", "use a run's config.json")
+    return section
+
+
+def choice_of(name: str, options: Any) -> AgentChoice:
+    """The agent that the options describe."""
+    chosen: TrainOptions = options.train
+    model = chosen.behavior_model
+    proposals: Any = OLD_PROPOSALS.get(chosen.proposals, chosen.proposals)
+    return AgentChoice(
+        algorithm=name,
+        config=options.algorithm,
+        behavior=model,
+        behavior_config=options.behavior if model else None,
+        jointly=bool(model) and chosen.behavior_steps == 0 and not chosen.behavior_from,
+        proposals=proposals,
+        noise_clip=chosen.noise_clip,
+        keep=chosen.keep,
+    )
+
+
+def scale_of(chosen: str, data: Transitions) -> float:
+    """The number that --reward-scale stands for, 1 where it is not given. Raises ConfigError."""
+    if not chosen:
+        return 1.0
+    if chosen == "returns":
+        return return_scale(data.episode_returns())
+    try:
+        scale = float(chosen)
+    except ValueError:
+        scale = float("nan")
+    if not 0.0 < scale < float("inf"):
+        raise ConfigError(f"--reward-scale {chosen}", "a positive number, or returns")
+    return scale
+
+
+def shared(chosen: TrainOptions, choice: AgentChoice, spec: Spec) -> BehaviorModel:
+    """The fitted model of --behavior-from.
+
+    Raises SpaceMismatchError where it belongs to other data, CapabilityError where the algorithm uses none, and
+    whatever `load_behavior` raises.
+    """
+    if not registry.algorithm(choice.algorithm).behavior:
+        raise CapabilityError(f"{choice.algorithm} uses no behavior model", "leave --behavior-from out")
+    model = load_behavior(chosen.behavior_from)
+    if model.spec != spec:
+        raise SpaceMismatchError(
+            f"the behavior model in {chosen.behavior_from} is of observations {model.spec.obs_shape} and "
+            f"{model.spec.action_dim} actions, the data of {spec.obs_shape} and {spec.action_dim}",
+            "fit one to these data: `offline-vi fit-behavior`",
+        )
+    return model
+
+
+def density_in(directory: str | Path, spec: Spec) -> DensityModel:
+    """The fitted model in a directory, as a density of these data. Raises SpaceMismatchError, CapabilityError, and
+    whatever `load_behavior` raises."""
+    model = load_behavior(directory)
+    if model.spec != spec:
+        raise SpaceMismatchError(f"the behavior model in {directory} belongs to data of other shapes", "fit another")
+    if not isinstance(model, DensityModel):
+        raise CapabilityError(f"the behavior model in {directory} has no density", "choose a DensityModel")
+    return model

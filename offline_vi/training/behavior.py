@@ -1,0 +1,62 @@
+"""Fitting a behavior model: maximum likelihood of the data's actions."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from offline_vi.behavior.base import BehaviorModel, fit_settings
+from offline_vi.data.samplers import Source
+from offline_vi.data.transitions import Transitions
+from offline_vi.nn.optim import adam, cosine_, gradient_step
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.policies import BehaviorPolicy
+from offline_vi.training.loop import LoopOptions, fit
+from offline_vi.training.metrics import History
+from offline_vi.types import Batch, Metrics
+
+
+class BehaviorFit(Algorithm):
+    """The fit of a behavior model as an algorithm, whose policy samples the model.
+
+    The learning rate falls from the model's own to 0 as half a cosine over ``steps``: that keeps the density of unseen
+    episodes improving to the end, where a constant one over-fits.
+    """
+
+    def __init__(self, model: BehaviorModel, steps: int, *, lr: float | None = None, eps: float | None = None) -> None:
+        super().__init__()
+        own = fit_settings(model)
+        self.model, self.steps = model, steps
+        self.batch_size = own.batch_size
+        self.lr = own.lr if lr is None else lr
+        self.model_opt: torch.optim.Optimizer = adam(model.parameters(), self.lr, eps=own.eps if eps is None else eps)
+        self.trained_steps = model.trained_steps
+
+    def update(self, batch: Batch) -> Metrics:
+        cosine_(self.model_opt, self.lr, self.steps)
+        loss, metrics = self.model.loss(batch.obs, batch.action)
+        gradient_step(self.model_opt, loss)
+        self.model.trained_steps += 1
+        return metrics
+
+    def act(self, obs: Tensor) -> Tensor:
+        return BehaviorPolicy(self.model).act(obs)
+
+
+def fit_behavior(
+    model: BehaviorModel,
+    data: Transitions | Source,
+    steps: int,
+    *,
+    lr: float | None = None,
+    eps: float | None = None,
+    **options: Unpack[LoopOptions],
+) -> History:
+    """Fit a behavior model to (s, a) for ``steps`` gradient steps with Adam.
+
+    Batch size, learning rate and eps are those of the model's own configuration where they are not given; see
+    `BehaviorFit`. The other options are those of `fit`, and so are the errors.
+    """
+    return fit(BehaviorFit(model, steps, lr=lr, eps=eps), data, steps, **options)

@@ -13,6 +13,8 @@ import torch
 from hypothesis import settings
 from matrix import MATRIX
 
+WRITE = os.write  # the real one: tests replace it
+
 torch.set_num_threads(1)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=20_000, deadline=None)
@@ -46,7 +48,7 @@ def note(record: dict[str, Any]) -> None:
     """A line into the file that $OFFLINE_VI_FIGURES names; processes side by side append whole lines."""
     if path := os.environ.get("OFFLINE_VI_FIGURES"):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        os.write(descriptor, (json.dumps(record) + "\n").encode())
+        WRITE(descriptor, (json.dumps(record) + "\n").encode())
         os.close(descriptor)
 
 

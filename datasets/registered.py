@@ -11,7 +11,7 @@ from offline_vi import registry
 from offline_vi.data.columns import Columns
 from offline_vi.data.transitions import Provenance, Transitions
 from offline_vi.datasets.reading import Read, Reading
-from offline_vi.datasets.task_choice import task_of_file, task_on, with_bounds
+from offline_vi.datasets.task_choice import task_of_file, task_on
 from offline_vi.errors import DatasetFormatError, UsageError
 
 HASHES = ("sha256",)
@@ -52,14 +52,15 @@ def read(name: str, reading: Reading) -> Read:
     found = load(name, reading)
     if isinstance(found, Read):
         return found
-    task = with_bounds(found.task, found.spec.action_dim, reading, name)
+    task, log_prob = found.task, found.behavior_log_prob
     columns = Columns(
-        found.obs,
-        found.action if task is None else task.to_env(found.action),
-        found.reward,
-        found.terminated,
-        found.episode_end & ~found.terminated,
-        found.next_obs,
+        obs=found.obs,
+        action=found.action if task is None else task.to_env(found.action),
+        reward=found.reward,
+        terminal=found.terminated,
+        timeout=found.episode_end & ~found.terminated,
+        next_obs=found.next_obs,
+        log_prob=log_prob if log_prob is None or task is None else log_prob + np.float32(task.log_jacobian),
     )
     return Read(columns, task, found.source)
 

@@ -23,7 +23,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
-from offline_vi.errors import ConfigError, unknown
+from offline_vi.errors import ConfigError, UsageError, unknown
 
 if TYPE_CHECKING:
     from offline_vi.behavior.base import BehaviorModel
@@ -206,7 +206,7 @@ def algorithm(name: str) -> AlgorithmEntry:
     """The row of an algorithm. Raises UsageError for an unknown name, with the nearest one."""
     _entry_points()
     if name not in ALGORITHMS:
-        raise unknown(name, ALGORITHMS, "algorithm")
+        raise _unknown(name, ALGORITHMS, "algorithm")
     if not ALGORITHMS[name].complete:
         cls = ALGORITHMS[name].load()  # its own decorator may say more about it
         if not ALGORITHMS[name].complete:
@@ -218,7 +218,7 @@ def behavior_model(name: str) -> BehaviorEntry:
     """The row of a behavior model. Raises UsageError for an unknown name, with the nearest one."""
     _entry_points()
     if name not in BEHAVIOR_MODELS:
-        raise unknown(name, BEHAVIOR_MODELS, "behavior model")
+        raise _unknown(name, BEHAVIOR_MODELS, "behavior model")
     return BEHAVIOR_MODELS[name]
 
 
@@ -259,7 +259,7 @@ def config_class(cls: type) -> type[Any]:
 
 def name_of(cls: type) -> str:
     """The name of a class in the tables, or "module:Class" where it is in none: see `class_of`."""
-    reference = f"{cls.__module__}:{cls.__qualname__}"
+    reference = _target(cls)
     tables: tuple[Mapping[str, AlgorithmEntry | BehaviorEntry], ...] = (ALGORITHMS, BEHAVIOR_MODELS)
     names = [name for table in tables for name, row in table.items() if row.target == reference]
     return names[0] if names else reference
@@ -379,7 +379,7 @@ def register_dataset(name: str, *, summary: str = "") -> Callable[[Loader], Load
     """
 
     def register(load: Loader) -> Loader:
-        target = f"{load.__module__}:{load.__qualname__}"
+        target = _target(load)
         _refuse_taken(name, target, DATASETS)
         DATASETS[name] = DatasetEntry(target, summary or _first_line(load), load)
         return load
@@ -395,6 +395,12 @@ def proposals_argument(cls: type) -> str:
         if any(isinstance(kind, type) and issubclass(kind, proposals) for kind in kinds):
             return name
     return ""
+
+
+def _unknown(name: str, known: Mapping[str, object], kind: str) -> UsageError:
+    error = unknown(name, known, kind)
+    error.hint += "; --plugin FILE.py loads code of your own"
+    return error
 
 
 def _check(name: str, cls: type, base: type, table: Mapping[str, AlgorithmEntry | BehaviorEntry]) -> None:
@@ -415,8 +421,8 @@ def _refuse_taken(name: str, target: str, table: Mapping[str, Any]) -> None:
         raise ConfigError(f"the name {name!r} is taken by {table[name].target}", "choose another name")
 
 
-def _target(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
+def _target(thing: type | Callable[..., Any]) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
 
 
 def _qualified(target: str) -> str:

@@ -122,6 +122,8 @@ class Download:
     name: Annotated[str, tyro.conf.Positional]
 
     def run(self) -> None:
+        if datasets.is_registered(self.name):
+            raise UsageError(f"{self.name} comes from a plug-in, there is nothing to download", "give it to --dataset")
         if self.name in (*RECIPE_NAMES, *PIXEL_NAMES):
             raise UsageError(f"{self.name} is collected, not downloaded", f"`offline-vi data collect {self.name}`")
         if self.name in d4rl_references():

@@ -203,7 +203,8 @@ class _Runner:
             step += 1
 
     def _set_noise(self, seed: int) -> None:
-        """What the policy draws at this step. `torch.manual_seed` takes as long as a policy on the CPU, for devices."""
+        """Seed what the policy draws at this step. On the CPU the one generator is seeded: `torch.manual_seed` also
+        notes a stack trace for every other kind of device, which takes longer than a small policy."""
         if self.device.type == "cpu":
             torch.default_generator.manual_seed(seed)
         else:

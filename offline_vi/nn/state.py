@@ -200,7 +200,7 @@ def _slots(name: str, value: Any, put: Callable[[Any], None], known: frozenset[i
         return
     elif isinstance(value, nn.Parameter):
         yield Slot(name, value, put)
-    elif isinstance(value, CONSTANT) or _is_frozen(type(value)) or inspect.isroutine(value):
+    elif _is_constant(value):
         return
     elif type(value) in (list, dict):
         for key, entry in value.items() if isinstance(value, dict) else enumerate(value):

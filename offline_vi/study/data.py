@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
 import tyro
@@ -91,8 +91,3 @@ def check_task(data: Transitions) -> None:
         from offline_vi.environments import check_spaces
 
         check_spaces(data.spec, data.task)
-
-
-def option_names() -> list[str]:
-    """The flags of `DataOptions`, without dashes in front."""
-    return [field.name.replace("_", "-") for field in fields(DataOptions)]

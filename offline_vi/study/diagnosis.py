@@ -17,6 +17,11 @@ from offline_vi.study.run import Record
 from offline_vi.types import RewardMap
 
 
+def discount_of(settings: object) -> float:
+    """The gamma of an algorithm's hyper-parameters, 0.99 where they have none, as those of cloning."""
+    return float(getattr(settings, "discount", 0.99))
+
+
 @dataclass
 class Diagnosis:
     """What is known of the data that a policy learned from."""

@@ -18,7 +18,7 @@ from offline_vi.nn.description import describe, spec_of
 from offline_vi.rl.algorithm import Algorithm, Wrapper
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.study.data import DataOptions
-from offline_vi.study.diagnosis import Diagnosis
+from offline_vi.study.diagnosis import Diagnosis, discount_of
 from offline_vi.study.evaluations import EvalOptions, summary
 from offline_vi.study.experiment import Experiment, conduct
 from offline_vi.study.kept import algorithm_name, behavior_of
@@ -126,13 +126,12 @@ def diagnosis_of(algorithm: Algorithm, data: Transitions, options: RunOptions) -
     behavior = behavior_of(algorithm)
     while isinstance(algorithm, Wrapper):
         algorithm = algorithm.algorithm
-    settings = vars(algorithm).get("config")
     return Diagnosis(
         data,
         EvalOptions(),
         options.torch_device(),
         data.source.reward_map,
-        discount=getattr(settings, "discount", 0.99),  # cloning has none
+        discount=discount_of(vars(algorithm).get("config")),
         density=behavior if isinstance(behavior, DensityModel) else None,
     )
 

@@ -24,7 +24,7 @@ from offline_vi.rl.equations import return_scale
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.study.agents import AgentChoice, Agents, build_agents, resolved
 from offline_vi.study.data import DataOptions, check_task
-from offline_vi.study.diagnosis import Diagnosis
+from offline_vi.study.diagnosis import Diagnosis, discount_of
 from offline_vi.study.evaluations import EvalOptions
 from offline_vi.study.experiment import Experiment, options_record
 from offline_vi.study.fit_behavior import fit_ahead
@@ -110,7 +110,7 @@ class Training(Experiment):
             options.eval,
             self.device,
             self.rewards,
-            discount=float(vars(options.algorithm).get("discount", 0.99)),  # cloning has none
+            discount=discount_of(options.algorithm),
             density=density_in(chosen.support_from, self.data.spec) if chosen.support_from else None,
         )
 
@@ -250,10 +250,16 @@ def shared(chosen: TrainOptions, choice: AgentChoice, spec: Spec) -> BehaviorMod
     """
     if not registry.algorithm(choice.algorithm).behavior:
         raise CapabilityError(f"{choice.algorithm} uses no behavior model", "leave --behavior-from out")
-    model = load_behavior(chosen.behavior_from)
+    return fitted_in(chosen.behavior_from, spec)
+
+
+def fitted_in(directory: str | Path, spec: Spec) -> BehaviorModel:
+    """The fitted model in a directory. Raises SpaceMismatchError where it was fitted to data of other shapes, and
+    whatever `load_behavior` raises."""
+    model = load_behavior(directory)
     if model.spec != spec:
         raise SpaceMismatchError(
-            f"the behavior model in {chosen.behavior_from} is of observations {model.spec.obs_shape} and "
+            f"the behavior model in {directory} is of observations {model.spec.obs_shape} and "
             f"{model.spec.action_dim} actions, the data of {spec.obs_shape} and {spec.action_dim}",
             "fit one to these data: `offline-vi fit-behavior`",
         )
@@ -263,9 +269,7 @@ def shared(chosen: TrainOptions, choice: AgentChoice, spec: Spec) -> BehaviorMod
 def density_in(directory: str | Path, spec: Spec) -> DensityModel:
     """The fitted model in a directory, as a density of these data. Raises SpaceMismatchError, CapabilityError, and
     whatever `load_behavior` raises."""
-    model = load_behavior(directory)
-    if model.spec != spec:
-        raise SpaceMismatchError(f"the behavior model in {directory} belongs to data of other shapes", "fit another")
+    model = fitted_in(directory, spec)
     if not isinstance(model, DensityModel):
         raise CapabilityError(f"the behavior model in {directory} has no density", "choose a DensityModel")
     return model

@@ -265,9 +265,9 @@ def test_data_of_a_plug_in_are_read_like_a_file(lab: Path) -> None:
 
 def test_functions_may_return_arrays_or_transitions(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "DATASETS", {})
-    rng, monthly = np.random.default_rng(0), np.arange(1, 201) % 50 == 0
+    rng, cut = np.random.default_rng(0), np.arange(1, 201) % 50 == 0
     arrays = {"observations": rng.normal(size=(200, 3)), "actions": 2 * rng.uniform(-1, 1, (200, 1)),
-              "rewards": rng.normal(size=200), "terminals": np.zeros(200, bool), "timeouts": monthly}  # fmt: skip
+              "rewards": rng.normal(size=200), "terminals": np.zeros(200, bool), "timeouts": cut}  # fmt: skip
     ovi.register_dataset("arrays")(lambda: arrays)
     ovi.register_dataset("copy")(lambda: ovi.datasets.load(lab / "data.hdf5", env="Pendulum-v1"))
     columns, task, source = ovi.datasets.read("arrays")

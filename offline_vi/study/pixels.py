@@ -54,7 +54,7 @@ class PixelTraining(Experiment):
         if not chosen.dataset:
             raise UsageError("no data set is given", "add --dataset FOLDER, or a name of `offline-vi data list`")
         self.data = datasets.load_images(chosen.dataset, alignment=chosen.alignment)
-        self.task = datasets.environment(chosen.env) if chosen.env else self.data.task
+        self.task = datasets.on_environment(self.data.task, chosen.env) if chosen.env else self.data.task
         if self.task is not None and self.task.env_id:
             check_spaces(self.data.spec, self.task)
         self.training, self.held_out = self.data.split_episodes(0.1)

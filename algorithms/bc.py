@@ -17,7 +17,7 @@ from torch import Tensor
 
 from offline_vi.nn.networks import DeterministicPolicy
 from offline_vi.nn.normalizer import Normalizer
-from offline_vi.nn.optim import adam, gradient_step
+from offline_vi.nn.optim import adam, cosine_, gradient_step
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -27,7 +27,10 @@ class BCConfig:
     """Hyper-parameters."""
 
     lr: float = 3e-4  # Adam
+    decay_steps: int = 0  # the learning rate falls to 0 over so many steps, as half a cosine; 0: it stays
     hidden: tuple[int, ...] = (256, 256)  # units per layer
+    layer_norm: bool = False  # LayerNorm before each rectifier
+    dropout: float = 0.0  # share of the hidden units left out at each step of training
     batch_size: int = 256  # transitions per step
 
 
@@ -39,10 +42,14 @@ class BC(Algorithm):
         self.config = config = config or BCConfig()
         self.batch_size = config.batch_size
         self.inputs = Normalizer(spec)
-        self.actor = DeterministicPolicy(spec, config.hidden, inputs=self.inputs)
+        self.actor = DeterministicPolicy(
+            spec, config.hidden, config.dropout, layer_norm=config.layer_norm, inputs=self.inputs
+        )
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
+        if self.config.decay_steps:
+            cosine_(self.actor_opt, self.config.lr, self.config.decay_steps)
         loss, metrics = self.actor_loss(batch)
         gradient_step(self.actor_opt, loss)
         return metrics

@@ -1,16 +1,21 @@
-"""Sources of batches: uniform samples of the rows of a data set."""
+"""Sources of batches: random rows of a data set, uniform or in proportion to their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_vi.data.transitions import Transitions
 from offline_vi.types import Batch
+
+
+Draw = Callable[[np.random.Generator, int], NDArray[np.int64]]
+"""(stream, B) -> (B,) row numbers."""
 
 
 class Source(Protocol):
@@ -24,7 +29,8 @@ class Source(Protocol):
 
 
 class Sampler:
-    """Uniform batches with replacement from rows that lie on the device; owns its random stream."""
+    """Batches with replacement from rows that lie on the device, drawn in proportion to `Transitions.weight`; owns its
+    random stream."""
 
     def __init__(
         self,
@@ -36,12 +42,12 @@ class Sampler:
         self.batch_size = batch_size
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.device = torch.device(device)
-        self.rows = len(transitions)
+        self.rows, self.draw = len(transitions), drawing(transitions)
         self._columns = columns_on(transitions, self.device)
 
     def sample(self) -> Batch:
         """The next batch."""
-        index = torch.from_numpy(self.rng.integers(self.rows, size=self.batch_size)).to(self.device)
+        index = torch.from_numpy(self.draw(self.rng, self.batch_size)).to(self.device)
         obs, action, reward, next_obs, terminated = (column.index_select(0, index) for column in self._columns)
         return Batch(obs, action, reward, next_obs, terminated, index)
 
@@ -67,12 +73,12 @@ class StackedSampler:
         self.batch_size = batch_size
         self.rngs = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
         self.device = torch.device(device)
-        self.rows = len(transitions)
+        self.rows, self.draw = len(transitions), drawing(transitions)
         self._columns = columns_on(transitions, self.device)
 
     def sample(self) -> Batch:
         """The next batch."""
-        drawn = np.stack([rng.integers(self.rows, size=self.batch_size) for rng in self.rngs])
+        drawn = np.stack([self.draw(rng, self.batch_size) for rng in self.rngs])
         index = torch.from_numpy(drawn).to(self.device)
         rows = (column.index_select(0, index.flatten()) for column in self._columns)
         obs, action, reward, next_obs, terminated = (column.unflatten(0, index.shape) for column in rows)
@@ -85,6 +91,16 @@ class StackedSampler:
     def load_state(self, state: dict[str, Any]) -> None:
         for rng, saved in zip(self.rngs, state["rngs"], strict=True):
             rng.bit_generator.state = saved
+
+
+def drawing(transitions: Transitions) -> Draw:
+    """How row numbers are drawn: all rows alike, or in proportion to their weights, by inverting the distribution."""
+    rows, weight = len(transitions), transitions.weight
+    if weight is None:
+        return lambda rng, size: rng.integers(rows, size=size)
+    kept = np.flatnonzero(weight)
+    upper = np.cumsum(weight[kept])
+    return lambda rng, size: kept[np.searchsorted(upper[:-1], rng.random(size) * upper[-1], side="right")]
 
 
 def columns_on(transitions: Transitions, device: torch.device) -> tuple[Tensor, ...]:

@@ -26,7 +26,7 @@ from offline_vi.data.columns import (
     next_obs_of,
 )
 from offline_vi.data.rows import following_rows, library_actions, rows_within_episodes
-from offline_vi.errors import EmptyDatasetError, SpaceMismatchError
+from offline_vi.errors import ConfigError, EmptyDatasetError, SpaceMismatchError
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
 
@@ -40,6 +40,7 @@ class Provenance:
     next_obs: NextObs = "following_row"  # where next observations come from: see `Transitions.from_columns`
     reward_scale: float = 1.0  # the rewards are scale times those of the source, plus shift:
     reward_shift: float = 0.0  # see `Transitions.with_reward`
+    weights: Mapping[str, Any] | None = None  # the rule of `Transitions.with_weights`; None: all rows count alike
 
     def __post_init__(self) -> None:
         if self.next_obs in FORMER_NEXT_OBS:
@@ -86,6 +87,7 @@ class Transitions:
     task: Task | None = None
     behavior_log_prob: FloatArray | None = None  # (R,) true log pi_beta(a|s) in nats, of library actions in [-1, 1]
     source: Provenance = field(default_factory=lambda: Provenance("arrays"))
+    weight: NDArray[np.float64] | None = None  # (R,) how often each row is drawn, mean 1; None: all alike
 
     def __post_init__(self) -> None:
         if len(self) == 0:
@@ -187,7 +189,23 @@ class Transitions:
             terminated=self.terminated[rows],
             episode_end=self.episode_end[rows],
             behavior_log_prob=log_prob,
+            weight=None if self.weight is None else self.weight[rows],
         )
+
+    def with_weights(self, weight: NDArray[np.float64] | None, rule: Mapping[str, Any]) -> Transitions:
+        """The same rows, each drawn by training loops in proportion to its weight (R,); None: all alike again.
+
+        ``rule`` says in JSON values how the weights came about, and is kept in ``source``. Weights are scaled to the
+        mean 1. Raises ConfigError where there are not R of them, where one is negative or no number, or all are 0.
+        """
+        if weight is None:
+            return replace(self, weight=None, source=replace(self.source, weights=None))
+        weight = np.asarray(weight, np.float64)
+        if weight.shape != (len(self),):
+            raise ConfigError(f"weights of shape {weight.shape} for {len(self)} rows", "one for each row")
+        if not (np.isfinite(weight).all() and (weight >= 0.0).all() and weight.any()):
+            raise ConfigError("weights are negative, not finite, or all 0", "positive numbers, or 0 to leave rows out")
+        return replace(self, weight=weight / weight.mean(), source=replace(self.source, weights=dict(rule)))
 
     def with_task(self, task: Task) -> Transitions:
         """The same actions of the environment, in the units of another task's map and with that task.
@@ -236,7 +254,7 @@ def _check_choices(next_obs: str, action_range: str, on_nonfinite: str) -> None:
 
 
 def concatenate(parts: Sequence[Transitions]) -> Transitions:
-    """Join data sets that were each read alone: episodes never run across.
+    """Join data sets that were each read alone: episodes never run across. Weights are given to the whole, afterwards.
 
     Raises SpaceMismatchError where shapes differ.
     """
@@ -275,6 +293,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
         terminated=np.concatenate([part.terminated for part in parts]),
         episode_end=np.concatenate(episode_end),
         behavior_log_prob=np.concatenate(log_probs) if len(log_probs) == len(parts) else None,
+        weight=None,
         source=Provenance(
             "+".join(part.source.name for part in parts),
             tuple(path for part in parts for path in part.source.paths),

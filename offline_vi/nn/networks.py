@@ -35,12 +35,19 @@ def relu() -> nn.ReLU:
 
 
 def mlp(
-    sizes: Sequence[int], activation: Callable[[], nn.Module] = relu, dropout: float = 0.0, stack: Stack = ()
+    sizes: Sequence[int],
+    activation: Callable[[], nn.Module] = relu,
+    dropout: float = 0.0,
+    stack: Stack = (),
+    layer_norm: bool = False,
 ) -> nn.Sequential:
-    """Linear layers of the given sizes with ``activation`` (and dropout, if any) between them and none at the end."""
+    """Linear layers of the given sizes, between them ``activation``, with LayerNorm before it and dropout after it
+    where they are asked for, and none at the end."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes[:-1]):
-        layers += [linear(fan_in, fan_out, stack), activation()]
+        layers += [linear(fan_in, fan_out, stack)]
+        layers += [StackedLayerNorm(fan_out, stack)] if layer_norm else []
+        layers += [activation()]
         layers += [nn.Dropout(dropout)] if dropout > 0.0 else []
     return nn.Sequential(*layers, linear(sizes[-2], sizes[-1], stack))
 
@@ -62,6 +69,21 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = torch.baddbmm(self.bias, fold(x, self.bias.shape[:1]), self.weight)
         return unfold(h, x.shape, self.bias.shape[:1])
+
+
+class StackedLayerNorm(nn.Module):
+    """Layer normalization (Ba et al. 2016), one for each seed: (..., D) -> (..., D), or (..., S, B, D)."""
+
+    def __init__(self, width: int, stack: Stack = ()) -> None:
+        super().__init__()
+        shape = (*stack, 1, width) if stack else (width,)
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.ndim == 1:
+            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias)
+        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
 
 
 def fold(x: Tensor, stack: Sequence[int]) -> Tensor:
@@ -182,11 +204,18 @@ class DeterministicPolicy(nn.Module):
     """a = tanh(net(s)): (B, O) -> (B, A)."""
 
     def __init__(
-        self, spec: Spec, hidden: Sequence[int], dropout: float = 0.0, *, inputs: nn.Module | None = None
+        self,
+        spec: Spec,
+        hidden: Sequence[int],
+        dropout: float = 0.0,
+        *,
+        layer_norm: bool = False,
+        inputs: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.inputs = inputs or Unchanged()
-        self.net = mlp([spec.obs_dim, *hidden, spec.action_dim], dropout=dropout, stack=spec.stack)
+        sizes = [spec.obs_dim, *hidden, spec.action_dim]
+        self.net = mlp(sizes, dropout=dropout, stack=spec.stack, layer_norm=layer_norm)
 
     def forward(self, obs: Tensor) -> Tensor:
         return torch.tanh(self.net(self.inputs(obs)))

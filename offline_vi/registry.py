@@ -123,6 +123,11 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         "expected-max Q-learning: the best of N behavior samples, no actor",
         behavior="cvae",
     ),
+    "idql": AlgorithmEntry(
+        f"{_ALGORITHMS}.idql:IDQL",
+        "implicit critics that rank a behavior model's samples, no actor",
+        behavior="cvae",
+    ),
     "iql": AlgorithmEntry(f"{_ALGORITHMS}.iql:IQL", "implicit Q-learning: expectiles of Q over the data's actions"),
     "kl-sac": AlgorithmEntry(
         f"{_ALGORITHMS}.sac:KLSAC", "soft actor-critic whose action prior is the behavior model", behavior="cvae"

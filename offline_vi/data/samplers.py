@@ -13,7 +13,6 @@ from torch import Tensor
 from offline_vi.data.transitions import Transitions
 from offline_vi.types import Batch
 
-
 Draw = Callable[[np.random.Generator, int], NDArray[np.int64]]
 """(stream, B) -> (B,) row numbers."""
 

@@ -13,7 +13,12 @@ Values = NDArray[np.float64]
 
 
 def lambda_returns(
-    reward: FloatArray, next_value: Values, terminated: BoolArray, episode_end: BoolArray, discount: float, lam: float
+    reward: FloatArray | Values,
+    next_value: Values,
+    terminated: BoolArray,
+    episode_end: BoolArray,
+    discount: float,
+    lam: float,
 ) -> Values:
     """G_t = r_t + gamma (1 - terminated_t) ((1 - lambda) V(s_{t+1}) + lambda G_{t+1}), (..., R) of rewards (R,), the
     values (..., R) of the next observations, and flags (R,).

@@ -18,6 +18,7 @@ from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.cql import CQL, CQLConfig
 from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
+from offline_vi.algorithms.idql import IDQL, IDQLConfig
 from offline_vi.algorithms.iql import IQL, IQLConfig
 from offline_vi.algorithms.plas import PLAS, PLASConfig
 from offline_vi.algorithms.rebrac import ReBRAC, ReBRACConfig
@@ -227,6 +228,20 @@ def test_iql() -> None:
     check(algorithm.actor_loss(batch, q)[0], expected["actor"])
     check(algorithm.critic_loss(batch)[0], expected["critic"])
     same(algorithm.act(batch.obs), oracle.policy(layers(algorithm.actor), rows.state))
+
+
+def test_idql() -> None:
+    model, (batch, rows) = Known(), transitions()
+    algorithm = scattered(IDQL(SPEC, model, IDQLConfig(num_candidates=5, **HIDDEN)))
+    critic, target = critics(algorithm.critic), critics(algorithm.critic_target)
+    value = layers(algorithm.value)
+    u = np.min(target.all(rows.state, rows.action), 0) - oracle.relu_net(value, rows.state)[..., 0]
+    check(algorithm.value_loss(batch)[0], (np.where(u < 0, 0.3, 0.7) * u**2).mean())
+    after = oracle.bootstrap(rows, oracle.relu_net(value, rows.next_state)[..., 0])
+    check(algorithm.critic_loss(batch)[0], critic.squared_error(rows.state, rows.action, after))
+    sample = model.sample_numpy(rows.state, 5)
+    lowest = np.stack([np.min(target.all(rows.state, each), 0) for each in sample])
+    same(algorithm.act(batch.obs), sample[lowest.argmax(0), np.arange(len(rows.state))])
 
 
 @pytest.mark.parametrize("warm", [True, False])

@@ -60,7 +60,7 @@ def softmax_by_hand(of_episodes: NDArray[np.float64], alpha: float, lengths: lis
     rows = np.array(
         [np.exp(value / alpha) for value, length in zip(scaled, lengths, strict=True) for _ in range(length)]
     )
-    return rows / rows.mean()
+    return np.asarray(rows / rows.mean())
 
 
 def test_weights_by_return() -> None:

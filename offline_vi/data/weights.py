@@ -18,7 +18,8 @@ Rewards of all rules are those of the rows, summed without a discount. Weights h
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,9 @@ def weighted(data: Transitions, rule: Rule) -> Transitions:
 
     Raises what the rule raises, and ConfigError where its weights are negative, not finite, all 0 or too few.
     """
-    record: dict[str, Any] = asdict(rule) if isinstance(rule, Best | Returns | Advantages) else {}
-    return data.with_weights(rule(data), {"rule": getattr(rule, "__name__", type(rule).__name__).lower(), **record})
+    record: dict[str, Any] = asdict(rule) if is_dataclass(rule) and not isinstance(rule, type) else {}
+    name = rule.__name__ if isinstance(rule, FunctionType) else type(rule).__name__.lower()
+    return data.with_weights(rule(data), {"rule": name, **record})
 
 
 def effective_rows(weights: Weights) -> float:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import given, settings, strategies as st
+from numpy.typing import NDArray
 
 from offline_vi.rl.returns import lambda_returns
 
+Array = NDArray[np.floating]
+Flags = NDArray[np.bool_]
 
-def by_hand(reward, value, terminated, episode_end, gamma, lam):  # type: ignore[no-untyped-def]
+
+def by_hand(reward: Array, value: Array, terminated: Flags, episode_end: Flags, gamma: float, lam: float) -> Array:
     found = np.zeros(len(reward))
     for row in reversed(range(len(reward))):
         last = episode_end[row] or row == len(reward) - 1

@@ -83,7 +83,8 @@ def weighted(data: Transitions, rule: Rule) -> Transitions:
 
     Raises what the rule raises, and ConfigError where its weights are negative, not finite, all 0 or too few.
     """
-    record: dict[str, Any] = asdict(rule) if is_dataclass(rule) and not isinstance(rule, type) else {}
+    settings: Any = rule
+    record = asdict(settings) if is_dataclass(settings) else {}
     name = rule.__name__ if isinstance(rule, FunctionType) else type(rule).__name__.lower()
     return data.with_weights(rule(data), {"rule": name, **record})
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from offline_vi.data.transitions import Transitions
-from offline_vi.data.weights import Advantages, Best, Returns
+from offline_vi.data.weights import Advantages, Best, Returns, Rule
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.tensors import load_tensors, save_tensors
 from offline_vi.study.run import Record, RunOptions

@@ -84,7 +84,7 @@ def weighted(data: Transitions, rule: Rule) -> Transitions:
     Raises what the rule raises, and ConfigError where its weights are negative, not finite, all 0 or too few.
     """
     settings: Any = rule
-    record = asdict(settings) if is_dataclass(settings) else {}
+    record = asdict(settings) if is_dataclass(type(rule)) else {}
     name = rule.__name__ if isinstance(rule, FunctionType) else type(rule).__name__.lower()
     return data.with_weights(rule(data), {"rule": name, **record})
 

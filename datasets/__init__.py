@@ -28,6 +28,7 @@ from offline_vi.datasets.task_choice import (
     on_environment as on_environment,
     task_of_file,
     task_on as task_on,
+    unscored as unscored,
     with_bounds,
 )
 

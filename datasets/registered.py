@@ -41,10 +41,9 @@ def load(name: str, reading: Reading) -> Transitions | Read:
     found = registry.data_sets()[name].load()
     if isinstance(found, Transitions):
         _refuse(FIXED, name, reading, "let the registered function return Columns or a dictionary of arrays")
-        task = found.task
+        task = unscored(found.task) if reading.unscored else found.task
         if reading.env and not reading.unscored:
             task = on_environment(task, reading.env)
-        task = unscored(task) if reading.unscored else task
         return replace(found, task=task, source=replace(found.source, name=name, paths=(name,)))
     if isinstance(found, Mapping):
         found = Columns.from_d4rl(found, name)

@@ -50,7 +50,8 @@ class Finetuning(Collecting):
         self.chosen: FinetuneOptions = options.finetune
         self.collect, self.eval, self.run_options = options.collect, options.eval, options.run
         refuse_existing(self.collect.write, options.run)
-        data: Transitions = as_trained(options.data, config).load()
+        self.reading = as_trained(options.data, config)
+        data: Transitions = self.reading.load()
         if data.spec != replace(config.spec, stack=()):
             raise SpaceMismatchError(
                 f"{data.source.name} has other shapes than the data of {directory}", "give its own: --dataset"
@@ -72,7 +73,7 @@ class Finetuning(Collecting):
             "task": self.task.to_json(),
             "start": start,
             "collection": self.collection(),
-            **options_record(data=self.options.data, finetune=self.chosen, collect=self.collect, eval=self.eval),
+            **options_record(data=self.reading, finetune=self.chosen, collect=self.collect, eval=self.eval),
             **options_record(algorithm=self.options.algorithm),
         }
 
@@ -129,10 +130,12 @@ def parse_options(directory: str, saved: Record, arguments: Sequence[str]) -> An
     if config.algorithm == "":
         raise ConfigError(f"{directory} holds no policy", "give the directory of `offline-vi train`")
     settings = innermost(config)
+    data = DataOptions.from_record(saved.get("data_options") or config.record.get("data_options", {}))
+    task = saved.get("task") or config.record.get("task") or {}
     parts = {
         "finetune": from_json(FinetuneOptions(), saved.get("finetune_options", {})),
         "collect": from_json(CollectOptions(steps=50_000, warmup=1_000), saved.get("collect_options", {})),
-        "data": DataOptions.from_record(saved.get("data_options") or config.record.get("data_options", {})),
+        "data": replace(data, env=str(task.get("env_id") or data.env)),  # where it goes on; see `as_trained`
         "eval": from_json(EvalOptions(), saved.get("eval_options", {})),
         "run": from_json(RunOptions(), saved.get("run_options", {})),
         "algorithm": from_json(settings, saved.get("algorithm_options", {})),

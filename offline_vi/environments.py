@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_vi import factories
 from offline_vi.errors import (
+    EnvError,
     MissingDependencyError,
+    OfflineVIError,
     SpaceMismatchError,
     UsageError,
 )
+from offline_vi.factories import Factory
 from offline_vi.types import Spec, Task
 
 if TYPE_CHECKING:
@@ -25,26 +30,34 @@ if TYPE_CHECKING:
 
 
 def observation_of(obs: Any, task: Task) -> NDArray[Any]:
-    """What policies see of an environment's observation: float32, images uint8."""
+    """What policies see of an environment's observation: float32, images uint8. Raises TypeError for no numbers."""
     value = np.asarray(obs if task.obs_key is None else obs[task.obs_key])
+    if value.dtype.kind not in "biuf":
+        raise TypeError(f"an observation of {value.dtype}, where numbers are expected")
     return value if value.dtype == np.uint8 else value.astype(np.float32)
 
 
-def make_env(task: Task) -> Env:
-    """The task's environment.
+def obs_space_of(env: Env, task: Task) -> Any:
+    """The space of what `observation_of` returns."""
+    space: Any = env.observation_space
+    return space if task.obs_key is None else space[task.obs_key]
 
-    Raises UsageError for an unknown id (with the nearest one), MissingDependencyError naming the extra to install.
+
+def make_env(task: Task) -> Env:
+    """The task's environment: of a Gymnasium id, or of what `factories.find` finds for ``module:NAME``.
+
+    Raises UsageError for an unknown id (with the nearest one), for arguments that it does not take, and for a module
+    that nobody allowed; MissingDependencyError naming the extra to install; EnvError where it cannot be made.
     """
     import gymnasium  # here and below: a run that is scored nowhere does not wait for it
 
     _register_robotics(task.env_id)
-    options = dict(task.kwargs)
-    if task.max_episode_steps is not None:
-        options["max_episode_steps"] = task.max_episode_steps
-    with warnings.catch_warnings(), _without_deprecations(task.env_id):
+    with warnings.catch_warnings(), _without_deprecations(task.env_id), factories.working_directory():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            return gymnasium.make(task.env_id, **options)
+            return _made(task)
+        except OfflineVIError:
+            raise
         except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
             raise MissingDependencyError(
                 f"{task.env_id} needs a package that is not installed ({error})", "pip install 'offline-vi[mujoco]'"
@@ -54,6 +67,75 @@ def make_env(task: Task) -> Env:
             raise UsageError(
                 f"unknown environment {task.env_id!r}", f"did you mean {close[0]!r}?" if close else str(error)
             ) from error
+        except (Exception, SystemExit) as error:  # whatever a constructor raises
+            if isinstance(error, TypeError) and "argument" in str(error):
+                raise UsageError(
+                    f"{task.env_id} cannot be made with {task.kwargs}: {error}",
+                    "give what its constructor takes: env_kwargs",
+                ) from error
+            raise EnvError(f"{task.env_id} cannot be made: {type(error).__name__}: {error}", "mend it") from error
+
+
+def _made(task: Task) -> Env:
+    import gymnasium
+
+    found = factories.find(task.env_id) if ":" in task.env_id else task.env_id
+    if isinstance(found, str):
+        limit = {} if task.max_episode_steps is None else {"max_episode_steps": task.max_episode_steps}
+        return gymnasium.make(found, disable_env_checker=True, **limit, **task.kwargs)  # `Simulator` checks more
+    env = found(**task.kwargs)
+    if not isinstance(env, gymnasium.Env):
+        raise UsageError(f"{task.env_id} made a {type(env).__name__}, no gymnasium.Env", "name one of Gymnasium's API")
+    return env if task.max_episode_steps is None else gymnasium.wrappers.TimeLimit(env, task.max_episode_steps)
+
+
+def task_in(env: str | Factory, kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None) -> Task:
+    """A task on an environment that the caller names: an id, a class or a factory; its box gives the action bounds.
+
+    Raises UsageError for an unknown environment, SpaceMismatchError where its actions are no bounded vector, and what
+    `make_env` raises.
+    """
+    import gymnasium
+
+    name = factories.allow(env)
+    task = Task(name, (), (), kwargs=dict(kwargs or {}), name=name, max_episode_steps=max_episode_steps)
+    made = make_env(task)
+    space = made.action_space
+    made.close()
+    if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():
+        raise SpaceMismatchError(f"{name} has the action space {space}", "a bounded Box is needed")
+    low, high = tuple(map(float, space.low.ravel())), tuple(map(float, space.high.ravel()))
+    return replace(task, action_low=low, action_high=high)
+
+
+def episode_limit(env: Env, task: Task) -> int:
+    """Steps after which an episode is cut: the task's, or the environment's own.
+
+    Raises UsageError where nobody says: an episode might then never end.
+    """
+    import gymnasium
+
+    limits = [task.max_episode_steps, None if env.spec is None else env.spec.max_episode_steps]
+    layer: Any = env
+    while isinstance(layer, gymnasium.Wrapper):
+        limits.append(layer._max_episode_steps if isinstance(layer, gymnasium.wrappers.TimeLimit) else None)
+        layer = layer.env
+    known = [int(limit) for limit in limits if limit is not None]
+    if not known:
+        raise UsageError(
+            f"no limit is known for the episodes of {task.env_id}: one might never end",
+            "give one: max_episode_steps=1000",
+        )
+    return min(known)
+
+
+def check_limit(task: Task) -> int:
+    """`episode_limit` of a task, before anything is trained."""
+    env = make_env(task)
+    try:
+        return episode_limit(env, task)
+    finally:
+        env.close()
 
 
 @contextmanager
@@ -112,7 +194,10 @@ def check_spaces(spec: Spec, task: Task) -> None:
 
     env = make_env(task)
     obs_space, action_space = env.observation_space, env.action_space
-    env.close()
+    try:
+        episode_limit(env, task)
+    finally:
+        env.close()
     if isinstance(obs_space, gymnasium.spaces.Dict):
         if task.obs_key is None or task.obs_key not in obs_space.spaces:
             raise SpaceMismatchError(

@@ -144,6 +144,11 @@ class Task:
         low, high = np.asarray(self.action_low, np.float64), np.asarray(self.action_high, np.float64)
         return float(np.log(2.0 / (high - low)).sum())
 
+    @property
+    def has_references(self) -> bool:
+        """Whether returns can be normalized."""
+        return self.ref_min is not None and self.ref_max is not None
+
     def normalized(self, returns: NDArray[np.float64]) -> NDArray[np.float64]:
         """D4RL scores x 100 of undiscounted episode returns; NaN where the task has no reference scores."""
         if self.ref_min is None or self.ref_max is None:

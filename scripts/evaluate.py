@@ -68,9 +68,14 @@ def print_score(score: RunScore) -> None:
     """For people."""
     task, evaluation = score.task, score.evaluation
     print(f"{task.name or task.env_id}: {len(evaluation.returns)} episodes on {evaluation.env_id}")
-    print(f"  return            {evaluation.mean_return:10.2f} +- {evaluation.returns.std():.2f}")
-    print(f"  normalized score  {evaluation.mean:10.2f} +- {evaluation.normalized.std():.2f}")
+    of_returns, of_scores = evaluation.spread
+    print(f"  return            {evaluation.mean_return:10.2f} +- {of_returns:.2f}")
+    if evaluation.scored:
+        print(f"  normalized score  {evaluation.mean:10.2f} +- {of_scores:.2f}")
     print(f"  failed episodes   {evaluation.n_failed:7d}")
+    for seed, why in evaluation.failures.items():
+        print(f"    seed {seed}: {why}")
+    print(f"  cut after         {evaluation.max_episode_steps:7d} steps")
     if score.guard is not None:
         share, threshold = 100 * score.guard.share, score.guard.threshold
         print(f"  replaced actions  {share:10.2f} % (log-density below {threshold:.2f} nats)")

@@ -99,7 +99,7 @@ class Collecting(Experiment):
         evaluation = evaluate_into(run, step, agent, self.task, self.eval, device=device)
         if self.collect.keep_policies:
             keep_policy(run, step, agent, evaluation.mean_return)
-        return {"return": evaluation.mean_return, "score": evaluation.mean}
+        return evaluation.shown()
 
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
         result, collected = summary(run, self.steps), self.collector.transitions()

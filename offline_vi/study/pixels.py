@@ -86,7 +86,7 @@ class PixelTraining(Experiment):
             return {}
         device = self.options.run.torch_device()
         evaluation = evaluate_into(run, step, agent, self.task, self.options.eval, device=device)
-        return {"return": evaluation.mean_return, "score": evaluation.mean}
+        return evaluation.shown()
 
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
         assert isinstance(agent, LatentPlanning)

@@ -109,7 +109,7 @@ def sweep(options: Sweep) -> dict[str, Any]:
         [*((axis, way, way) for axis, way in ways), *direct], unit="setting", disable=options.quiet
     ):
         evaluation = evaluate(acting, task, options.episodes, options.seed)
-        scores = evaluation.normalized if task.ref_min is not None else evaluation.returns
+        scores = (evaluation.normalized if evaluation.scored else evaluation.returns)[evaluation.succeeded]
         numbers = {"score": float(scores.mean()), "std": float(scores.std()), "scores": scores.tolist()}
         rows.append({"axis": axis, **described(way), **numbers})
     record = {"run": options.run, "episodes": options.episodes, "seed": options.seed, "rows": rows}

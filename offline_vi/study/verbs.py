@@ -153,9 +153,17 @@ def print_result(name: str, outcome: Outcome, options: RunOptions) -> None:
         from offline_vi.study.density import print_report
 
         print_report(result)
-    elif "normalized_score" in result:
-        print(f"normalized score {result['normalized_score']:.1f} (return {result['return_mean']:.1f}), final policy")
+    elif "return_mean" in result:
+        print(f"{score_line(result)}, final policy")
     for seed, own in result.get("seeds", {}).items():
-        score = own.get("normalized_score")  # of one that diverged there is none
-        print(f"  seed {seed}: " + ("not scored" if score is None else f"{score:.1f}"))
+        print(f"  seed {seed}: {score_line(own) if 'return_mean' in own else 'not scored'}")
     print(f"run directory: {outcome.path}")
+
+
+def score_line(result: Record) -> str:
+    """The final policy in a few words: its score and return, or its return alone, and how many episodes failed."""
+    words = f"return {result['return_mean']:.1f}"
+    if result.get("normalized_score") is not None:
+        words = f"normalized score {result['normalized_score']:.1f} ({words})"
+    failed = len(result.get("failed_episodes", ()))
+    return f"{words}, {failed} episodes failed" if failed else words

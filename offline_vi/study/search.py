@@ -150,7 +150,11 @@ class Search:
         if self.run_cells(trial, cells):
             self.study.tell(trial.number, state=self.states.PRUNED)
         else:
-            self.study.tell(trial.number, final_score(cells))
+            try:
+                self.study.tell(trial.number, final_score(cells))
+            except UsageError:
+                self.study.tell(trial.number, state=self.states.FAIL)  # or the next call would ask for it again
+                raise
         self.print_trial(trial.number, chosen)
 
     def run_cells(self, trial: Trial, cells: Sequence[Job]) -> bool:

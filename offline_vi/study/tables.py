@@ -33,10 +33,8 @@ def runs_of(study: Study, method: Method, dataset: str | None = None) -> list[Ru
 
 def measure_of(study: Study, dataset: str) -> str:
     """What policies are measured by on a data set: normalized scores where a run has one, else returns."""
-    measures = {
-        run.scores.measure for run in study.runs if run.cell.dataset == dataset and run.scores.final is not None
-    }
-    return RETURN if measures == {RETURN} else SCORE
+    scores = [run.scores for run in study.runs if run.cell.dataset == dataset]
+    return RETURN if {one.measure for one in scores if one.final is not None} == {RETURN} else SCORE
 
 
 def finals(study: Study, method: Method, dataset: str) -> list[float]:

@@ -255,10 +255,10 @@ def evaluations(run: Path) -> list[float]:
     scores: dict[int, list[float]] = {}
     for row in table(run / "episodes.csv"):
         try:
-            step, earned, score = int(row["step"]), float(row["return"]), float(row["normalized"])
+            counted = scores.setdefault(int(row["step"]), [])
+            earned, score = float(row["return"]), float(row["normalized"])
         except (TypeError, ValueError, KeyError):
             break  # its last line is half written
-        counted = scores.setdefault(step, [])
         if math.isfinite(earned):
             counted.append(score if math.isfinite(score) else earned)
     steps = sorted(scores)

@@ -116,9 +116,8 @@ def sweep(options: Sweep) -> dict[str, Any]:
     folder = Path(options.output or options.run)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "sweep.json", {**record, "rows": [spoken(row) for row in rows]})
-    sweep_plot(
-        rows, folder / "sweep.png", Path(options.run).name, "normalized score" if task.has_references else "return"
-    )
+    measure = "normalized score" if task.has_references else "return"
+    sweep_plot(rows, folder / "sweep.png", Path(options.run).name, measure)
     return record
 
 

@@ -95,7 +95,7 @@ def test_the_end_of_the_task_and_the_time_limit_are_told_apart() -> None:
         assert ((starts >= 0) & (starts < 0.5)).all()
         assert len(set(starts.tolist())) == 3  # every episode has a seed of its own
         np.testing.assert_array_equal(rows.obs[1:4, 0], rows.next_obs[:3, 0])
-    assert ended.envs[0].unwrapped.commands[1:] == [1.0] * 9
+    assert ended.simulators[0].open().unwrapped.commands[1:] == [1.0] * 9
 
 
 def test_rows_of_several_environments_stand_one_after_the_other() -> None:
@@ -119,7 +119,7 @@ def test_a_command_outside_the_box_is_clipped() -> None:
     wide = Task("Corridor-v0", (-8.0,), (8.0,))  # half of it is 4, the box ends at 2
     collector = Collector(Right(), wide, SPEC, 8, Collection(warmup=0))
     collector.sample()
-    assert collector.envs[0].unwrapped.commands == [2.0]
+    assert collector.simulators[0].open().unwrapped.commands == [2.0]
 
 
 def test_a_batch_costs_one_step_of_one_environment() -> None:
@@ -159,7 +159,7 @@ def test_a_policy_that_diverged_is_told_before_the_environment_sees_it() -> None
     collector = Collector(Nowhere(), task(), SPEC, 8, Collection(warmup=2))
     with pytest.raises(EnvError, match="not finite"):
         collector.sample()
-    assert len(collector.envs[0].unwrapped.commands) == 2
+    assert len(collector.simulators[0].open().unwrapped.commands) == 2
 
 
 # ------------------------------------------------------------------ the replay buffer

@@ -20,6 +20,7 @@ from offline_vi.datasets.reading import (
     reading_from,
 )
 from offline_vi.datasets.task_choice import (
+    as_made,
     environment as environment,
     episode_limit,
     task_of_file,
@@ -121,7 +122,8 @@ def _read(source: str, sha256: str | None, reading: Reading) -> Read:
         return registered.read(source, reading)
     if is_minari(source):
         found = minari.read(source, reading.max_dataset_bytes, sha256, reading.download, with_env=not reading.env)
-        task = task_on(reading.env, found.task) if reading.env else found.task
+        task = task_on(reading.env, found.task, reading.env_kwargs) if reading.env else found.task
+        task = as_made(task, reading)
         return found._replace(task=with_bounds(task, found.columns.action.shape[1], reading, source))
     file = hdf5_file(source, reading.download)
     columns = d4rl.read_columns(file.path, reading.max_dataset_bytes)

@@ -11,13 +11,13 @@ from offline_vi import registry
 from offline_vi.data.columns import Columns
 from offline_vi.data.transitions import Provenance, Transitions
 from offline_vi.datasets.reading import Read, Reading
-from offline_vi.datasets.task_choice import task_of_file, task_on
+from offline_vi.datasets.task_choice import as_made, task_of_file, task_on
 from offline_vi.errors import DatasetFormatError, UsageError
 
 HASHES = ("sha256",)
 """What is asked of a file."""
 
-FIXED = (*HASHES, "next_obs", "action_range", "on_nonfinite", "action_low", "action_high", "max_episode_steps")
+FIXED = (*HASHES, "next_obs", "action_range", "on_nonfinite", "action_low", "action_high")
 """Options that no longer mean anything once there are transitions."""
 
 
@@ -32,8 +32,8 @@ def load(name: str, reading: Reading) -> Transitions | Read:
     found = registry.data_sets()[name].load()
     if isinstance(found, Transitions):
         _refuse(FIXED, name, reading, "let the registered function return Columns or a dictionary of arrays")
-        task = task_on(reading.env, found.task) if reading.env else found.task
-        return replace(found, task=task, source=replace(found.source, name=name, paths=(name,)))
+        task = task_on(reading.env, found.task, reading.env_kwargs) if reading.env else found.task
+        return replace(found, task=as_made(task, reading), source=replace(found.source, name=name, paths=(name,)))
     if isinstance(found, Mapping):
         found = Columns.from_d4rl(found, name)
     if not isinstance(found, Columns):

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from offline_vi import factories
 from offline_vi.datasets.reading import Reading
 from offline_vi.datasets.tasks import FAMILIES, family_of, is_d4rl_name, task_of
 from offline_vi.errors import DataWarning, SpaceMismatchError, UsageError
+from offline_vi.factories import Factory, kwargs_from
 
 if TYPE_CHECKING:
     from offline_vi.types import Task
@@ -37,8 +40,8 @@ def task_of_file(name: str, shape: tuple[int, int], reading: Reading) -> Task | 
                 stacklevel=2,
             )
     if reading.env:
-        task = task_on(reading.env, task)
-    return with_bounds(task, shape[1], reading, name)
+        task = task_on(reading.env, task, reading.env_kwargs)
+    return with_bounds(as_made(task, reading), shape[1], reading, name)
 
 
 def with_bounds(task: Task | None, action_dim: int, reading: Reading, name: str) -> Task | None:
@@ -79,7 +82,22 @@ def episode_limit(task: Task | None, reading: Reading) -> int | None:
     return None if env.spec is None else env.spec.max_episode_steps
 
 
-def task_on(env: str, task: Task | None) -> Task:
+def as_made(task: Task | None, reading: Reading) -> Task | None:
+    """The task with the constructor arguments and the limit of episodes that the caller gives."""
+    if task is None:
+        return None
+    kwargs = {**task.kwargs, **kwargs_from(reading.env_kwargs)}
+    return replace(task, kwargs=kwargs, max_episode_steps=limit_from(reading.max_episode_steps, task.max_episode_steps))
+
+
+def limit_from(given: int, known: int | None) -> int | None:
+    """The limit of episodes that the caller gives, 0 for none, else the one that is known. Raises UsageError."""
+    if given < 0:
+        raise UsageError(f"max_episode_steps={given}", "a positive number of steps")
+    return given or known
+
+
+def task_on(env: str, task: Task | None, env_kwargs: Sequence[str] = ()) -> Task:
     """The task scored on another environment, whose box gives the action bounds.
 
     Raises UsageError for an unknown environment, SpaceMismatchError where its actions are no bounded vector.
@@ -90,7 +108,7 @@ def task_on(env: str, task: Task | None) -> Task:
     from offline_vi.types import Task
 
     try:
-        space = make_env(Task(env, (), ())).action_space
+        space = make_env(Task(env, (), (), kwargs=kwargs_from(env_kwargs))).action_space
     except gymnasium.error.Error as error:
         raise UsageError(f"environment {env!r}: {error}", "give a Gymnasium id such as Hopper-v5") from error
     if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():
@@ -101,14 +119,19 @@ def task_on(env: str, task: Task | None) -> Task:
     return replace(task, env_id=env, action_low=low, action_high=high, kwargs={}, max_episode_steps=None, note="")
 
 
-def environment(env: str) -> Task:
-    """The task of a Gymnasium id, with D4RL's reference scores where a D4RL family is scored on it.
+def environment(
+    env: str | Factory, env_kwargs: Mapping[str, Any] | Sequence[str] = (), max_episode_steps: int | None = None
+) -> Task:
+    """The task of a Gymnasium id, with D4RL's reference scores where a D4RL family is scored on it; or of a class or a
+    function that makes an environment. ``env_kwargs`` are the arguments of its constructor.
 
     Raises UsageError, SpaceMismatchError, MissingDependencyError.
     """
-    for family in FAMILIES:
-        if family.env_id == env:
-            task = task_of(family.prefix)
-            assert task is not None
-            return replace(task, max_episode_steps=None)
-    return task_on(env, None)
+    name = env if isinstance(env, str) else factories.allow(env)
+    words = factories.words_of(env_kwargs) if isinstance(env_kwargs, Mapping) else tuple(env_kwargs)
+    reading = Reading(env=name, env_kwargs=words, max_episode_steps=max_episode_steps or 0)
+    known = [task_of(family.prefix) for family in FAMILIES if family.env_id == name]
+    task = replace(known[0], max_episode_steps=None) if known and known[0] is not None else None
+    made = as_made(task_on(name, None, words) if task is None else task, reading)
+    assert made is not None
+    return made

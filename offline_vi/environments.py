@@ -185,17 +185,18 @@ def _register_robotics(env_id: str) -> None:
         )
 
 
-def check_spaces(spec: Spec, task: Task) -> None:
-    """Compare the data's shapes with the environment's spaces, before the first gradient step.
+def check_spaces(spec: Spec, task: Task) -> int:
+    """Compare the data's shapes with the environment's spaces, before the first gradient step. Returns the steps after
+    which an episode is cut.
 
-    Raises SpaceMismatchError naming both sides.
+    Raises SpaceMismatchError naming both sides, UsageError where nothing limits an episode.
     """
     import gymnasium
 
     env = make_env(task)
     obs_space, action_space = env.observation_space, env.action_space
     try:
-        episode_limit(env, task)
+        limit = episode_limit(env, task)
     finally:
         env.close()
     if isinstance(obs_space, gymnasium.spaces.Dict):
@@ -217,6 +218,7 @@ def check_spaces(spec: Spec, task: Task) -> None:
         raise SpaceMismatchError(f"data set vs {task.env_id}: {told}", "name the environment of the data: --env ID")
     if len(task.action_low) != spec.action_dim:
         raise SpaceMismatchError(f"the task bounds {len(task.action_low)} actions, the data have {spec.action_dim}", "")
+    return limit
 
 
 def spec_of(task: Task) -> Spec:

@@ -11,8 +11,8 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -118,19 +118,33 @@ def working_directory() -> Iterator[None]:
 # ------------------------------------------------------------------ constructor arguments
 
 
-def kwargs_from(words: list[str]) -> dict[str, Any]:
+def kwargs_from(words: Sequence[str]) -> dict[str, Any]:
     """Constructor arguments from words: one JSON object, or pairs ``key=value`` whose values are JSON or text.
 
-    Raises ValueError where they are neither.
+    Raises UsageError where they are neither.
     """
-    if len(words) == 1 and words[0].lstrip().startswith("{"):
-        found = json.loads(words[0])
-        return {str(key): value for key, value in found.items()}
+    text = words[0] if len(words) == 1 else ""
+    if text.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            return dict(json.loads(text))
     pairs = [word.partition("=") for word in words]
     for key, equals, _ in pairs:
         if not (equals and key.isidentifier()):
-            raise ValueError(f"{key!r} is no pair key=value, nor is it a JSON object")
+            raise UsageError(
+                f"{key[:60]!r} of env_kwargs is no argument of an environment",
+                "write key=value, with spaces between several, or one JSON object in quotation marks",
+            )
     return {key: _value(text) for key, _, text in pairs}
+
+
+def words_of(kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The words that `kwargs_from` reads. Raises UsageError for what a file could not say."""
+    try:
+        return (json.dumps(dict(kwargs), allow_nan=False),) if kwargs else ()
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"env_kwargs cannot be recorded: {error}", "hand in a function that makes the environment: env=FUNCTION"
+        ) from None
 
 
 def _value(text: str) -> Any:

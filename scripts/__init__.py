@@ -9,6 +9,7 @@ import re
 import sys
 
 from offline_vi.errors import OfflineVIError, unknown
+from offline_vi.factories import allow
 from offline_vi.plugins import load_plugin
 
 VERBS = {
@@ -77,6 +78,13 @@ def as_flags(hint: str) -> str:
     )
 
 
+def allow_environments(arguments: list[str]) -> None:
+    """Code that ``--env module:NAME`` names may be imported: whoever gives the command says so, no file."""
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if flag == "--env" or flag.startswith("--env="):
+            allow(value if flag == "--env" else flag.partition("=")[2])
+
+
 def with_plugins(arguments: list[str]) -> list[str]:
     """Load what ``--plugin FILE.py|module`` names, wherever it is; returns the other arguments."""
     from offline_vi.scripts.arguments import taken
@@ -111,4 +119,5 @@ def _dispatch(arguments: list[str]) -> None:
     verb, *rest = with_plugins(arguments)
     if verb not in VERBS:
         raise unknown(verb, VERBS, "verb")
+    allow_environments(rest)
     importlib.import_module(f"offline_vi.scripts.{verb.replace('-', '_')}").main(rest)

@@ -20,7 +20,12 @@ class EvaluateOptions:
     run: tyro.conf.Positional[str]
     """Run directory of `offline-vi train`."""
     env: str = ""
-    """Gymnasium id, where it is not the data set's own."""
+    """Environment, where it is not the run's own: a Gymnasium id, or code of yours: module:Id, module:Class or
+    module:function. A run whose own environment is such code is scored only where this names it."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor: key=value ..., or one JSON object."""
+    max_episode_steps: int = 0
+    """Steps after which an episode is cut; 0: as in the run, or the environment's own limit."""
     episodes: int = 100
     """Episodes."""
     seed: int = 1000
@@ -49,6 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     scoring = ScoringOptions(
         env=options.env,
+        env_kwargs=options.env_kwargs,
+        max_episode_steps=options.max_episode_steps,
         episodes=options.episodes,
         seed=options.seed,
         seed_index=options.seed_index,

@@ -56,7 +56,7 @@ class Finetuning(Collecting):
             )
         if self.data.task is None or not self.data.task.env_id:
             raise UsageError("no environment is known for this run", "name one: --env ID")
-        check_task(self.data)
+        self.limit = check_task(self.data)
         self.task, self.spec = self.data.task, self.data.spec
         self.steps, self.eval_every = self.collect.steps, self.eval.interval
         saved = config.record.get("data") or {}
@@ -69,6 +69,7 @@ class Finetuning(Collecting):
             "algorithm": self.config.algorithm,
             "data": data_record(self.data) | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift},
             "task": self.task.to_json(),
+            "max_episode_steps": self.limit,
             "start": start,
             "collection": self.collection(),
             **options_record(data=self.options.data, finetune=self.chosen, collect=self.collect, eval=self.eval),

@@ -13,6 +13,7 @@ import tyro
 from offline_vi import datasets, registry
 from offline_vi.algorithms.latent_planning import LatentPlanning, LatentPlanningConfig
 from offline_vi.data.samplers import Source
+from offline_vi.datasets.task_choice import as_made
 from offline_vi.environments import check_spaces
 from offline_vi.errors import UsageError
 from offline_vi.rl.algorithm import Algorithm
@@ -39,7 +40,12 @@ class PixelOptions:
     alignment: Literal["led-to", "taken-at"] = "led-to"
     """What a folder's files keep with each image: the action that led to it (V-D4RL), or the one taken at it."""
     env: str = ""
-    """Gymnasium id to score on, where the data set's name does not tell; it must return the same images."""
+    """Environment to score on, where the data set's name does not tell; it must return the same images. A Gymnasium
+    id, or code of yours: module:Id, module:Class or module:function."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor: key=value ..., or one JSON object."""
+    max_episode_steps: int = 0
+    """Steps after which an episode is cut; 0: the environment's own limit."""
     steps: int = 3_000
     """Gradient steps."""
 
@@ -54,9 +60,12 @@ class PixelTraining(Experiment):
         if not chosen.dataset:
             raise UsageError("no data set is given", "add --dataset FOLDER, or a name of `offline-vi data list`")
         self.data = datasets.load_images(chosen.dataset, alignment=chosen.alignment)
-        self.task = datasets.environment(chosen.env) if chosen.env else self.data.task
+        where = datasets.Reading(env_kwargs=chosen.env_kwargs, max_episode_steps=chosen.max_episode_steps)
+        named = datasets.environment(chosen.env, chosen.env_kwargs) if chosen.env else self.data.task
+        self.task = as_made(named, where)
+        self.limit: int | None = None
         if self.task is not None and self.task.env_id:
-            check_spaces(self.data.spec, self.task)
+            self.limit = check_spaces(self.data.spec, self.task)
         self.training, self.held_out = self.data.split_episodes(0.1)
         self.steps, self.eval_every = chosen.steps, options.eval.interval
         self.name = run_name(algorithm, self.data.source.name, [options.run.seed])
@@ -67,6 +76,7 @@ class PixelTraining(Experiment):
             "algorithm": self.algorithm,
             "data": {"name": source.name, "sha256": list(source.sha256), "steps": len(self.data)},
             "task": self.task.to_json() if self.task is not None else None,
+            "max_episode_steps": self.limit,
             **options_record(pixels=self.options.pixels, eval=self.options.eval, algorithm=self.options.algorithm),
         }
 

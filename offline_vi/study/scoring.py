@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_vi.errors import ConfigError, UsageError
+from offline_vi.factories import check_kwargs, kwargs_from
 
 if TYPE_CHECKING:
     from offline_vi.evaluation.evaluate import Evaluation
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 class ScoringOptions:
     """How a run's policy is scored."""
 
-    env: str = ""  # a Gymnasium id, where it is not the data set's own
+    env: str = ""  # an environment's name, where it is not the data set's own
+    env_kwargs: tuple[str, ...] = ()  # arguments of its constructor: key=value, or one JSON object
+    max_episode_steps: int = 0  # steps after which an episode is cut; 0: as the run was scored
     episodes: int = 100
     seed: int = 1000  # of the first episode; episode e has seed + e
     seed_index: int = 0  # which seed of a run of several that were trained in parallel, counted from 0
@@ -61,7 +65,7 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     policy = load_policy(run, options.seed_index)
     use_products_of(run)
     config = read_config(run)
-    task = task_of_run(config.record, options.env)
+    task = task_of_run(config.record, options.env, options.env_kwargs, options.max_episode_steps)
     check_spaces(config.spec, task)
     guarded = guard(policy, run, options) if options.guard else None
     acting = guarded or policy
@@ -72,17 +76,23 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     return RunScore(task, evaluation, guarded, videos)
 
 
-def task_of_run(config: dict[str, Any], env: str = "") -> Task:
-    """The task that a run's config.json names, on the environment ``env`` where one is given. Raises UsageError."""
-    from offline_vi.datasets import task_on
+def task_of_run(
+    config: dict[str, Any], env: str = "", env_kwargs: Sequence[str] = (), max_episode_steps: int = 0
+) -> Task:
+    """The task that a run's config.json names, on the environment ``env`` where one is given, with these arguments of
+    its constructor and this limit. Raises UsageError, also for arguments that are not taken from a file."""
+    from offline_vi.datasets.task_choice import limit_from, task_on
     from offline_vi.types import Task
 
     task = Task.from_json(config["task"]) if config.get("task") else None
     if env:
-        task = replace(task, env_id=env, kwargs={}) if task else task_on(env, None)
+        task = replace(task, env_id=env, kwargs={}) if task else task_on(env, None, env_kwargs)
     if task is None or not task.env_id:
         raise UsageError("no environment is known for this run", "name one: --env ID")
-    return task
+    given = kwargs_from(env_kwargs)
+    check_kwargs(task.env_id, {name: value for name, value in task.kwargs.items() if name not in given})
+    limit = limit_from(max_episode_steps, task.max_episode_steps)
+    return replace(task, kwargs={**task.kwargs, **given}, max_episode_steps=limit)
 
 
 def use_products_of(run: str | Path) -> None:

@@ -94,7 +94,7 @@ class Training(Experiment):
         chosen: TrainOptions = options.train
         self.algorithm, self.options, self.chosen = algorithm, options, chosen
         self.data: Transitions = options.data.load()
-        check_task(self.data)
+        self.limit = check_task(self.data)
         if chosen.num_seeds < 1:
             raise ConfigError(f"--parallel-seeds {chosen.num_seeds}", "at least one")
         self.rewards = RewardMap(scale_of(chosen.reward_scale, self.data), chosen.reward_shift)
@@ -120,6 +120,7 @@ class Training(Experiment):
             "algorithm": self.algorithm,
             "data": data_record(self.data) | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift},
             "task": self.data.task.to_json() if self.data.task else None,
+            "max_episode_steps": self.limit,
             **options_record(data=options.data, train=self.chosen, eval=options.eval, algorithm=options.algorithm),
             **(options_record(behavior=self.choice.behavior_config) if self.choice.behavior else {}),
         }

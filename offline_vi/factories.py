@@ -118,6 +118,13 @@ def working_directory() -> Iterator[None]:
 # ------------------------------------------------------------------ constructor arguments
 
 
+def environment_title(env_id: str, kwargs: Mapping[str, Any]) -> str:
+    """An environment in a few words: Hopper-v5(frame_skip=4); what files say is cut, and kept printable."""
+    words = ", ".join(f"{name}={value!r}" for name, value in sorted(kwargs.items()))
+    title = f"{env_id}({words})" if words else env_id
+    return "".join(letter if letter.isprintable() else "?" for letter in title)[:120]
+
+
 def kwargs_from(words: Sequence[str]) -> dict[str, Any]:
     """Constructor arguments from words: one JSON object, or pairs ``key=value`` whose values are JSON or text.
 

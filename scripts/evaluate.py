@@ -89,6 +89,8 @@ def print_score(score: RunScore) -> None:
     print(f"  mujoco {evaluation.versions.get('mujoco', 'absent')}, gymnasium {evaluation.versions.get('gymnasium')}")
     if score.videos is not None:
         print(f"  films             {score.videos}")
+    for difference in score.differences:
+        print(f"  note: {difference}")
     if task.note:
         print(f"  note: {task.note}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_vi.errors import ConfigError, UsageError
-from offline_vi.factories import check_kwargs, kwargs_from
+from offline_vi.factories import check_kwargs, environment_title, kwargs_from
 
 if TYPE_CHECKING:
     from offline_vi.evaluation.evaluate import Evaluation
@@ -38,12 +38,13 @@ class RunScore:
 
     task: Task
     evaluation: Evaluation
+    differences: list[str]  # between how the run was scored and how it is scored here
     guard: GuardedPolicy | None  # with its threshold and the share of actions that it replaced
     videos: Path | None  # folder of the films
 
     def to_json(self, level: float) -> dict[str, Any]:
         """JSON-ready; ``level`` is the quantile of the guard."""
-        record = self.evaluation.to_json()
+        record = self.evaluation.to_json() | {"kwargs": self.task.kwargs, "differences": self.differences}
         if self.videos is not None:
             record["videos"] = str(self.videos)
         if self.guard is not None:
@@ -73,7 +74,24 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     videos = Path(run) / "videos" if options.video else None
     if videos is not None:
         film(acting, task, options.video, options.seed, videos)
-    return RunScore(task, evaluation, guarded, videos)
+    return RunScore(task, evaluation, differences(run, config.record, task, evaluation), guarded, videos)
+
+
+def differences(run: str | Path, config: dict[str, Any], task: Task, evaluation: Evaluation) -> list[str]:
+    """What is not as it was when the run was scored: the environment, its arguments, its limit, its versions."""
+    from offline_vi.runs.files import read_json
+
+    trained, limit = config.get("task") or {}, config.get("max_episode_steps")
+    before = {"environment": environment_title(trained.get("env_id") or "", trained.get("kwargs") or {})}
+    now = {"environment": environment_title(task.env_id, task.kwargs)}
+    if limit is not None:
+        before["max_episode_steps"], now["max_episode_steps"] = str(limit), str(evaluation.max_episode_steps)
+    path = Path(run) / "run.json"
+    versions = read_json(path).get("versions") if path.exists() else None
+    for name in ("gymnasium", "mujoco"):
+        if isinstance(versions, dict) and name in versions and name in evaluation.versions:
+            before[name], now[name] = str(versions[name]), evaluation.versions[name]
+    return [f"{name} {now[name]}, in the run {before[name]}" for name in now if before[name] not in ("", now[name])]
 
 
 def task_of_run(
@@ -85,7 +103,7 @@ def task_of_run(
     from offline_vi.types import Task
 
     task = Task.from_json(config["task"]) if config.get("task") else None
-    if env:
+    if env and (task is None or env != task.env_id):
         task = replace(task, env_id=env, kwargs={}) if task else task_on(env, None, env_kwargs)
     if task is None or not task.env_id:
         raise UsageError("no environment is known for this run", "name one: --env ID")

@@ -23,6 +23,7 @@ from offline_vi.datasets.task_choice import (
     as_made,
     environment as environment,
     episode_limit,
+    scored_elsewhere,
     task_of_file,
     task_on as task_on,
     with_bounds,
@@ -124,6 +125,8 @@ def _read(source: str, sha256: str | None, reading: Reading) -> Read:
         found = minari.read(source, reading.max_dataset_bytes, sha256, reading.download, with_env=not reading.env)
         task = task_on(reading.env, found.task, reading.env_kwargs) if reading.env else found.task
         task = as_made(task, reading)
+        if reading.env and task is not None:
+            task = scored_elsewhere(task, minari.origin(source))
         return found._replace(task=with_bounds(task, found.columns.action.shape[1], reading, source))
     file = hdf5_file(source, reading.download)
     columns = d4rl.read_columns(file.path, reading.max_dataset_bytes)

@@ -27,13 +27,13 @@ from offline_vi.errors import (
     MissingInputError,
     UnsafeDatasetError,
 )
+from offline_vi.factories import OWN_MODEL, environment_title
 from offline_vi.types import Task
 
 MAX_METADATA_BYTES = 4 << 20
 MAX_JSON_DEPTH = 32
 MAX_SPACE_SIZE = 1 << 20  # numbers in one observation or action
 _ENV_KWARGS = {"maze_map", "reward_type", "continuing_task", "reset_target", "tasks_to_complete", "max_episode_steps"}
-_OWN_MODEL = re.compile(r"\w+\.xml", re.ASCII)  # a robot's: a bare name is looked for among Gymnasium's own files alone
 # environments that may be missing here without a suspicion
 _KNOWN_PACKAGES = ("gymnasium.", "gymnasium_robotics.", "minigrid.", "ale_py.")
 
@@ -148,6 +148,18 @@ def task_in(metadata: dict[str, Any], name: str, actions: spaces.Box, obs_key: s
     return task
 
 
+def recorded_in(metadata: dict[str, Any]) -> str:
+    """The environment that a file says it was recorded in, in a few words; empty where it does not say. Nothing is made
+    of it."""
+    try:
+        spec = _parse_json(str(metadata.get("env_spec")), "env_spec")
+    except (DatasetCorruptError, UnsafeDatasetError):
+        return ""
+    kwargs = spec.get("kwargs")
+    given = {name: value for name, value in kwargs.items() if name != "render_mode"} if isinstance(kwargs, dict) else {}
+    return environment_title(str(spec.get("id")), given)
+
+
 def _score(metadata: dict[str, Any], key: str, name: str) -> float | None:
     value = metadata.get(key)
     if value is None:
@@ -181,7 +193,7 @@ def _with_environment(task: Task, text: Any, name: str) -> Task:
         raise UnsafeDatasetError(f"{name}: the environment's arguments are no JSON object", hint)
     kwargs = {key: value for key, value in kwargs.items() if key != "render_mode"}
     refused = {key for key, value in kwargs.items() if key not in _ENV_KWARGS or isinstance(value, dict)}
-    if str(entry_point).startswith("gymnasium.envs.mujoco.") and _OWN_MODEL.fullmatch(str(kwargs.get("xml_file"))):
+    if str(entry_point).startswith("gymnasium.envs.mujoco.") and OWN_MODEL.fullmatch(str(kwargs.get("xml_file"))):
         refused -= {"xml_file"}
     if refused:
         raise UnsafeDatasetError(f"{name}: environment arguments {sorted(refused)} are not accepted from a file", hint)

@@ -14,7 +14,7 @@ from offline_vi import factories
 from offline_vi.datasets.reading import Reading
 from offline_vi.datasets.tasks import FAMILIES, family_of, is_d4rl_name, task_of
 from offline_vi.errors import DataWarning, SpaceMismatchError, UsageError
-from offline_vi.factories import Factory, kwargs_from
+from offline_vi.factories import Factory, environment_title, kwargs_from
 
 if TYPE_CHECKING:
     from offline_vi.types import Task
@@ -88,6 +88,16 @@ def as_made(task: Task | None, reading: Reading) -> Task | None:
         return None
     kwargs = {**task.kwargs, **kwargs_from(reading.env_kwargs)}
     return replace(task, kwargs=kwargs, max_episode_steps=limit_from(reading.max_episode_steps, task.max_episode_steps))
+
+
+def scored_elsewhere(task: Task, recorded: str) -> Task:
+    """The task, its note saying in which environment data were ``recorded`` (`environment_title`), where that is known
+    and is another."""
+    scored = environment_title(task.env_id, task.kwargs)
+    if recorded in ("", scored):
+        return task
+    told = f"recorded in {recorded}, scored in {scored}"
+    return replace(task, note=f"{task.note}; {told}" if task.note else told)
 
 
 def limit_from(given: int, known: int | None) -> int | None:

@@ -177,5 +177,5 @@ def _harmless(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_harmless, value))
     if isinstance(value, str):
-        return not re.search(r"[/\\:]|\.\.", value)
+        return not re.search(r"[/\\:~]|\.\.", value)
     return value is None or isinstance(value, bool | int | float)

@@ -165,6 +165,13 @@ def test_the_numbers_of_all_other_episodes_are_those_of_a_well_behaved_environme
     assert record["failures"].keys() == {str(seed) for seed in faults}
 
 
+@pytest.mark.parametrize("what", ["nan observation", "infinite observation", "shape", "nan reward"])
+def test_impossible_values_cost_their_episode_alone(what: str) -> None:
+    found = scored({100: (what, 1), 107: (what, 5), 112: (what, 3)})
+    assert np.flatnonzero(~found.succeeded).tolist() == [0, 7, 12]
+    np.testing.assert_array_equal(found.returns[found.succeeded], scored({}).returns[found.succeeded])
+
+
 def test_the_returns_are_those_of_a_plain_loop() -> None:
     """NumPy alone, a policy without noise; rewards are arrays of one number."""
 

@@ -80,9 +80,9 @@ def as_flags(hint: str) -> str:
 
 def allow_environments(arguments: list[str]) -> None:
     """Code that ``--env module:NAME`` names may be imported: whoever gives the command says so, no file."""
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if flag == "--env" or flag.startswith("--env="):
-            allow(value if flag == "--env" else flag.partition("=")[2])
+            allow(following if flag == "--env" else flag.partition("=")[2])
 
 
 def with_plugins(arguments: list[str]) -> list[str]:

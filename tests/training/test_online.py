@@ -157,6 +157,48 @@ def test_a_broken_environment_is_told(bad: str) -> None:
         collector.sample()
 
 
+class Flaky(Corridor):
+    """A corridor of which every other environment breaks in its third step, and every third one in its reset."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Flaky.made += 1
+        super().__init__(ends=5, bad="raise" if Flaky.made % 2 else "")
+        self.refuses = Flaky.made % 3 == 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if self.refuses:
+            raise RuntimeError("no simulator")
+        return super().reset(seed=seed)
+
+
+gymnasium.register("Flaky-v0", entry_point=Flaky)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.filterwarnings("ignore::offline_vi.errors.EvaluationWarning")
+def test_a_failure_cuts_its_episode_and_costs_no_other_row(num_envs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Flaky, "made", 0)
+    where = Task("Flaky-v0", (-2.0,), (2.0,))
+    collector = Collector(Right(), where, SPEC, 8, Collection(warmup=60, num_envs=num_envs))
+    collector.sample()
+    rows = collector.transitions()
+    lengths = set()
+    for episode in rows.episode_slices():
+        length = episode.stop - episode.start
+        lengths.add(length)
+        np.testing.assert_array_equal(rows.reward[episode], np.arange(1, length + 1))
+        np.testing.assert_array_equal(rows.next_obs[episode, 0], np.arange(1, length + 1))
+        np.testing.assert_array_equal(rows.obs[episode, 0][1:], np.arange(1, length))
+        assert rows.obs[episode.start, 0] < 0.5
+        assert rows.terminated[episode].tolist() == [step == 4 for step in range(length)]
+    assert 5 in lengths and 2 in lengths  # whole ones, and some that were cut after two steps
+    assert collector.failures > 0 and len(rows) == collector.replay.count
+    state = json.loads(json.dumps(collector.state()))
+    assert state["failures"][0] == collector.failures
+
+
 def test_a_policy_that_diverged_is_told_before_the_environment_sees_it() -> None:
     class Nowhere:
         def explore(self, obs: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ from offline_vi.datasets.task_choice import (
     episode_limit,
     in_environment,
     on_environment as on_environment,
+    scored_elsewhere,
+    scored_on as scored_on,
     task_of_file,
     task_on as task_on,
     with_bounds,
@@ -139,6 +141,8 @@ def _read(source: str, sha256: str | None, reading: Reading) -> Read:
         found = minari.read(source, reading.max_dataset_bytes, sha256, reading.download, env, reading.obs_keys)
         assert found.task is not None
         own = in_environment(found.task, reading, source)
+        if reading.env and own.env_id:
+            own = scored_elsewhere(own, minari.origin(source))
         return found._replace(task=with_bounds(own, found.columns.action.shape[1], reading, source))
     file = hdf5_file(source, reading.download)
     columns = d4rl.read_columns(file.path, reading.max_dataset_bytes)

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from offline_vi.data.columns import Columns
 from offline_vi.data.transitions import Provenance
 from offline_vi.datasets.d4rl import check_hash
-from offline_vi.datasets.minari_metadata import observation_keys, read_metadata, space_in, task_in, total_episodes
+from offline_vi.datasets.minari_metadata import (
+    observation_keys,
+    read_metadata,
+    recorded_in,
+    space_in,
+    task_in,
+    total_episodes,
+)
 from offline_vi.datasets.reading import Read
 from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET, Budget, child, open_hdf5, read_array
 from offline_vi.datasets.tasks import RECIPES
@@ -98,6 +105,11 @@ def read(
     task = task_in(metadata, name, actions, obs_keys, env)
     columns = _read_episodes(path, total_episodes(metadata, name), obs_keys, max_bytes)
     return Read(columns, task, Provenance(name, (str(path),), (check_hash(path, sha256),), "within_episode"))
+
+
+def origin(name: str) -> str:
+    """The environment that a set on this machine says it was recorded in, in a few words; empty where it does not."""
+    return recorded_in(read_metadata(folder_of(name) / "data" / "metadata.json"))
 
 
 def fetch(name: str, download_missing: bool) -> None:

@@ -27,6 +27,7 @@ from offline_vi.errors import (
     MissingInputError,
     UnsafeDatasetError,
 )
+from offline_vi.factories import OWN_MODEL, environment_title
 from offline_vi.observations import chosen_keys, entries
 from offline_vi.types import Task
 
@@ -34,7 +35,6 @@ MAX_METADATA_BYTES = 4 << 20
 MAX_JSON_DEPTH = 32
 MAX_SPACE_SIZE = 1 << 20  # numbers in one observation or action
 _ENV_KWARGS = {"maze_map", "reward_type", "continuing_task", "reset_target", "tasks_to_complete", "max_episode_steps"}
-_OWN_MODEL = re.compile(r"\w+\.xml", re.ASCII)  # a robot's: a bare name is looked for among Gymnasium's own files alone
 # environments that may be missing here without a suspicion
 _KNOWN_PACKAGES = ("gymnasium.", "gymnasium_robotics.", "minigrid.", "ale_py.")
 
@@ -141,7 +141,7 @@ def task_in(
         ref_max=_score(metadata, "ref_max_score", name),
         obs_keys=obs_keys,
     )
-    if env and _environment_of(metadata, name) not in ("", env):
+    if env and _spec_of(metadata).get("id", env) != env:
         return replace(task, ref_min=None, ref_max=None)
     if env is None and metadata.get("env_spec") is not None:
         task = _with_environment(task, metadata["env_spec"], name)
@@ -154,10 +154,21 @@ def task_in(
     return task
 
 
-def _environment_of(metadata: dict[str, Any], name: str) -> str:
-    """The id of the environment that a file names; empty where it names none."""
-    text = metadata.get("env_spec")
-    return "" if text is None else str(_parse_json(str(text), f"{name}: env_spec").get("id"))
+def recorded_in(metadata: dict[str, Any]) -> str:
+    """The environment that a file says it was recorded in, in a few words; empty where it does not say. Nothing is made
+    of it."""
+    spec = _spec_of(metadata)
+    kwargs = spec.get("kwargs")
+    given = {name: value for name, value in kwargs.items() if name != "render_mode"} if isinstance(kwargs, dict) else {}
+    return environment_title(str(spec.get("id") or ""), given)
+
+
+def _spec_of(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of its environment; empty where it says nothing that can be read."""
+    try:
+        return _parse_json(str(metadata.get("env_spec")), "env_spec")
+    except (DatasetCorruptError, DatasetFormatError, UnsafeDatasetError):
+        return {}
 
 
 def _score(metadata: dict[str, Any], key: str, name: str) -> float | None:
@@ -193,7 +204,7 @@ def _with_environment(task: Task, text: Any, name: str) -> Task:
         raise UnsafeDatasetError(f"{name}: the environment's arguments are no JSON object", hint)
     kwargs = {key: value for key, value in kwargs.items() if key != "render_mode"}
     refused = {key for key, value in kwargs.items() if key not in _ENV_KWARGS or isinstance(value, dict)}
-    if str(entry_point).startswith("gymnasium.envs.mujoco.") and _OWN_MODEL.fullmatch(str(kwargs.get("xml_file"))):
+    if str(entry_point).startswith("gymnasium.envs.mujoco.") and OWN_MODEL.fullmatch(str(kwargs.get("xml_file"))):
         refused -= {"xml_file"}
     if refused:
         raise UnsafeDatasetError(f"{name}: environment arguments {sorted(refused)} are not accepted from a file", hint)

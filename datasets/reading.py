@@ -5,11 +5,13 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
+from offline_vi import factories
 from offline_vi.errors import UsageError
+from offline_vi.factories import Factory
 
 if TYPE_CHECKING:
     from offline_vi.data.columns import Columns
@@ -34,7 +36,10 @@ class Reading:
     on_nonfinite: OnNonfinite = "error"
     """NaN or infinity in the data: refuse, or drop the episodes that hold them."""
     env: str = ""
-    """Gymnasium id to score on, where the data set's name does not tell; its box gives the action bounds."""
+    """Environment to score on, where the data set's name does not tell; its box gives the action bounds. A Gymnasium
+    id, or code of yours: module:Id, module:Class or module:function, of the working directory or installed."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor: key=value ..., or one JSON object."""
     unscored: bool = False
     """Score nothing: no environment is made, and no simulator is needed."""
     obs_keys: tuple[str, ...] = ()
@@ -49,7 +54,8 @@ class Reading:
     another than the environment's box is refused; environment: the environment's units, whatever the set's own space
     says; rescaled: the set's own space, or action_low and action_high, is mapped onto the environment's box."""
     max_episode_steps: int = 0
-    """Steps after which an episode was cut, where a file has no timeouts; 0: the environment's own limit."""
+    """Steps after which an episode is cut, where a file has no timeouts and where policies are scored; 0: the
+    environment's own limit."""
     max_dataset_bytes: int = 32 << 30
     """Bytes that a file may declare; one that declares more is refused before it is read."""
     memory_budget: int = 0
@@ -74,7 +80,8 @@ class ReadingOptions(TypedDict, total=False):
     next_obs: NextObs
     action_range: ActionRange
     on_nonfinite: OnNonfinite
-    env: str | None
+    env: str | Factory | None  # a class of environments, or a function that makes one, too
+    env_kwargs: Mapping[str, Any] | Sequence[str]
     unscored: bool
     obs_keys: Sequence[str] | str
     action_low: Sequence[float] | float
@@ -98,7 +105,11 @@ def reading_from(reading: Reading, options: ReadingOptions) -> Reading:
         from offline_vi.data.columns import next_obs_of
 
         given["next_obs"] = next_obs_of(str(given.pop("rows")), stacklevel=4)
-    for name in ("obs_keys", "action_low", "action_high", "sha256"):
+    if "env" in given:
+        given["env"] = factories.allow(given["env"])  # type: ignore[arg-type]
+    if isinstance(given.get("env_kwargs"), Mapping):
+        given["env_kwargs"] = factories.words_of(given["env_kwargs"])  # type: ignore[arg-type]
+    for name in ("env_kwargs", "obs_keys", "action_low", "action_high", "sha256"):
         value = given.get(name)
         if isinstance(value, str | int | float):
             given[name] = (value,)

@@ -11,22 +11,13 @@ from offline_vi import registry
 from offline_vi.data.columns import Columns
 from offline_vi.data.transitions import Provenance, Transitions
 from offline_vi.datasets.reading import Read, Reading
-from offline_vi.datasets.task_choice import on_environment, task_of_file, unscored
+from offline_vi.datasets.task_choice import scored_on, task_of_file
 from offline_vi.errors import DatasetFormatError, UsageError
 
 HASHES = ("sha256",)
 """What is asked of a file."""
 
-FIXED = (
-    *HASHES,
-    "next_obs",
-    "action_range",
-    "on_nonfinite",
-    "action_low",
-    "action_high",
-    "max_episode_steps",
-    "action_units",
-)
+FIXED = (*HASHES, "next_obs", "action_range", "on_nonfinite", "action_low", "action_high", "action_units")
 """Options that no longer mean anything once there are transitions."""
 
 
@@ -41,10 +32,7 @@ def load(name: str, reading: Reading) -> Transitions | Read:
     found = registry.data_sets()[name].load()
     if isinstance(found, Transitions):
         _refuse(FIXED, name, reading, "let the registered function return Columns or a dictionary of arrays")
-        task = found.task
-        if reading.env and not reading.unscored:
-            task = on_environment(task, reading.env)
-        task = unscored(task) if reading.unscored else task
+        task = scored_on(found.task, reading)
         return replace(found, task=task, source=replace(found.source, name=name, paths=(name,)))
     if isinstance(found, Mapping):
         found = Columns.from_d4rl(found, name)

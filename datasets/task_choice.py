@@ -7,16 +7,18 @@ Bounds are compared with the data where actions are mapped (`offline_vi.data.row
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from offline_vi import factories
 from offline_vi.datasets.reading import Reading
 from offline_vi.datasets.tasks import FAMILIES, d4rl_name, family_of, is_d4rl_name, task_in_family, task_of
 from offline_vi.errors import DataWarning, MissingDependencyError, SpaceMismatchError, UsageError
+from offline_vi.factories import Factory, environment_title, kwargs_from
 
 if TYPE_CHECKING:
     from offline_vi.types import Task
@@ -41,8 +43,10 @@ def task_of_file(name: str, shape: tuple[int, int], reading: Reading) -> Task | 
         )
     if env and not reading.unscored:
         with or_unscored():
-            task = task_on(env, task, reading.obs_keys)
-    return with_bounds(unscored(task) if reading.unscored else task, shape[1], reading, name)
+            task = task_on(env, task, reading.obs_keys, reading.env_kwargs)
+    if task is not None:
+        task = as_made(unscored(task) if reading.unscored else task, reading)
+    return with_bounds(task, shape[1], reading, name)
 
 
 def _task_by_name(name: str, shape: tuple[int, int], reading: Reading) -> Task | None:
@@ -113,29 +117,49 @@ def or_unscored() -> Iterator[None]:
         raise
 
 
-def unscored(task: Task | None) -> Task | None:
+def unscored(task: Task) -> Task:
     """The task without its environment; what else is known of it stays."""
-    return None if task is None else replace(task, env_id="", kwargs={})
+    return replace(task, env_id="", kwargs={})
+
+
+def as_made(task: Task, reading: Reading) -> Task:
+    """The task with the constructor arguments and the limit of episodes that the caller gives."""
+    kwargs = {**task.kwargs, **kwargs_from(reading.env_kwargs)} if task.env_id else task.kwargs
+    return replace(task, kwargs=kwargs, max_episode_steps=limit_from(reading.max_episode_steps, task.max_episode_steps))
+
+
+def scored_elsewhere(task: Task, recorded: str) -> Task:
+    """The task, its note saying in which environment data were ``recorded`` (`environment_title`), where that is known
+    and is another."""
+    scored = environment_title(task.env_id, task.kwargs)
+    if recorded in ("", scored):
+        return task
+    told = f"recorded in {recorded}, scored in {scored}"
+    return replace(task, note=f"{task.note}; {told}" if task.note else told)
+
+
+def limit_from(given: int, known: int | None) -> int | None:
+    """The limit of episodes that the caller gives, 0 for none, else the one that is known. Raises UsageError."""
+    if given < 0:
+        raise UsageError(f"max_episode_steps={given}", "a positive number of steps")
+    return given or known
 
 
 def episode_limit(task: Task | None, reading: Reading) -> int | None:
     """Steps after which an episode is cut, for files without timeouts; None where nobody knows."""
-    from offline_vi.environments import make_env, registered_limit
+    from offline_vi.environments import known_limit, registered_limit
 
-    if reading.max_episode_steps:
-        return reading.max_episode_steps
-    if task is not None and task.max_episode_steps is not None:
-        return task.max_episode_steps
+    given = limit_from(reading.max_episode_steps, None if task is None else task.max_episode_steps)
+    if given is not None:
+        return given
     env_id = reading.env or (task.env_id if task is not None else "")
     limit = registered_limit(env_id) if env_id else None
     if limit is not None or task is None or not task.env_id:
         return limit
-    env = make_env(task)
-    env.close()
-    return None if env.spec is None else env.spec.max_episode_steps
+    return known_limit(task)
 
 
-def task_on(env: str, task: Task | None, obs_keys: tuple[str, ...] = ()) -> Task:
+def task_on(env: str, task: Task | None, obs_keys: tuple[str, ...] = (), env_kwargs: Sequence[str] = ()) -> Task:
     """The task of data in the units of the environment ``env``, whose box gives the action bounds.
 
     ``task`` is what is known of the data already. Naming the environment that it has changes nothing; what belongs to
@@ -143,24 +167,14 @@ def task_on(env: str, task: Task | None, obs_keys: tuple[str, ...] = ()) -> Task
     Raises UsageError for an unknown environment, SpaceMismatchError where its actions are no vector of real numbers,
     or where observations under ``obs_keys`` are missing.
     """
+    from offline_vi.environments import task_in
+
     if task is not None and task.env_id == env and not obs_keys:
         return task
-    found = in_its_units(env, obs_keys)
+    found = task_in(env, obs_keys, kwargs_from(env_kwargs))
     if task is not None and task.env_id == env:
         return replace(task, obs_keys=found.obs_keys)
     return found if task is None else replace(found, name=task.name)
-
-
-def in_its_units(env: str, obs_keys: tuple[str, ...] = ()) -> Task:
-    """The task of an environment whose box gives the action bounds; raises what `task_on` raises."""
-    from offline_vi.environments import action_box, make_env
-    from offline_vi.observations import chosen_keys
-    from offline_vi.types import Task
-
-    made = make_env(Task(env, (), ()))
-    made.close()
-    low, high = action_box(made, env)
-    return Task(env, low, high, name=env, obs_keys=chosen_keys(made.observation_space, obs_keys, env))
 
 
 def in_environment(own: Task, reading: Reading, name: str) -> Task:
@@ -169,15 +183,15 @@ def in_environment(own: Task, reading: Reading, name: str) -> Task:
 
     Raises SpaceMismatchError where the two spaces differ and the caller does not say what the actions are counted in.
     """
-    if reading.unscored or not (reading.env or own.env_id):
-        return own
+    task = as_made(replace(own, env_id="" if reading.unscored else reading.env or own.env_id), reading)
+    if not task.env_id:
+        return task
     try:
-        low, high = box_of(own, reading)
+        low, high = box_of(task)
     except MissingDependencyError:
         if reading.env:
             raise
-        return own  # the set can be read and described without its simulator
-    task = replace(own, env_id=reading.env or own.env_id)
+        return task  # the set can be read and described without its simulator
     if reading.action_units == "rescaled":
         return task  # read by the set's own space: `acting` takes the box
     comparable = reading.action_units == "compared" and len(low) == len(own.action_low)  # else shapes are refused later
@@ -200,7 +214,7 @@ def acting(task: Task | None, reading: Reading) -> Task | None:
         raise UsageError(
             "the actions cannot be rescaled: no environment is known", "name it: env=ID, or leave action_units out"
         )
-    low, high = box_of(task, reading)
+    low, high = box_of(task)
     found = replace(task, action_low=low, action_high=high)
     if not found.bounded or len(low) != len(task.action_low):
         raise SpaceMismatchError(
@@ -211,15 +225,14 @@ def acting(task: Task | None, reading: Reading) -> Task | None:
     return found
 
 
-def box_of(task: Task, reading: Reading) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The bounds of the environment that the caller names, else of the task's. Raises what `make_env` raises."""
+def box_of(task: Task) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The bounds of the task's environment. Raises what `make_env` raises."""
     from offline_vi.environments import action_box, make_env
-    from offline_vi.types import Task
 
     with or_unscored():
-        env = make_env(Task(reading.env, (), ()) if reading.env else task)
+        env = make_env(task)
     env.close()
-    return action_box(env, reading.env or task.env_id)
+    return action_box(env, task.env_id)
 
 
 def _same_bounds(own: Task, low: tuple[float, ...], high: tuple[float, ...]) -> bool:
@@ -232,21 +245,34 @@ def _same_bounds(own: Task, low: tuple[float, ...], high: tuple[float, ...]) -> 
     )
 
 
-def on_environment(task: Task | None, env: str) -> Task:
+def scored_on(task: Task | None, reading: Reading) -> Task | None:
+    """The task of a policy, or of data in library units, as the caller wants it scored: nowhere, on another
+    environment, with other arguments or another limit. Its action map stays. Raises what `on_environment` raises."""
+    if reading.env and not reading.unscored:
+        task = on_environment(task, reading.env, reading.env_kwargs)
+    if task is None:
+        return None
+    return as_made(unscored(task) if reading.unscored else task, reading)
+
+
+def on_environment(task: Task | None, env: str, env_kwargs: Sequence[str] = ()) -> Task:
     """The task of a policy on another environment: it keeps the action map that it was trained with.
 
     Without a task the policy was trained on actions in [-1, 1], which were the environment's own units. Entries of a
     dict observation are those of the training. What belongs to another environment (arguments, limit, reference scores,
     note) is left out. Raises what `task_on` raises.
     """
+    from offline_vi.environments import task_in
     from offline_vi.types import unit_task
 
-    if task is not None and task.env_id == env:
-        return task
+    kwargs = kwargs_from(env_kwargs)
     if task is None:
-        found = in_its_units(env)
-        return replace(unit_task(len(found.action_low), env, env), obs_keys=found.obs_keys)
-    found = _of_its_name(task, env) or in_its_units(env, _keys_for(env, task))
+        found = task_in(env, kwargs=kwargs)
+        unit = unit_task(len(found.action_low))
+        return replace(found, action_low=unit.action_low, action_high=unit.action_high)
+    if task.env_id == env:
+        return task
+    found = _of_its_name(task, env) or task_in(env, _keys_for(env, kwargs, task), kwargs)
     return replace(found, action_low=task.action_low, action_high=task.action_high, name=task.name)
 
 
@@ -259,29 +285,33 @@ def _of_its_name(task: Task, env: str) -> Task | None:
     return known if (known.ref_min, known.ref_max) == (task.ref_min, task.ref_max) else None
 
 
-def _keys_for(env: str, task: Task) -> tuple[str, ...]:
+def _keys_for(env: str, kwargs: dict[str, Any], task: Task) -> tuple[str, ...]:
     """The keys of the training, where the environment's observations are a dict at all."""
     from offline_vi.environments import make_env
     from offline_vi.observations import entries
     from offline_vi.types import Task
 
-    made = make_env(Task(env, (), ()))
+    made = make_env(Task(env, (), (), kwargs=kwargs))
     made.close()
     return task.obs_keys if entries(made.observation_space) else ()
 
 
-def environment(env: str) -> Task:
-    """The task of a Gymnasium id, with D4RL's reference scores where a D4RL family is scored on it.
+def environment(
+    env: str | Factory, env_kwargs: Mapping[str, Any] | Sequence[str] = (), max_episode_steps: int | None = None
+) -> Task:
+    """The task of a Gymnasium id, with D4RL's reference scores where a D4RL family is scored on it; or of a class or a
+    function that makes an environment. ``env_kwargs`` are the arguments of its constructor.
 
     Raises UsageError, SpaceMismatchError (also for actions without bounds), MissingDependencyError.
     """
-    found = in_its_units(env)
-    if not found.bounded:
-        raise SpaceMismatchError(
-            f"the actions of {env} are bounded by {found.action_low} and {found.action_high}", "a bounded Box is needed"
-        )
+    from offline_vi.environments import require_bounded, task_in
+
+    name = env if isinstance(env, str) else factories.allow(env)
+    words = factories.words_of(env_kwargs) if isinstance(env_kwargs, Mapping) else tuple(env_kwargs)
+    found = require_bounded(task_in(name, kwargs=kwargs_from(words)))
     for family in FAMILIES:
-        if family.env_id == env:
+        if family.env_id == name:
             known = task_in_family(family, family.prefix)
-            return replace(known, max_episode_steps=None, obs_keys=found.obs_keys)
-    return found
+            found = replace(known, max_episode_steps=None, obs_keys=found.obs_keys)
+            break
+    return as_made(found, Reading(env_kwargs=words, max_episode_steps=max_episode_steps or 0))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_vi import factories
 from offline_vi.errors import (
+    EnvError,
     MissingDependencyError,
+    OfflineVIError,
     SpaceMismatchError,
     UsageError,
 )
-from offline_vi.observations import joined, joined_space
+from offline_vi.observations import chosen_keys, joined, joined_space
 from offline_vi.types import Spec, Task
 
 if TYPE_CHECKING:
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def observation_of(obs: Any, task: Task) -> NDArray[Any]:
-    """What policies see of an environment's observation: float32, images uint8."""
+    """What policies see of an environment's observation: float32, images uint8. Raises TypeError for no numbers."""
     value = joined(obs, task.obs_keys)
     return value if value.dtype == np.uint8 else value.astype(np.float32)
 
@@ -37,20 +41,20 @@ def obs_space_of(env: Env, task: Task) -> Any:
 
 
 def make_env(task: Task) -> Env:
-    """The task's environment.
+    """The task's environment: of a Gymnasium id, or of what `factories.find` finds for ``module:NAME``.
 
-    Raises UsageError for an unknown id (with the nearest one), MissingDependencyError naming the extra to install.
+    Raises UsageError for an unknown id (with the nearest one), for arguments that it does not take, and for a module
+    that nobody allowed; MissingDependencyError naming the extra to install; EnvError where it cannot be made.
     """
     import gymnasium  # here and below: a run that is scored nowhere does not wait for it
 
     _register_robotics(task.env_id)
-    options = dict(task.kwargs)
-    if task.max_episode_steps is not None:
-        options["max_episode_steps"] = task.max_episode_steps
-    with warnings.catch_warnings(), _without_deprecations(task.env_id):
+    with warnings.catch_warnings(), _without_deprecations(task.env_id), factories.working_directory():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            return gymnasium.make(task.env_id, **options)
+            return _made(task)
+        except OfflineVIError:
+            raise
         except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
             raise MissingDependencyError(
                 f"{task.env_id} needs a package that is not installed ({error})", "pip install 'offline-vi[mujoco]'"
@@ -60,6 +64,54 @@ def make_env(task: Task) -> Env:
             raise UsageError(
                 f"unknown environment {task.env_id!r}", f"did you mean {close[0]!r}?" if close else str(error)
             ) from error
+        except (Exception, SystemExit) as error:  # whatever a constructor raises
+            if isinstance(error, TypeError) and "argument" in str(error):
+                raise UsageError(
+                    f"{task.env_id} cannot be made with {task.kwargs}: {error}",
+                    "give what its constructor takes: env_kwargs",
+                ) from error
+            raise EnvError(f"{task.env_id} cannot be made: {type(error).__name__}: {error}", "mend it") from error
+
+
+def _made(task: Task) -> Env:
+    import gymnasium
+
+    found = factories.find(task.env_id) if ":" in task.env_id else task.env_id
+    if isinstance(found, str):
+        limit = {} if task.max_episode_steps is None else {"max_episode_steps": task.max_episode_steps}
+        return gymnasium.make(found, disable_env_checker=True, **limit, **task.kwargs)  # `Simulator` checks more
+    env = found(**task.kwargs)
+    if not isinstance(env, gymnasium.Env):
+        raise UsageError(f"{task.env_id} made a {type(env).__name__}, no gymnasium.Env", "name one of Gymnasium's API")
+    return env if task.max_episode_steps is None else gymnasium.wrappers.TimeLimit(env, task.max_episode_steps)
+
+
+def task_in(
+    env: str,
+    obs_keys: Sequence[str] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+) -> Task:
+    """A task on an environment whose box gives the action bounds; not all of them need be real (`require_bounded`).
+
+    Raises what `make_env` raises, SpaceMismatchError where actions are no vector of real numbers, or where observations
+    under ``obs_keys`` are missing.
+    """
+    task = Task(env, (), (), kwargs=dict(kwargs or {}), name=env, max_episode_steps=max_episode_steps)
+    made = make_env(task)
+    made.close()
+    low, high = action_box(made, env)
+    return replace(task, action_low=low, action_high=high, obs_keys=chosen_keys(made.observation_space, obs_keys, env))
+
+
+def require_bounded(task: Task) -> Task:
+    """The task. Raises SpaceMismatchError where not all its bounds are real ones."""
+    if not task.bounded:
+        raise SpaceMismatchError(
+            f"the actions of {task.env_id} are bounded by {task.action_low} and {task.action_high}",
+            "a bounded Box is needed",
+        )
+    return task
 
 
 def action_box(env: Env, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -73,6 +125,49 @@ def action_box(env: Env, name: str) -> tuple[tuple[float, ...], tuple[float, ...
     if not isinstance(space, gymnasium.spaces.Box):
         raise SpaceMismatchError(f"{name} has the action space {space}", "a Box of real numbers is needed")
     return tuple(map(float, space.low.ravel())), tuple(map(float, space.high.ravel()))
+
+
+def episode_limit(env: Env, task: Task) -> int:
+    """Steps after which an episode is cut: the task's, or the environment's own.
+
+    Raises UsageError where nobody says: an episode might then never end.
+    """
+    limit = _limit_of(env, task)
+    if limit is None:
+        raise UsageError(
+            f"no limit is known for the episodes of {task.env_id}: one might never end",
+            "give one: max_episode_steps=1000",
+        )
+    return limit
+
+
+def _limit_of(env: Env, task: Task) -> int | None:
+    import gymnasium
+
+    limits = [task.max_episode_steps, None if env.spec is None else env.spec.max_episode_steps]
+    layer: Any = env
+    while isinstance(layer, gymnasium.Wrapper):
+        limits.append(layer._max_episode_steps if isinstance(layer, gymnasium.wrappers.TimeLimit) else None)
+        layer = layer.env
+    return min((int(limit) for limit in limits if limit is not None), default=None)
+
+
+def known_limit(task: Task) -> int | None:
+    """Steps after which an episode of a task is cut; None where nobody says."""
+    env = make_env(task)
+    try:
+        return _limit_of(env, task)
+    finally:
+        env.close()
+
+
+def check_limit(task: Task) -> int:
+    """`episode_limit` of a task, before anything is trained."""
+    env = make_env(task)
+    try:
+        return episode_limit(env, task)
+    finally:
+        env.close()
 
 
 def registered_limit(env_id: str) -> int | None:
@@ -132,17 +227,20 @@ def _register_robotics(env_id: str) -> None:
         )
 
 
-def check_spaces(spec: Spec, task: Task) -> None:
-    """Compare the data's shapes with the environment's spaces, before the first gradient step.
+def check_spaces(spec: Spec, task: Task) -> int:
+    """Compare the data's shapes with the environment's spaces, before the first gradient step. Returns the steps after
+    which an episode is cut.
 
-    Raises SpaceMismatchError naming both sides.
+    Raises SpaceMismatchError naming both sides, UsageError where nothing limits an episode.
     """
     import gymnasium
 
     env = make_env(task)
-    action_space = env.action_space
-    env.close()
-    obs_space = obs_space_of(env, task)
+    try:
+        limit = episode_limit(env, task)
+    finally:
+        env.close()
+    obs_space, action_space = obs_space_of(env, task), env.action_space
     if not isinstance(action_space, gymnasium.spaces.Box) or spec.discrete:
         kind = "discrete" if spec.discrete else "continuous"
         raise SpaceMismatchError(f"{task.env_id} has the actions {action_space}, the data {kind} ones")
@@ -159,6 +257,7 @@ def check_spaces(spec: Spec, task: Task) -> None:
         )
     if len(task.action_low) != spec.action_dim:
         raise SpaceMismatchError(f"the task bounds {len(task.action_low)} actions, the data have {spec.action_dim}", "")
+    return limit
 
 
 def spec_of(task: Task) -> Spec:

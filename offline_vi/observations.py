@@ -125,7 +125,17 @@ def entry(observation: Any, key: str) -> Any:
 
 
 def joined(observation: Any, keys: Sequence[str]) -> NDArray[Any]:
-    """One observation as an array: itself without keys, else its entries joined to a vector (O,)."""
+    """One observation as an array: itself without keys, else its entries joined to a vector (O,).
+
+    Raises TypeError for what is not numbers, KeyError for an entry that is missing.
+    """
     if not keys:
-        return np.asarray(observation)
-    return np.concatenate([np.asarray(entry(observation, key)).reshape(-1) for key in keys])
+        return _numbers(observation)
+    return np.concatenate([_numbers(entry(observation, key)).reshape(-1) for key in keys])
+
+
+def _numbers(value: Any) -> NDArray[Any]:
+    found = np.asarray(value)
+    if found.dtype.kind not in "biuf":
+        raise TypeError(f"an observation of {found.dtype}, where numbers are expected")
+    return found

@@ -188,6 +188,11 @@ class Task:
         warnings.warn("Task.obs_key is now Task.obs_keys", DeprecationWarning, stacklevel=2)
         return self.obs_keys[0] if self.obs_keys else None
 
+    @property
+    def has_references(self) -> bool:
+        """Whether returns can be normalized."""
+        return self.ref_min is not None and self.ref_max is not None
+
     def normalized(self, returns: NDArray[np.float64]) -> NDArray[np.float64]:
         """D4RL scores x 100 of undiscounted episode returns; NaN where the task has no reference scores."""
         if self.ref_min is None or self.ref_max is None:

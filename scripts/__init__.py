@@ -9,6 +9,7 @@ import re
 import sys
 
 from offline_vi.errors import OfflineVIError, unknown
+from offline_vi.factories import allow
 from offline_vi.plugins import load_plugin
 
 VERBS = {
@@ -83,6 +84,13 @@ def _value(text: str) -> str:
     return "" if text == "True" else text
 
 
+def allow_environments(arguments: list[str]) -> None:
+    """Code that ``--env module:NAME`` names may be imported: whoever gives the command says so, no file."""
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        if flag == "--env" or flag.startswith("--env="):
+            allow(following if flag == "--env" else flag.partition("=")[2])
+
+
 def with_plugins(arguments: list[str]) -> list[str]:
     """Load what ``--plugin FILE.py|module`` names, wherever it is; returns the other arguments."""
     from offline_vi.scripts.arguments import taken
@@ -117,4 +125,5 @@ def _dispatch(arguments: list[str]) -> None:
     verb, *rest = with_plugins(arguments)
     if verb not in VERBS:
         raise unknown(verb, VERBS, "verb")
+    allow_environments(rest)
     importlib.import_module(f"offline_vi.scripts.{verb.replace('-', '_')}").main(rest)

@@ -29,6 +29,8 @@ class BenchmarkOptions:
     """Of the Ray cluster, e.g. auto or ray://HOST:10001; default: one on this machine."""
     gpus: float = 0.0
     """Of one GPU, the share that a cell is given (engine ray)."""
+    env: str = ""
+    """Allow the environment that the suite names, where it is code: module:Id."""
     retries: int = 3
     """How often a cell is started again because its node died (engine ray)."""
     skip_missing: bool = False

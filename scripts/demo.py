@@ -41,7 +41,7 @@ def demonstrate(options: DemoOptions) -> None:
     started = time.monotonic()
     print(f"1/3  data: {options.dataset}")
     data = data_facts(options.dataset)
-    print(f"     {data.rows:,} transitions, {data.episodes} episodes, mean normalized score {data.score:.1f}")
+    print(f"     {data.rows:,} transitions, {data.episodes} episodes, mean {data.measure} {data.score:.1f}")
 
     print(f"2/3  conditional VAE, {options.behavior_steps:,} steps, then BCQ on it, {options.steps:,} steps")
     train_verb.main(options.train_words())
@@ -49,7 +49,7 @@ def demonstrate(options: DemoOptions) -> None:
     print("3/3  the same behavior model without BCQ, for comparison")
     scores = compare_with_behavior(options.output)
     print(f"\n     data {data.score:6.1f}   behavior model {scores.behavior:6.1f}   BCQ {scores.policy:6.1f}", end="")
-    print(f"   (normalized score, {EPISODES} episodes)")
+    print(f"   ({data.measure}, {EPISODES} episodes)")
     print(f"     plot: {Path(options.output) / 'learning_curve.png'}")
     print(f"     {time.monotonic() - started:.0f} s on {torch.get_num_threads()} thread(s)")
 

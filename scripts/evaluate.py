@@ -20,7 +20,13 @@ class EvaluateOptions:
     run: tyro.conf.Positional[str]
     """Run directory of `offline-vi train`."""
     env: str = ""
-    """Gymnasium id, where it is not the data set's own."""
+    """Environment, where it is not the run's own: a Gymnasium id, or code of yours: module:Id, module:Class or
+    module:function. A run whose own environment is such code is scored only where this names it. The policy keeps the
+    action map that it was trained with."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor: key=value ..., or one JSON object."""
+    max_episode_steps: int = 0
+    """Steps after which an episode is cut; 0: as in the run, or the environment's own limit."""
     episodes: int = 100
     """Episodes."""
     seed: int = 1000
@@ -49,6 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     scoring = ScoringOptions(
         env=options.env,
+        env_kwargs=options.env_kwargs,
+        max_episode_steps=options.max_episode_steps,
         episodes=options.episodes,
         seed=options.seed,
         seed_index=options.seed_index,
@@ -68,15 +76,22 @@ def print_score(score: RunScore) -> None:
     """For people."""
     task, evaluation = score.task, score.evaluation
     print(f"{task.name or task.env_id}: {len(evaluation.returns)} episodes on {evaluation.env_id}")
-    print(f"  return            {evaluation.mean_return:10.2f} +- {evaluation.returns.std():.2f}")
-    print(f"  normalized score  {evaluation.mean:10.2f} +- {evaluation.normalized.std():.2f}")
+    of_returns, of_scores = evaluation.spread
+    print(f"  return            {evaluation.mean_return:10.2f} +- {of_returns:.2f}")
+    if evaluation.scored:
+        print(f"  normalized score  {evaluation.mean:10.2f} +- {of_scores:.2f}")
     print(f"  failed episodes   {evaluation.n_failed:7d}")
+    for seed, why in evaluation.failures.items():
+        print(f"    seed {seed}: {why}")
+    print(f"  cut after         {evaluation.max_episode_steps:7d} steps")
     if score.guard is not None:
         share, threshold = 100 * score.guard.share, score.guard.threshold
         print(f"  replaced actions  {share:10.2f} % (log-density below {threshold:.2f} nats)")
     print(f"  mujoco {evaluation.versions.get('mujoco', 'absent')}, gymnasium {evaluation.versions.get('gymnasium')}")
     if score.videos is not None:
         print(f"  films             {score.videos}")
+    for difference in score.differences:
+        print(f"  note: {difference}")
     if task.note:
         print(f"  note: {task.note}")
 

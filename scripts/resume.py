@@ -15,13 +15,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("run", help="run directory")
     parser.add_argument("--steps", type=int, default=0, help="gradient steps in all (default: as the run was begun)")
+    parser.add_argument("--env", default="", help="allow the run's environment, where it is code: module:Id")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     options = parser.parse_args(arguments)
     import_torch()
     from offline_vi.study import verbs
 
-    verbs.resume(options.run, options.steps, quiet=options.quiet, as_json=options.json)
+    verbs.resume(options.run, options.steps, env=options.env, quiet=options.quiet, as_json=options.json)
 
 
 if __name__ == "__main__":

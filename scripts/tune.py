@@ -22,6 +22,8 @@ class TuneOptions:
     """Trials for each algorithm, those of earlier calls included."""
     jobs: int = 2
     """Cells at once, one thread each."""
+    env: str = ""
+    """Allow the environment that the suite names, where it is code: module:Id."""
     startup: int = 5
     """Trials before the first one may be cut, and before the search looks at what it has found."""
     seed: int = 0

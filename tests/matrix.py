@@ -284,7 +284,7 @@ MATRIX: dict[int, Row] = {
     32: Row(
         "an environment that returns NaN or wrong shapes",
         {CASES: 4},
-        ("evaluation/test_evaluate::test_impossible_values_name_step_and_episode",),
+        ("evaluation/test_misbehaving::test_impossible_values_cost_their_episode_alone",),
     ),
     33: Row(
         "a NaN action of the policy",

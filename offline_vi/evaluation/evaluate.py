@@ -12,8 +12,8 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,15 +22,17 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from offline_vi.environments import make_env, observation_of
+from offline_vi.environments import episode_limit, require_bounded, task_in
 from offline_vi.errors import (
     EnvError,
     EvaluationError,
     EvaluationWarning,
     UsageError,
 )
+from offline_vi.factories import Factory, allow
 from offline_vi.rl.algorithm import find_capability
 from offline_vi.rl.policies import Policy, StatefulPolicy
+from offline_vi.simulator import EpisodeFailure, Simulator, as_it_is
 from offline_vi.types import FloatArray, Task
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ WIDTH = 10  # W: rows of every policy batch
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of n episodes; a failed one is NaN and in no mean."""
+    """Scores of n episodes; a failed one is NaN and in no number."""
 
     returns: NDArray[np.float64]  # (n,), undiscounted
     lengths: NDArray[np.int64]  # (n,), steps
@@ -54,25 +56,51 @@ class Evaluation:
     first_obs: NDArray[Any] = field(default_factory=lambda: np.zeros(0))  # (n, O), s_0
     first_action: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n, A), a_0 in [-1, 1]
     discount: float = 0.99  # gamma of ``discounted``
+    failures: dict[int, str] = field(default_factory=dict)  # seed -> why the episode failed twice
+    max_episode_steps: int | None = None  # after which an episode was cut
+
+    @property
+    def succeeded(self) -> NDArray[np.bool_]:
+        """(n,), the episodes that count."""
+        return ~np.isnan(self.returns)
 
     @property
     def n_failed(self) -> int:
-        """Episodes whose environment crashed twice."""
-        return int(np.isnan(self.returns).sum())
+        """Episodes that failed twice."""
+        return int((~self.succeeded).sum())
 
     @property
     def mean_return(self) -> float:
         """Mean return over the episodes that did not fail."""
-        return float(np.nanmean(self.returns))
+        return float(self.returns[self.succeeded].mean())
 
     @property
     def mean(self) -> float:
-        """Mean normalised score x 100 over the episodes that did not fail; NaN where the task has no references."""
-        kept = self.normalized[~np.isnan(self.returns)]
-        return float(kept.mean())
+        """Mean normalized score x 100 over the episodes that did not fail; NaN where the task has no references."""
+        return float(self.normalized[self.succeeded].mean())
+
+    @property
+    def scored(self) -> bool:
+        """Whether the task has reference scores; where it has none, returns take the place of scores."""
+        return bool(np.isfinite(self.normalized[self.succeeded]).all())
+
+    @property
+    def score(self) -> float:
+        """The mean normalized score, or the mean return where the task has no reference scores."""
+        return self.mean if self.scored else self.mean_return
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Standard deviations over the episodes that did not fail, of returns and of scores."""
+        return float(self.returns[self.succeeded].std()), float(self.normalized[self.succeeded].std())
+
+    def shown(self) -> dict[str, float]:
+        """Numbers for a line on the way: the mean return, the mean score where there is one, failed episodes."""
+        score = {"score": self.mean} if self.scored else {}
+        return {"return": self.mean_return, **score, **({"failed": float(self.n_failed)} if self.n_failed else {})}
 
     def episode_rows(self, step: int) -> list[dict[str, Any]]:
-        """One row per episode, for episodes.csv."""
+        """One row per episode, for episodes.csv; "failure" only of one that failed."""
         return [
             {
                 "step": step,
@@ -83,6 +111,8 @@ class Evaluation:
                 "normalized": float(score),
                 "env_id": self.env_id,
                 "mujoco": self.versions["mujoco"],
+                **({} if self.max_episode_steps is None else {"max_episode_steps": self.max_episode_steps}),
+                **({"failure": self.failures[int(seed)]} if int(seed) in self.failures else {}),
             }
             for seed, value, length, terminated, score in zip(
                 self.seeds, self.returns, self.lengths, self.terminated, self.normalized, strict=True
@@ -90,16 +120,21 @@ class Evaluation:
         ]
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready, all numbers finite: lists are of the episodes that did not fail; scores only where the task has
+        reference scores."""
+        kept = self.succeeded
+        scores = {"normalized_score": self.mean, "normalized": self.normalized[kept].tolist()} if self.scored else {}
         return {
             "env_id": self.env_id,
-            "normalized_score": self.mean,
+            "max_episode_steps": self.max_episode_steps,
+            **scores,
             "return_mean": self.mean_return,
             "n_failed": self.n_failed,
-            "returns": self.returns.tolist(),
-            "normalized": self.normalized.tolist(),
-            "lengths": self.lengths.tolist(),
-            "terminated": self.terminated.tolist(),
-            "seeds": self.seeds.tolist(),
+            "failures": {str(seed): why for seed, why in self.failures.items()},
+            "returns": self.returns[kept].tolist(),
+            "lengths": self.lengths[kept].tolist(),
+            "terminated": self.terminated[kept].tolist(),
+            "seeds": self.seeds[kept].tolist(),
             "versions": self.versions,
         }
 
@@ -107,7 +142,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     policy: Policy,
-    task: Task,
+    task: Task | str | Factory,
     episodes: int = 10,
     seed: int = 0,
     *,
@@ -115,58 +150,69 @@ def evaluate(
     discount: float = 0.99,
     device: str | torch.device = "cpu",
     progress: bool = False,
-    wrap: Callable[[Env], Env] = lambda env: env,
+    wrap: Callable[[Env], Env] = as_it_is,
+    max_episode_steps: int | None = None,
 ) -> Evaluation:
     """Run ``episodes`` episodes; episode e is reset with ``seed + e``; ``discount`` is that of `Evaluation.discounted`;
     ``wrap`` puts something around each environment, e.g. what films it.
 
-    ``num_envs`` environments run beside each other (at most W); the numbers do not depend on it. An environment that
-    raises is built anew and its episode repeated once; then it counts as failed.
+    ``task`` may also be a Gymnasium id, a class of environments or a function that makes one; its box then gives the
+    action bounds. ``max_episode_steps`` cuts episodes there, instead of where task or environment do.
 
-    Raises EnvError where policy or environment produce NaN or wrong shapes, EvaluationError where every episode failed,
-    MissingDependencyError and UsageError from `make_env`. The caller's random state is left as it was.
+    ``num_envs`` environments run beside each other (at most W); the numbers do not depend on it. An episode in which an
+    environment does anything impossible (see `Simulator`) is repeated once in a new one; then it counts as failed.
+
+    Raises EnvError where the policy produces NaN or wrong shapes, EvaluationError where every episode failed,
+    UsageError where no limit of the episodes is known, and what `make_env` raises. The caller's random state is left
+    as it was.
     """
     if episodes < 1 or num_envs < 1:
         raise UsageError(f"{episodes} episodes in {num_envs} environments", "at least one of each")
-    envs = [wrap(make_env(task)) for _ in range(min(num_envs, WIDTH, episodes))]
+    if not isinstance(task, Task):
+        task = require_bounded(task_in(allow(task), max_episode_steps=max_episode_steps))
+    task = task if max_episode_steps is None else replace(task, max_episode_steps=max_episode_steps)
+    simulators = [Simulator(task, wrap) for _ in range(min(num_envs, WIDTH, episodes))]
     records: dict[int, _Episode] = {}
     runner = _Runner(policy, task, seed, discount, torch.device(device))
     # torch.manual_seed reaches every CUDA device, so every one in use is forked, whichever the policy is on
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     bar = tqdm(total=episodes, unit="episode", disable=not progress, dynamic_ncols=True)
     try:
+        limit = episode_limit(simulators[0].open(), task)
         with torch.random.fork_rng(devices=cuda), _inference(policy):
-            for group in _groups(episodes, len(envs)):
-                for episode, env in zip(group, envs, strict=False):
-                    records[episode] = _Episode(episode, env)
+            for group in _groups(episodes, len(simulators)):
+                for episode, simulator in zip(group, simulators, strict=False):
+                    records[episode] = _Episode(episode, simulator)
                 runner.run([records[episode] for episode in group])
-                for place, episode in enumerate(group):
-                    if records[episode].error is not None:
-                        with suppress(Exception):  # it is broken already
-                            envs[place].close()
-                        envs[place] = wrap(make_env(task))
-                        records[episode] = _Episode(episode, envs[place])
+                for episode in group:
+                    if records[episode].failure:
+                        records[episode] = _Episode(episode, records[episode].simulator)
                         runner.run([records[episode]])
                 bar.update(len(group))
     finally:
         bar.close()
-        for env in envs:
-            env.close()
+        for simulator in simulators:
+            simulator.close()
     runner.warn_about_clipping()
-    return _summary(task, seed, discount, [records[episode] for episode in range(episodes)])
+    found = _summary(task, seed, discount, [records[episode] for episode in range(episodes)])
+    return replace(found, max_episode_steps=limit)
 
 
 class _Episode:
     """One episode: its environment and what happened in it."""
 
-    def __init__(self, number: int, env: Env) -> None:
-        self.number, self.env = number, env
+    def __init__(self, number: int, simulator: Simulator) -> None:
+        self.number, self.simulator = number, simulator
         self.row = number % WIDTH
         self.total, self.length, self.terminated, self.running = 0.0, 0, False, True
-        self.error: Exception | None = None
+        self.failure = ""  # why it failed
         self.discounted = 0.0
         self.first_obs: NDArray[Any] | None = None
         self.first_action: FloatArray | None = None
+
+    def fail(self, failure: EpisodeFailure) -> None:
+        """It ends without a result."""
+        self.failure, self.running = f"{failure} (step {self.length})", False
 
 
 class _Runner:
@@ -180,11 +226,13 @@ class _Runner:
         """Step all episodes (of one wave) until the last one ends."""
         obs: FloatArray | None = None
         for episode in episodes:
-            first = self._guarded(episode, lambda e: e.env.reset(seed=self.seed + e.number)[0])
-            if first is not None:
-                value = self._observation(first, episode, None if obs is None else obs.shape[1:])
-                obs = np.zeros((WIDTH, *value.shape), value.dtype) if obs is None else obs
-                obs[episode.row] = value
+            try:
+                first = episode.simulator.reset(self.seed + episode.number)
+            except EpisodeFailure as failure:
+                episode.fail(failure)
+                continue
+            obs = np.zeros((WIDTH, *first.shape), first.dtype) if obs is None else obs
+            obs[episode.row] = first
         wave = episodes[0].number // WIDTH
         stateful = find_capability(self.policy, StatefulPolicy)
         if stateful is not None:
@@ -211,46 +259,27 @@ class _Runner:
             torch.manual_seed(seed)
 
     def _step(self, episode: _Episode, action: FloatArray, obs: FloatArray) -> None:
-        where = f"at step {episode.length} of episode {episode.number}"
         if not np.isfinite(action).all():
+            where = f"at step {episode.length} of episode {episode.number}"
             raise EnvError(f"the policy's action is not finite {where}: {action}", "the policy has diverged")
         inside = action.clip(-1.0, 1.0)
         self.clipped += int((np.abs(action - inside) > 1e-6).sum())
         self.entries += action.size
-        box: Any = episode.env.action_space
-        command = self.task.to_env(inside).clip(box.low, box.high).astype(box.dtype)
-        result = self._guarded(episode, lambda e: e.env.step(command))
-        if result is None:
-            return
-        next_obs, reward, terminated, truncated, _ = result
-        if not np.isfinite(reward):
-            raise EnvError(f"{self.task.env_id} returned the reward {reward} {where}", "the environment is broken")
         if episode.length == 0:
             episode.first_obs, episode.first_action = obs[episode.row].copy(), inside
-        episode.total += float(reward)
-        episode.discounted += self.discount**episode.length * float(reward)
-        episode.length += 1
-        obs[episode.row] = self._observation(next_obs, episode, obs.shape[1:])
-        if terminated or truncated:
-            episode.running, episode.terminated = False, bool(terminated)
-            obs[episode.row] = 0
-
-    def _guarded(self, episode: _Episode, call: Any) -> Any:
-        """The call's result; None where the environment raised, which ends the episode."""
         try:
-            return call(episode)
-        except Exception as error:  # whatever a simulator raises
-            episode.error, episode.running = error, False
-            return None
-
-    def _observation(self, obs: Any, episode: _Episode, shape: tuple[int, ...] | None = None) -> FloatArray:
-        value = observation_of(obs, self.task)
-        where = f"at step {episode.length} of episode {episode.number}"
-        if shape is not None and value.shape != shape:
-            raise EnvError(f"{self.task.env_id} returned an observation of shape {value.shape} {where}", "")
-        if not np.isfinite(value).all():
-            raise EnvError(f"{self.task.env_id} returned an observation that is not finite {where}", "")
-        return value
+            found = episode.simulator.step(inside)
+        except EpisodeFailure as failure:
+            episode.fail(failure)
+        else:
+            episode.total += found.reward
+            episode.discounted += self.discount**episode.length * found.reward
+            episode.length += 1
+            obs[episode.row] = found.obs
+            if found.terminated or found.truncated:
+                episode.running, episode.terminated = False, found.terminated
+        if not episode.running:
+            obs[episode.row] = 0
 
     def warn_about_clipping(self) -> None:
         if self.clipped:
@@ -282,16 +311,17 @@ def _inference(policy: Policy) -> Iterator[None]:
 
 
 def _summary(task: Task, seed: int, discount: float, episodes: list[_Episode]) -> Evaluation:
-    failures = [episode for episode in episodes if episode.error is not None]
+    failures = {seed + episode.number: episode.failure for episode in episodes if episode.failure}
+    first = next(iter(failures.values()), "")
     if len(failures) == len(episodes):
-        raise EvaluationError(f"all {len(episodes)} episodes on {task.env_id} failed: {failures[0].error!r}", "")
+        raise EvaluationError(f"all {len(episodes)} episodes on {task.env_id} failed: {first}", "")
     if failures:
         warnings.warn(
-            f"{len(failures)} of {len(episodes)} episodes failed twice and are in no mean: {failures[0].error!r}",
+            f"{len(failures)} of {len(episodes)} episodes failed twice and are in no mean: {first}",
             EvaluationWarning,
             stacklevel=3,
         )
-    returns = np.array([np.nan if episode.error is not None else episode.total for episode in episodes])
+    returns = np.array([np.nan if episode.failure else episode.total for episode in episodes])
     return Evaluation(
         returns,
         np.array([episode.length for episode in episodes]),
@@ -303,6 +333,7 @@ def _summary(task: Task, seed: int, discount: float, episodes: list[_Episode]) -
         np.array([episode.discounted for episode in episodes]),
         *_starts(episodes),
         discount,
+        failures,
     )
 
 

@@ -33,11 +33,12 @@ class DataFacts(NamedTuple):
 
     rows: int
     episodes: int
-    score: float  # mean normalized score of its episodes
+    score: float  # mean normalized score of its episodes; their return where there are no reference scores
+    measure: str  # which of the two
 
 
 class Compared(NamedTuple):
-    """Mean normalized scores."""
+    """Mean normalized scores, or returns where the task has no reference scores."""
 
     behavior: float  # of the behavior model's own samples
     policy: float  # of BCQ on that model
@@ -51,7 +52,9 @@ def data_facts(dataset: str) -> DataFacts:
     if data.task is None:
         raise UsageError(f"no environment is known for {dataset}", "`offline-vi data list` names data sets with one")
     returns = data.episode_returns()
-    return DataFacts(len(data), len(returns), float(data.task.normalized(returns).mean()))
+    if data.task.has_references:
+        return DataFacts(len(data), len(returns), float(data.task.normalized(returns).mean()), "normalized score")
+    return DataFacts(len(data), len(returns), float(returns.mean()), "return")
 
 
 def compare_with_behavior(run: str | Path) -> Compared:
@@ -66,4 +69,4 @@ def compare_with_behavior(run: str | Path) -> Compared:
     model = behavior_of(policy)
     assert model is not None
     cloned = evaluate(BehaviorPolicy(model), task, EPISODES, EVAL_SEED)
-    return Compared(cloned.mean, evaluate(policy, task, EPISODES, EVAL_SEED).mean)
+    return Compared(cloned.score, evaluate(policy, task, EPISODES, EVAL_SEED).score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -45,7 +46,7 @@ class Diagnosis:
             evaluation = evaluate_into(
                 run, step, policy, task, self.options, discount=self.discount, device=self.device, **whose
             )
-            numbers = {"return": evaluation.mean_return, "score": evaluation.mean}
+            numbers = evaluation.shown()
             row |= overestimation_report(policy, evaluation, self.device, rewards=self.rewards)
         if self.density is not None:
             obs, action = self.rows
@@ -55,9 +56,9 @@ class Diagnosis:
         run.log_support(row)
         return numbers
 
-    def summary(self, run: RunDirectory, steps: int) -> Record:
-        """The record of result.json."""
-        result = summary(run, steps)
+    def summary(self, run: RunDirectory, steps: int, seeds: Sequence[int] = ()) -> Record:
+        """The record of result.json; ``seeds`` of several in parallel."""
+        result = summary(run, steps, seeds)
         if self.density is not None:
             obs, action = self.rows
             result["support"] = measure_support(self.density, obs, action).to_json()

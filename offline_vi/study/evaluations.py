@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from offline_vi.rl.policies import Policy
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.study.run import Record
+from offline_vi.study.scores import RETURN, SCORE
 from offline_vi.types import Task
 
 if TYPE_CHECKING:
@@ -54,15 +56,14 @@ def evaluate_into(
     return evaluation
 
 
-def summary(run: RunDirectory, steps: int) -> Record:
-    """result.json: the final policy, per episode; the best evaluation apart. Of several seeds in parallel the means,
-    and the same for each of them."""
+def summary(run: RunDirectory, steps: int, seeds: Sequence[int] = ()) -> Record:
+    """result.json: the final policy, per episode; the best evaluation apart. Of several ``seeds`` in parallel the
+    means, and the same for each of them."""
     rows = run.read_episodes()
     result = scores(rows, steps)
-    members = sorted({int(row["training_seed"]) for row in rows if "training_seed" in row})
-    if members:
+    if len(seeds) > 1:
         result["seeds"] = {
-            str(seed): scores([row for row in rows if int(row["training_seed"]) == seed], steps) for seed in members
+            str(seed): scores([row for row in rows if int(row["training_seed"]) == seed], steps) for seed in seeds
         }
     if (run.path / "failures.json").exists() and (failures := run.read_json("failures.json")):
         result["failed_evaluations"] = failures
@@ -70,29 +71,53 @@ def summary(run: RunDirectory, steps: int) -> Record:
 
 
 def scores(episodes: Sequence[Mapping[str, Any]], steps: int) -> Record:
-    """Of the rows of episodes.csv."""
+    """Of the rows of episodes.csv. Episodes that failed are counted, and in no number.
+
+    ``measure`` says what ``best`` and ``curve`` are of: normalized scores, or returns where the task has no reference
+    scores.
+    """
     by_step: dict[int, list[Mapping[str, Any]]] = {}
     for row in episodes:
-        by_step.setdefault(int(row["step"]), []).append(row)
+        if math.isfinite(row["return"]):
+            by_step.setdefault(int(row["step"]), []).append(row)
     if not by_step:
         return {"steps": steps, "note": "nothing was scored"}
-    means = {step: sum(row["normalized"] for row in rows) / len(rows) for step, rows in by_step.items()}
+    scored = all(math.isfinite(row["normalized"]) for rows in by_step.values() for row in rows)
+    measure, column = (SCORE, "normalized") if scored else (RETURN, "return")
+    means = {step: mean_of(rows, column) for step, rows in by_step.items()}
     best = max(means, key=lambda step: means[step])
     on_the_way = {
-        "best": {"step": best, "normalized_score": means[best]},
+        "measure": measure,
+        "best": {"step": best, measure: means[best]},
         "curve": {str(step): mean for step, mean in means.items()},
     }
     if steps not in by_step:
         return {"steps": steps, "note": "the final policy was not scored", **on_the_way}
-    rows = by_step[steps]
+    return {"steps": steps, **final(by_step[steps], scored), **failed(episodes, steps), **on_the_way}
+
+
+def mean_of(rows: Sequence[Mapping[str, Any]], column: str) -> float:
+    """The mean of a column."""
+    return float(sum(row[column] for row in rows) / len(rows))
+
+
+def final(rows: Sequence[Mapping[str, Any]], scored: bool) -> Record:
+    """Of the episodes of the final policy that did not fail."""
+    normalized = [row["normalized"] for row in rows]
+    limit = rows[0].get("max_episode_steps")
     return {
-        "steps": steps,
-        "normalized_score": means[steps],
-        "normalized_scores": [row["normalized"] for row in rows],
-        "return_mean": sum(row["return"] for row in rows) / len(rows),
+        **({SCORE: mean_of(rows, "normalized"), "normalized_scores": normalized} if scored else {}),
+        RETURN: mean_of(rows, "return"),
         "returns": [row["return"] for row in rows],
         "lengths": [row["length"] for row in rows],
         "env_id": rows[0]["env_id"],
         "mujoco": rows[0]["mujoco"],
-        **on_the_way,
+        **({} if limit is None else {"max_episode_steps": limit}),
     }
+
+
+def failed(episodes: Sequence[Mapping[str, Any]], step: int) -> Record:
+    """The episodes of an evaluation that failed, and why."""
+    rows = [row for row in episodes if int(row["step"]) == step and not math.isfinite(row["return"])]
+    about = ("training_seed", "seed", "length", "failure")
+    return {"failed_episodes": [{name: row[name] for name in about if name in row} for row in rows]} if rows else {}

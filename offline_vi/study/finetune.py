@@ -10,6 +10,7 @@ import tyro
 
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError, SpaceMismatchError
+from offline_vi.factories import check_kwargs, kwargs_from, words_of
 from offline_vi.nn.state import parameters_and_buffers, restore
 from offline_vi.rl.algorithm import Algorithm, OnlineAlgorithm, find_capability
 from offline_vi.rl.policies import Explorer, GaussianNoise
@@ -50,14 +51,16 @@ class Finetuning(Collecting):
         self.chosen: FinetuneOptions = options.finetune
         self.collect, self.eval, self.run_options = options.collect, options.eval, options.run
         refuse_existing(self.collect.write, options.run)
-        data: Transitions = as_trained(options.data, config).load()
+        self.reading = as_trained(options.data, config)
+        data: Transitions = self.reading.load()
         if data.spec != replace(config.spec, stack=()):
             raise SpaceMismatchError(
                 f"{data.source.name} has other shapes than the data of {directory}", "give its own: --dataset"
             )
-        self.task = task_of_run(config.record, options.data.env)
+        chosen = options.data
+        self.task = task_of_run(config.record, chosen.env, chosen.env_kwargs, chosen.max_episode_steps)
         self.data = data.with_task(self.task)
-        check_task(self.data)
+        self.limit = check_task(self.data)
         self.spec = self.data.spec
         self.steps, self.eval_every = self.collect.steps, self.eval.interval
         saved = config.record.get("data") or {}
@@ -70,9 +73,10 @@ class Finetuning(Collecting):
             "algorithm": self.config.algorithm,
             "data": data_record(self.data) | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift},
             "task": self.task.to_json(),
+            "max_episode_steps": self.limit,
             "start": start,
             "collection": self.collection(),
-            **options_record(data=self.options.data, finetune=self.chosen, collect=self.collect, eval=self.eval),
+            **options_record(data=self.reading, finetune=self.chosen, collect=self.collect, eval=self.eval),
             **options_record(algorithm=self.options.algorithm),
         }
 
@@ -102,12 +106,20 @@ class Finetuning(Collecting):
 
 def as_trained(chosen: DataOptions, config: RunConfig) -> DataOptions:
     """How data are read for a run that goes on: in the units that it was trained in, whichever environment comes now;
-    as ``chosen`` says where the run was not made from data."""
+    as ``chosen`` says where the run was not made from data. Raises UsageError for arguments that no file decides."""
     record = config.record.get("data_options")
     if record is None:
         return chosen
     before = DataOptions.from_record(record)
-    return replace(chosen, env=before.env, unscored=before.unscored)
+    given, said = kwargs_from(chosen.env_kwargs), kwargs_from(before.env_kwargs)
+    check_kwargs(before.env, {name: value for name, value in said.items() if name not in given or given[name] != value})
+    return replace(
+        chosen,
+        env=before.env,
+        env_kwargs=before.env_kwargs,
+        max_episode_steps=before.max_episode_steps,
+        unscored=before.unscored,
+    )
 
 
 def explorer_of(agent: Algorithm, sigma: float) -> Explorer:
@@ -129,10 +141,19 @@ def parse_options(directory: str, saved: Record, arguments: Sequence[str]) -> An
     if config.algorithm == "":
         raise ConfigError(f"{directory} holds no policy", "give the directory of `offline-vi train`")
     settings = innermost(config)
+    data = DataOptions.from_record(saved.get("data_options") or config.record.get("data_options", {}))
+    own = config.record.get("task") or {}
+    where = saved.get("task") or {"env_id": own.get("env_id") or data.env}  # arguments and limit: see `task_of_run`
+    data = replace(  # where it goes on; how the data are read: see `as_trained`
+        data,
+        env=str(where["env_id"]),
+        env_kwargs=words_of(where.get("kwargs") or {}),
+        max_episode_steps=int(where.get("max_episode_steps") or 0),
+    )
     parts = {
         "finetune": from_json(FinetuneOptions(), saved.get("finetune_options", {})),
         "collect": from_json(CollectOptions(steps=50_000, warmup=1_000), saved.get("collect_options", {})),
-        "data": DataOptions.from_record(saved.get("data_options") or config.record.get("data_options", {})),
+        "data": data,
         "eval": from_json(EvalOptions(), saved.get("eval_options", {})),
         "run": from_json(RunOptions(), saved.get("run_options", {})),
         "algorithm": from_json(settings, saved.get("algorithm_options", {})),

@@ -17,11 +17,12 @@ from offline_vi import datasets, registry
 from offline_vi.algorithms.sac import SAC
 from offline_vi.algorithms.vime import VIME
 from offline_vi.behavior.pretrained import CARD, save_behavior
-from offline_vi.environments import make_env, obs_space_of, observation_of, spec_of
-from offline_vi.errors import UsageError
+from offline_vi.environments import check_limit, make_env, obs_space_of, observation_of, spec_of
+from offline_vi.errors import EnvError, UsageError
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.rl.algorithm import Algorithm, find_capability, normalizer_of
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.simulator import reason
 from offline_vi.study.evaluations import EvalOptions, evaluate_into, summary
 from offline_vi.study.experiment import Experiment, options_record
 from offline_vi.study.flags import parse
@@ -40,7 +41,11 @@ class EnvOptions:
     """Where, and what the algorithm meets there."""
 
     env: str = ""
-    """Gymnasium id."""
+    """Environment: a Gymnasium id, or code of yours: module:Id, module:Class or module:function."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor: key=value ..., or one JSON object."""
+    max_episode_steps: int = 0
+    """Steps after which an episode is cut; 0: the environment's own limit."""
     normalize: bool = False
     """Standardize what the algorithm sees: by the bounds of the observation space, or by uniform actions' statistics
     where it has none."""
@@ -99,10 +104,12 @@ class Collecting(Experiment):
         evaluation = evaluate_into(run, step, agent, self.task, self.eval, device=device)
         if self.collect.keep_policies:
             keep_policy(run, step, agent, evaluation.mean_return)
-        return {"return": evaluation.mean_return, "score": evaluation.mean}
+        return evaluation.shown()
 
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
         result, collected = summary(run, self.steps), self.collector.transitions()
+        if self.collector.failures:
+            result["episodes_cut_by_failures"] = self.collector.failures
         learning_curve(run.path)
         exploration_map(run.path / "exploration.png", {run.path.name: collected})
         if self.collect.write:
@@ -124,7 +131,9 @@ class OnlineTraining(Collecting):
         if not self.where.env:
             raise UsageError("no environment is given", "add --env ID, e.g. Hopper-v5")
         refuse_existing(self.collect.write, options.run)
-        self.task = datasets.environment(self.where.env)
+        where = self.where
+        self.task = datasets.environment(where.env, where.env_kwargs, where.max_episode_steps)
+        self.limit = check_limit(self.task)
         self.spec = spec_of(self.task)
         self.steps, self.eval_every = self.collect.steps, self.eval.interval
         self.name = run_name(algorithm, self.where.env, [options.run.seed], self.where.bonus)
@@ -134,6 +143,7 @@ class OnlineTraining(Collecting):
             "algorithm": self.algorithm,
             "data": None,
             "task": self.task.to_json(),
+            "max_episode_steps": self.limit,
             "collection": {"env": self.where.env, **self.collection()},
             **options_record(where=self.where, collect=self.collect, eval=self.eval, algorithm=self.options.algorithm),
             **options_record(vime=self.options.vime),
@@ -162,11 +172,16 @@ def standardize(normalizers: Sequence[Normalizer], task: Task, steps: int = 1_00
     env = make_env(task)
     space = obs_space_of(env, task)
     env.action_space.seed(0)
-    rows = [observation_of(env.reset(seed=0)[0], task)]
-    for _ in range(steps):
-        obs, _, terminated, truncated, _ = env.step(env.action_space.sample())
-        rows.append(observation_of(env.reset()[0] if terminated or truncated else obs, task))
-    env.close()
+    try:
+        rows = [observation_of(env.reset(seed=0)[0], task)]
+        for _ in range(steps):
+            obs, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            rows.append(observation_of(env.reset()[0] if terminated or truncated else obs, task))
+        env.close()
+    except (Exception, SystemExit) as error:  # whatever a simulator raises
+        raise EnvError(
+            f"{task.env_id} failed under uniform actions: {reason(error)}", "mend the environment"
+        ) from error
     seen, bounded = np.stack(rows), np.isfinite(space.low) & np.isfinite(space.high)
     mean = np.where(bounded, 0.5 * (space.low + space.high), seen.mean(0))
     std = np.where(bounded, (space.high - space.low) / math.sqrt(12.0), np.maximum(seen.std(0), 1e-3))

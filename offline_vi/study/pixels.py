@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,10 +13,10 @@ import tyro
 from offline_vi import datasets, registry
 from offline_vi.algorithms.latent_planning import LatentPlanning, LatentPlanningConfig
 from offline_vi.data.samplers import Source
-from offline_vi.environments import check_spaces
 from offline_vi.errors import UsageError
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.data import check_task
 from offline_vi.study.evaluations import EvalOptions, evaluate_into, summary
 from offline_vi.study.experiment import Experiment, options_record
 from offline_vi.study.flags import parse
@@ -39,7 +39,14 @@ class PixelOptions:
     alignment: Literal["led-to", "taken-at"] = "led-to"
     """What a folder's files keep with each image: the action that led to it (V-D4RL), or the one taken at it."""
     env: str = ""
-    """Gymnasium id to score on, where the data set's name does not tell; it must return the same images."""
+    """Environment to score on, where the data set's name does not tell; it must return the same images. A Gymnasium
+    id, or code of yours: module:Id, module:Class or module:function."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor: key=value ..., or one JSON object."""
+    unscored: bool = False
+    """Score nothing: no environment is made, and no simulator is needed."""
+    max_episode_steps: int = 0
+    """Steps after which an episode is cut; 0: the environment's own limit."""
     steps: int = 3_000
     """Gradient steps."""
 
@@ -54,9 +61,14 @@ class PixelTraining(Experiment):
         if not chosen.dataset:
             raise UsageError("no data set is given", "add --dataset FOLDER, or a name of `offline-vi data list`")
         self.data = datasets.load_images(chosen.dataset, alignment=chosen.alignment)
-        self.task = datasets.on_environment(self.data.task, chosen.env) if chosen.env else self.data.task
-        if self.task is not None and self.task.env_id:
-            check_spaces(self.data.spec, self.task)
+        where = datasets.Reading(
+            env=chosen.env,
+            env_kwargs=chosen.env_kwargs,
+            unscored=chosen.unscored,
+            max_episode_steps=chosen.max_episode_steps,
+        )
+        self.task = datasets.scored_on(self.data.task, where)
+        self.limit = check_task(replace(self.data, task=self.task))
         self.training, self.held_out = self.data.split_episodes(0.1)
         self.steps, self.eval_every = chosen.steps, options.eval.interval
         self.name = run_name(algorithm, self.data.source.name, [options.run.seed])
@@ -67,6 +79,7 @@ class PixelTraining(Experiment):
             "algorithm": self.algorithm,
             "data": {"name": source.name, "sha256": list(source.sha256), "steps": len(self.data)},
             "task": self.task.to_json() if self.task is not None else None,
+            "max_episode_steps": self.limit,
             **options_record(pixels=self.options.pixels, eval=self.options.eval, algorithm=self.options.algorithm),
         }
 
@@ -86,7 +99,7 @@ class PixelTraining(Experiment):
             return {}
         device = self.options.run.torch_device()
         evaluation = evaluate_into(run, step, agent, self.task, self.options.eval, device=device)
-        return {"return": evaluation.mean_return, "score": evaluation.mean}
+        return evaluation.shown()
 
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
         assert isinstance(agent, LatentPlanning)

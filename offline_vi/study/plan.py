@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from offline_vi.errors import ConfigError, DataError, MissingInputError, OfflineVIError, OutputDirError, UsageError
+from offline_vi.factories import check_kwargs, kwargs_from
 from offline_vi.study.cells import JOURNAL, Job, inherited, note
 from offline_vi.study.checks import check_options
 from offline_vi.study.commands import fit_arguments, flags, reading_options, train_arguments, train_options
@@ -129,6 +130,7 @@ def check_data(suite: Suite, files: tuple[str, ...]) -> None:
 
     words = flags({"dataset": list(files), **reading_options(suite)})
     reading = parse({"data": DataOptions()}, words, "offline-vi benchmark", "").data
+    check_kwargs(reading.env or "the data's environment", kwargs_from(reading.env_kwargs))
     for file in files:
         datasets.ensure(file)
     check_task(reading.load())

@@ -112,11 +112,12 @@ def outside_panel(ax: Axes, support: Columns) -> None:
 
 def score_panel(ax: Axes, episodes: Columns, data: Transitions | None) -> None:
     """The evaluations: mean and standard deviation over episodes, next to the data's mean."""
-    scored = not np.isnan(episodes["normalized"]).all()
+    kept = ~np.isnan(episodes["return"])  # the others failed
+    scored = not np.isnan(episodes["normalized"][kept]).any()
     column = "normalized" if scored else "return"
-    steps = np.unique(episodes["step"])
-    values = [episodes[column][episodes["step"] == step] for step in steps]
-    mean, spread = np.array([np.nanmean(v) for v in values]), np.array([np.nanstd(v) for v in values])
+    steps = np.unique(episodes["step"][kept])
+    values = [episodes[column][kept & (episodes["step"] == step)] for step in steps]
+    mean, spread = np.array([v.mean() for v in values]), np.array([v.std() for v in values])
     ax.fill_between(steps, mean - spread, mean + spread, color=ACCENT, alpha=0.18, label="std over episodes")
     ax.plot(steps, mean, color=ACCENT, marker="o", markersize=3, label="policy")
     if data is not None and data.task is not None:
@@ -124,7 +125,7 @@ def score_panel(ax: Axes, episodes: Columns, data: Transitions | None) -> None:
         level = data.task.normalized(returns).mean() if scored else returns.mean()
         ax.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="data")
     ax.legend(fontsize=7, frameon=False)
-    ax.set_title("normalised score" if scored else "return", fontsize=10, color=INK)
+    ax.set_title("normalized score" if scored else "return", fontsize=10, color=INK)
 
 
 def base(name: str) -> str:

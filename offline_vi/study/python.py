@@ -14,10 +14,11 @@ from offline_vi.behavior.base import BehaviorModel, DensityModel
 from offline_vi.behavior.pretrained import save_behavior
 from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
+from offline_vi.environments import check_limit
 from offline_vi.nn.description import describe, spec_of
 from offline_vi.rl.algorithm import Algorithm, Wrapper
 from offline_vi.runs.directory import RunDirectory
-from offline_vi.study.data import DataOptions
+from offline_vi.study.data import DataOptions, check_task
 from offline_vi.study.diagnosis import Diagnosis, discount_of
 from offline_vi.study.evaluations import EvalOptions, summary
 from offline_vi.study.experiment import Experiment, conduct
@@ -86,6 +87,7 @@ class InMemory(Experiment):
         self.rows = data if isinstance(data, Transitions) else None
         self.diagnosis = diagnosis_of(algorithm, self.rows, options) if self.rows is not None else None
         self.custom: OnEval | None = how.on_eval
+        self.limit = check_task(self.rows) if self.rows is not None and self.custom is None else None
 
     def record(self) -> Record:
         data, description = self.rows, describe(self.trained)
@@ -98,6 +100,7 @@ class InMemory(Experiment):
             "algorithm": name,
             "data": data_record(data) | {"reward_scale": scale, "reward_shift": shift},
             "task": data.task.to_json() if data.task else None,
+            "max_episode_steps": self.limit,
             "data_options": asdict(DataOptions.of(data)),
         }
 
@@ -210,10 +213,17 @@ class InMemoryOnline(Collecting):
         self.precision, self.batch_size = how.precision, how.batch_size
         self.name = Path(options.output).name
         self.collected: Transitions
+        self.limit = check_limit(task) if how.on_eval is None else None
 
     def record(self) -> Record:
         name = algorithm_name(describe(self.trained))
-        return {"algorithm": name, "data": None, "task": self.task.to_json(), "collection": self.collection()}
+        return {
+            "algorithm": name,
+            "data": None,
+            "task": self.task.to_json(),
+            "max_episode_steps": self.limit,
+            "collection": self.collection(),
+        }
 
     def agent(self) -> Algorithm:
         return self.trained

@@ -73,7 +73,8 @@ class Content:
     done: int  # runs
     failures: list[Failure]
     scores: list[ScoreRow]
-    scored: bool  # whether there are normalized scores
+    by_return: list[str]  # data sets without normalized scores: returns stand in their place
+    failed_episodes: int  # of all final evaluations
     single: bool  # whether each row has one seed, so that there is no interval
     sources: list[str]  # of published numbers
     aggregates: list[AggregateRow]
@@ -103,11 +104,12 @@ def contents(study: Study) -> Content:
         done=sum(run.done for run in study.runs),
         failures=study.failures,
         scores=scores,
-        scored=any(row.mean is not None for row in scores),
+        by_return=sorted({row.dataset for row in scores if row.by_return}),
+        failed_episodes=sum(row.failed_episodes for row in scores),
         single=bool(scores) and max(row.seeds for row in scores) == 1,
         sources=sorted({one.source for row in scores for one in row.published}),
         aggregates=aggregates,
-        fewest=min((row.fewest for row in aggregates), default=0),
+        fewest=tables.fewest_runs(study),
         aggregate_coverage=tables.aggregate_coverage(study),
         comparable=tables.comparable(study),
         comparisons=tables.comparisons(study),

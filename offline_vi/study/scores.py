@@ -8,17 +8,22 @@ from dataclasses import dataclass, field
 
 from offline_vi.errors import ConfigError
 
+SCORE, RETURN = "normalized_score", "return_mean"
+"""What a policy is measured by, as result.json names it."""
+
 
 @dataclass(frozen=True)
 class Scores:
     """Of one seed; None where nothing is known."""
 
-    final: float | None = None  # normalized score of the final policy
+    measure: str = SCORE  # what the next four are of: normalized scores, or returns where a task has no references
+    final: float | None = None  # of the final policy
     best: float | None = None  # of the best evaluation on the way: chosen by looking, never to be mixed with the final
     best_step: int | None = None  # when that was, in gradient steps
-    curve: Mapping[int, float] = field(default_factory=dict)  # step -> mean normalized score
+    curve: Mapping[int, float] = field(default_factory=dict)  # step -> mean over episodes
     mean_return: float | None = None  # undiscounted, of the final policy
-    episodes: int = 0  # of the final evaluation
+    episodes: int = 0  # of the final evaluation, without those that failed
+    failed_episodes: int = 0  # of the final evaluation
     steps: int | None = None  # gradient steps
     env_id: str = ""
     mujoco: str = ""  # version
@@ -27,14 +32,19 @@ class Scores:
 
 def scores_from(record: Mapping[str, object]) -> Scores:
     """Of result.json. Raises ConfigError where a value is of another type."""
-    best = table(record, "best")
+    best, unscored = table(record, "best"), number(record, SCORE) is None and number(record, RETURN) is not None
+    measure = text(record, "measure") or (RETURN if unscored else SCORE)  # older runs do not say it
+    if measure not in (SCORE, RETURN):
+        raise ConfigError(f"measure = {measure!r} is neither {SCORE} nor {RETURN}")
     return Scores(
-        final=number(record, "normalized_score"),
-        best=number(best, "normalized_score"),
+        measure=measure,
+        final=number(record, measure),
+        best=number(best, measure),
         best_step=integer(best, "step"),
         curve=_curve(table(record, "curve")),
         mean_return=number(record, "return_mean"),
         episodes=_length(record, "returns"),
+        failed_episodes=_length(record, "failed_episodes"),
         steps=integer(record, "steps"),
         env_id=text(record, "env_id"),
         mujoco=text(record, "mujoco"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_vi.errors import ConfigError, UsageError
+from offline_vi.factories import Factory, allow, check_kwargs, environment_title, kwargs_from, words_of
 
 if TYPE_CHECKING:
     from offline_vi.evaluation.evaluate import Evaluation
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 class ScoringOptions:
     """How a run's policy is scored."""
 
-    env: str = ""  # a Gymnasium id, where it is not the data set's own
+    env: str = ""  # an environment's name, where it is not the data set's own
+    env_kwargs: tuple[str, ...] = ()  # arguments of its constructor: key=value, or one JSON object
+    max_episode_steps: int = 0  # steps after which an episode is cut; 0: as the run was scored
     episodes: int = 100
     seed: int = 1000  # of the first episode; episode e has seed + e
     seed_index: int = 0  # which seed of a run of several that were trained in parallel, counted from 0
@@ -34,12 +38,13 @@ class RunScore:
 
     task: Task
     evaluation: Evaluation
+    differences: list[str]  # between how the run was scored and how it is scored here
     guard: GuardedPolicy | None  # with its threshold and the share of actions that it replaced
     videos: Path | None  # folder of the films
 
     def to_json(self, level: float) -> dict[str, Any]:
         """JSON-ready; ``level`` is the quantile of the guard."""
-        record = self.evaluation.to_json()
+        record = self.evaluation.to_json() | {"kwargs": self.task.kwargs, "differences": self.differences}
         if self.videos is not None:
             record["videos"] = str(self.videos)
         if self.guard is not None:
@@ -61,7 +66,7 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     policy = load_policy(run, options.seed_index)
     use_products_of(run)
     config = read_config(run)
-    task = task_of_run(config.record, options.env)
+    task = task_of_run(config.record, options.env, options.env_kwargs, options.max_episode_steps)
     check_spaces(config.spec, task)
     guarded = guard(policy, run, options) if options.guard else None
     acting = guarded or policy
@@ -69,32 +74,62 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     videos = Path(run) / "videos" if options.video else None
     if videos is not None:
         film(acting, task, options.video, options.seed, videos)
-    return RunScore(task, evaluation, guarded, videos)
+    return RunScore(task, evaluation, differences(run, config.record, task, evaluation), guarded, videos)
 
 
-def load_task(run: str | Path, env: str = "") -> Task:
-    """The task that the policy of a run acts by, on the environment ``env`` where one is given.
+def load_task(
+    run: str | Path,
+    env: str | Factory = "",
+    env_kwargs: Mapping[str, Any] | Sequence[str] = (),
+    max_episode_steps: int = 0,
+) -> Task:
+    """The task that the policy of a run acts by, on the environment ``env`` where one is given, with these arguments of
+    its constructor and this limit.
 
     The action map is the one that the policy was trained with, whatever the environment: `evaluate(load(run),
-    load_task(run, "Hopper-v5"))`. Raises UsageError where no environment is known.
+    load_task(run, "Hopper-v5"))`. Raises UsageError where no environment is known, or where only a file names the code
+    or the arguments that it is made of.
     """
     from offline_vi.runs.files import read_json
 
-    return task_of_run(read_json(Path(run) / "config.json"), env)
+    words = words_of(env_kwargs) if isinstance(env_kwargs, Mapping) else tuple(env_kwargs)
+    config = read_json(Path(run) / "config.json")
+    return task_of_run(config, allow(env) if env else "", words, max_episode_steps)
 
 
-def task_of_run(config: dict[str, Any], env: str = "") -> Task:
-    """The task that a run's config.json names, on the environment ``env`` where one is given; its action map stays.
-    Raises UsageError."""
-    from offline_vi.datasets import on_environment
+def task_of_run(
+    config: dict[str, Any], env: str = "", env_kwargs: Sequence[str] = (), max_episode_steps: int = 0
+) -> Task:
+    """The task that a run's config.json names, on the environment ``env`` where one is given, with these arguments of
+    its constructor and this limit; its action map stays. Raises UsageError, also for arguments that are not taken from
+    a file."""
+    from offline_vi.datasets import Reading, scored_on
     from offline_vi.types import Task
 
-    task = Task.from_json(config["task"]) if config.get("task") else None
-    if env:
-        task = on_environment(task, env)
+    reading = Reading(env=env, env_kwargs=tuple(env_kwargs), max_episode_steps=max_episode_steps)
+    task = scored_on(Task.from_json(config["task"]) if config.get("task") else None, reading)
     if task is None or not task.env_id:
         raise UsageError("no environment is known for this run", "name one: env=ID")
+    given = kwargs_from(env_kwargs)
+    check_kwargs(task.env_id, {name: value for name, value in task.kwargs.items() if name not in given})
     return task
+
+
+def differences(run: str | Path, config: dict[str, Any], task: Task, evaluation: Evaluation) -> list[str]:
+    """What is not as it was when the run was scored: the environment, its arguments, its limit, its versions."""
+    from offline_vi.runs.files import read_json
+
+    trained, limit = config.get("task") or {}, config.get("max_episode_steps")
+    before = {"environment": environment_title(trained.get("env_id") or "", trained.get("kwargs") or {})}
+    now = {"environment": environment_title(task.env_id, task.kwargs)}
+    if limit is not None:
+        before["max_episode_steps"], now["max_episode_steps"] = str(limit), str(evaluation.max_episode_steps)
+    path = Path(run) / "run.json"
+    versions = read_json(path).get("versions") if path.exists() else None
+    for name in ("gymnasium", "mujoco"):
+        if isinstance(versions, dict) and name in versions and name in evaluation.versions:
+            before[name], now[name] = str(versions[name]), evaluation.versions[name]
+    return [f"{name} {now[name]}, in the run {before[name]}" for name in now if before[name] not in ("", now[name])]
 
 
 def use_products_of(run: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,7 +150,11 @@ class Search:
         if self.run_cells(trial, cells):
             self.study.tell(trial.number, state=self.states.PRUNED)
         else:
-            self.study.tell(trial.number, final_score(cells))
+            try:
+                self.study.tell(trial.number, final_score(cells))
+            except UsageError:
+                self.study.tell(trial.number, state=self.states.FAIL)  # or the next call would ask for it again
+                raise
         self.print_trial(trial.number, chosen)
 
     def run_cells(self, trial: Trial, cells: Sequence[Job]) -> bool:
@@ -245,22 +250,31 @@ def prefix(cells: Sequence[Job]) -> list[float]:
 
 
 def evaluations(run: Path) -> list[float]:
-    """Mean normalized score of each evaluation that is whole: all but the last one of a run that goes on."""
+    """Mean score of each evaluation that is whole: all but the last one of a run that goes on. Returns stand for scores
+    where the task has none; episodes that failed are in no mean."""
     scores: dict[int, list[float]] = {}
     for row in table(run / "episodes.csv"):
         try:
-            scores.setdefault(int(row["step"]), []).append(float(row["normalized"]))
+            counted = scores.setdefault(int(row["step"]), [])
+            earned, score = float(row["return"]), float(row["normalized"])
         except (TypeError, ValueError, KeyError):
             break  # its last line is half written
+        if math.isfinite(earned):
+            counted.append(score if math.isfinite(score) else earned)
     steps = sorted(scores)
     whole = steps if is_done(run) else steps[:-1]
-    return [sum(scores[step]) / len(scores[step]) for step in whole]
+    return [sum(scores[step]) / len(scores[step]) for step in whole if scores[step]]
 
 
 def final_score(cells: Sequence[Job]) -> float:
-    """Mean over cells of the final policy's score. Raises UsageError where nothing was scored."""
-    scores = [scores_from(result(job.path)).final for job in cells]
-    known = [score for score in scores if score is not None]
+    """Mean over cells of the final policy's score, or of its return where no task has reference scores.
+
+    Raises UsageError where a cell was not scored, or where some tasks have reference scores and others none.
+    """
+    scores = [scores_from(result(job.path)) for job in cells]
+    known = [score.final for score in scores if score.final is not None]
     if len(known) < len(scores):
-        raise UsageError("a data set of the suite has no normalized scores", "search on one that has")
+        raise UsageError("the final policy of a cell was not scored", "search on data whose environment is known")
+    if len({score.measure for score in scores}) > 1:
+        raise UsageError("some data sets of the suite have normalized scores, others none", "search on one kind alone")
     return sum(known) / len(known)

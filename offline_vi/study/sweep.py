@@ -30,6 +30,8 @@ class Sweep:
     """Clip of the latent noise, in standard deviations."""
     temperature: tuple[float, ...] = (0.0, 1.0, 3.0, 10.0, 30.0, float("inf"))
     """Temperature of the choice, in units of the Q that was trained: 0 the best candidate, inf any."""
+    env: str = ""
+    """Environment, where it is not the run's own, or code that only the run's files name: module:Id."""
     episodes: int = 10
     """Episodes per setting."""
     seed: int = 1000
@@ -97,7 +99,7 @@ def sweep(options: Sweep) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     policy, config = load_policy(options.run), read_config(options.run)
     use_products_of(options.run)
-    trained, task = ranking(policy), task_of_run(config.record)
+    trained, task = ranking(policy), task_of_run(config.record, options.env)
     check_spaces(config.spec, task)
     ways = settings(trained, options)
     direct: list[tuple[str, Policy, CandidatePolicy]] = [
@@ -109,14 +111,15 @@ def sweep(options: Sweep) -> dict[str, Any]:
         [*((axis, way, way) for axis, way in ways), *direct], unit="setting", disable=options.quiet
     ):
         evaluation = evaluate(acting, task, options.episodes, options.seed)
-        scores = evaluation.normalized if task.ref_min is not None else evaluation.returns
+        scores = (evaluation.normalized if evaluation.scored else evaluation.returns)[evaluation.succeeded]
         numbers = {"score": float(scores.mean()), "std": float(scores.std()), "scores": scores.tolist()}
         rows.append({"axis": axis, **described(way), **numbers})
     record = {"run": options.run, "episodes": options.episodes, "seed": options.seed, "rows": rows}
     folder = Path(options.output or options.run)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "sweep.json", {**record, "rows": [spoken(row) for row in rows]})
-    sweep_plot(rows, folder / "sweep.png", Path(options.run).name)
+    measure = "normalized score" if task.has_references else "return"
+    sweep_plot(rows, folder / "sweep.png", Path(options.run).name, measure)
     return record
 
 

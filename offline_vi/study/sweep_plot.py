@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 """A setting and its score: the axis, the settings of the policy, "score", "std", and "scores" of the episodes."""
 
 
-def sweep_plot(rows: Sequence[Row], path: Path, title: str) -> None:
+def sweep_plot(rows: Sequence[Row], path: Path, title: str, measure: str = "normalized score") -> None:
     """A panel for each axis of `SWEPT` that was swept; dashed lines are the two ends, computed without the sweep."""
     from matplotlib.figure import Figure
 
@@ -33,7 +33,7 @@ def sweep_plot(rows: Sequence[Row], path: Path, title: str) -> None:
         swept_panel(ax, name, [row for row in rows if row["axis"] == name])
         ax.axhline(ends["direct greedy"], color=INK, linestyle="--", linewidth=1, label="greedy")
         ax.axhline(ends["direct cloning"], color=MUTED, linestyle="--", linewidth=1, label="cloning")
-    axes[0, 0].set_ylabel("normalized score, standard error", fontsize=9)
+    axes[0, 0].set_ylabel(f"{measure}, standard error", fontsize=9)
     axes[0, 0].legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10, color=INK)
     figure.tight_layout()

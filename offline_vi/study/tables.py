@@ -23,6 +23,7 @@ from offline_vi.evaluation.statistics import (
     simulated_coverage,
 )
 from offline_vi.study.results import Method, Run, Study
+from offline_vi.study.scores import RETURN, SCORE
 
 
 def runs_of(study: Study, method: Method, dataset: str | None = None) -> list[Run]:
@@ -30,9 +31,16 @@ def runs_of(study: Study, method: Method, dataset: str | None = None) -> list[Ru
     return [run for run in study.runs if run.done and run.method == method and dataset in (None, run.cell.dataset)]
 
 
+def measure_of(study: Study, dataset: str) -> str:
+    """What policies are measured by on a data set: normalized scores where a run has one, else returns."""
+    scores = [run.scores for run in study.runs if run.cell.dataset == dataset]
+    return RETURN if {one.measure for one in scores if one.final is not None} == {RETURN} else SCORE
+
+
 def finals(study: Study, method: Method, dataset: str) -> list[float]:
-    """Normalised scores of the final policies, a number per seed."""
-    return [run.scores.final for run in runs_of(study, method, dataset) if run.scores.final is not None]
+    """Of the final policies, a number per seed in the data set's measure."""
+    scores, measure = [run.scores for run in runs_of(study, method, dataset)], measure_of(study, dataset)
+    return [one.final for one in scores if one.final is not None and one.measure == measure]
 
 
 @cache
@@ -71,13 +79,15 @@ class ScoreRow:
     dataset: str
     method: Method
     seeds: int  # runs that are done
-    per_seed: list[float]  # final normalized scores
+    by_return: bool  # whether the numbers below are returns, where there are no normalized scores
+    per_seed: list[float]  # of the final policies
     mean: float | None
     std: float | None  # of one seed nothing is known
     iqm: Interval | None
     coverage: float | None  # what the interval covers, where seeds are few
     best: float | None  # mean of the best evaluations: chosen by looking
     mean_return: float | None
+    failed_episodes: int  # of the final evaluations; in no number
     published: list[Published]
     seconds: float  # a run
     steps: int | None
@@ -100,13 +110,15 @@ def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
         dataset=dataset,
         method=method,
         seeds=len(runs),
+        by_return=measure_of(study, dataset) == RETURN,
         per_seed=scores,
         mean=mean_of(scores),
         std=float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         iqm=bootstrap_interval([scores]) if scores else None,
         coverage=coverage(len(scores)) if 1 < len(scores) < FEW else None,
-        best=mean_of([run.scores.best for run in runs]),
+        best=mean_of([run.scores.best for run in runs if run.scores.measure == measure_of(study, dataset)]),
         mean_return=mean_of([run.scores.mean_return for run in runs]),
+        failed_episodes=sum(run.scores.failed_episodes for run in runs),
         published=published_for(study, method, dataset),
         seconds=float(np.mean([run.seconds for run in runs])),
         steps=first.steps,
@@ -117,18 +129,21 @@ def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
 
 
 def comparable(study: Study) -> list[str]:
-    """The data sets on which every method has a score: aggregates over others would compare different tasks."""
-    methods = study.methods
-    return [
-        dataset
-        for dataset in study.suite.datasets
-        if methods and all(finals(study, method, dataset) for method in methods)
-    ]
+    """The data sets on which every method has a score: aggregates over others would compare different tasks. Returns
+    of different tasks have no common scale; of a single data set they are compared like scores."""
+    methods, datasets = study.methods, list(study.suite.datasets)
+    whole = [name for name in datasets if methods and all(finals(study, method, name) for method in methods)]
+    return whole if len(datasets) == 1 else [name for name in whole if measure_of(study, name) == SCORE]
 
 
 def tasks(study: Study, method: Method) -> list[list[float]]:
     """The method's final scores on the comparable data sets."""
     return [finals(study, method, dataset) for dataset in comparable(study)]
+
+
+def fewest_runs(study: Study) -> int:
+    """Of a method on a comparable data set, at least; 0 where there is none."""
+    return min((len(task) for method in study.methods for task in tasks(study, method)), default=0)
 
 
 @dataclass(frozen=True)
@@ -143,9 +158,10 @@ class AggregateRow:
 
 
 def aggregate_rows(study: Study) -> list[AggregateRow]:
-    """Each aggregate with its interval over the comparable data sets, the best IQM first."""
+    """Each aggregate with its interval over the comparable data sets, the best IQM first; none of returns."""
     rows = []
-    for method in study.methods if comparable(study) else []:
+    scored = any(measure_of(study, dataset) == SCORE for dataset in comparable(study))
+    for method in study.methods if scored else []:
         scores = tasks(study, method)
         found = {name: bootstrap_interval(scores, statistic) for name, statistic in AGGREGATES.items()}
         rows.append(AggregateRow(method, found, len(scores), sum(map(len, scores)), min(map(len, scores))))
@@ -154,9 +170,7 @@ def aggregate_rows(study: Study) -> list[AggregateRow]:
 
 def aggregate_coverage(study: Study) -> float | None:
     """What the aggregate IQM's interval covers at this many tasks and seeds; None where seeds are enough, or one."""
-    names = comparable(study)
-    scores = [tasks(study, method) for method in study.methods] if names else []
-    fewest = min((len(task) for one in scores for task in one), default=0)
+    scores, fewest = [tasks(study, method) for method in study.methods], fewest_runs(study)
     if not 1 < fewest < FEW:
         return None
     means = np.mean([[np.mean(task) for task in one] for one in scores], axis=0)
@@ -250,8 +264,8 @@ class Curve(NamedTuple):
 
 
 def score_curve(run: Run) -> Mapping[int, float]:
-    """Step -> mean normalized score."""
-    return run.scores.curve
+    """Step -> mean normalized score; empty where there are none."""
+    return run.scores.curve if run.scores.measure == SCORE else {}
 
 
 def return_curve(run: Run) -> Mapping[int, float]:

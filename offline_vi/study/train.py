@@ -17,7 +17,7 @@ from offline_vi.behavior.pretrained import load_behavior, read_card
 from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.data.samplers import Source, StackedSampler
 from offline_vi.data.transitions import Transitions
-from offline_vi.errors import CapabilityError, ConfigError, SpaceMismatchError
+from offline_vi.errors import CapabilityError, ConfigError, EnvError, EvaluationError, SpaceMismatchError
 from offline_vi.nn.precision import preferred_precision
 from offline_vi.rl.algorithm import Algorithm, normalizer_of
 from offline_vi.rl.equations import return_scale
@@ -94,7 +94,7 @@ class Training(Experiment):
         chosen: TrainOptions = options.train
         self.algorithm, self.options, self.chosen = algorithm, options, chosen
         self.data: Transitions = options.data.load()
-        check_task(self.data)
+        self.limit = check_task(self.data)
         if chosen.num_seeds < 1:
             raise ConfigError(f"--parallel-seeds {chosen.num_seeds}", "at least one")
         self.rewards = RewardMap(scale_of(chosen.reward_scale, self.data), chosen.reward_shift)
@@ -120,6 +120,7 @@ class Training(Experiment):
             "algorithm": self.algorithm,
             "data": data_record(self.data) | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift},
             "task": self.data.task.to_json() if self.data.task else None,
+            "max_episode_steps": self.limit,
             **options_record(data=options.data, train=self.chosen, eval=options.eval, algorithm=options.algorithm),
             **(options_record(behavior=self.choice.behavior_config) if self.choice.behavior else {}),
         }
@@ -157,16 +158,21 @@ class Training(Experiment):
             yield StackedSampler(data, agent.batch_size, streams, device)
 
     def score(self, run: RunDirectory, step: int, agent: Algorithm) -> dict[str, float]:
-        several = len(self.seeds) > 1
-        shown = [
-            self.diagnosis.score(run, step, policy, **({"training_seed": seed} if several else {}))
-            for seed, policy in self.agents.each()
-        ]
-        return {name: sum(numbers[name] for numbers in shown) / len(shown) for name in (shown[0] if shown else {})}
+        several, shown, failures = len(self.seeds) > 1, list[dict[str, float]](), list[str]()
+        for seed, policy in self.agents.each():
+            try:
+                whose = {"training_seed": seed} if several else {}
+                shown.append(self.diagnosis.score(run, step, policy, **whose))
+            except (EnvError, EvaluationError) as error:  # the other seeds are scored all the same
+                failures.append(f"seed {seed}: {error}")
+        if failures:
+            raise EvaluationError("; ".join(failures))
+        names = set.intersection(*map(set, shown)) if shown else set()
+        return {name: sum(numbers[name] for numbers in shown) / len(shown) for name in sorted(names)}
 
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
         learning_curve(run.path, self.data)
-        return self.diagnosis.summary(run, self.steps)
+        return self.diagnosis.summary(run, self.steps, self.seeds)
 
 
 # ------------------------------------------------------------------ from flags to choices

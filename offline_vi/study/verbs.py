@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from offline_vi.errors import ConfigError, DeterminismWarning
+from offline_vi.errors import ConfigError, DeterminismWarning, UsageError
+from offline_vi.factories import check_kwargs, kwargs_from
 from offline_vi.runs.files import read_json
 from offline_vi.study.experiment import Experiment, Outcome, conduct
+from offline_vi.study.flags import value_of
 from offline_vi.study.run import SCHEMA, Record, RunOptions, missing_plugin, with_steps
 
 Parse = Callable[[str, Record, Sequence[str]], Any]
@@ -61,13 +63,14 @@ def run(name: str, subject: str, file: str, arguments: Sequence[str]) -> Outcome
     verb = verb_of(name)
     subject = subject or subject_of(saved, verb)
     options = verb.parse(subject, saved, arguments)
+    check_environment(options, arguments)
     torch.set_num_threads(options.run.threads)
     outcome = conduct(verb.make(subject, options), options.run)
     print_result(name, outcome, options.run)
     return outcome
 
 
-def resume(directory: str, steps: int = 0, *, quiet: bool = False, as_json: bool = False) -> Outcome:
+def resume(directory: str, steps: int = 0, *, env: str = "", quiet: bool = False, as_json: bool = False) -> Outcome:
     """Go on with a run as it began, or up to ``steps`` gradient steps.
 
     Raises MissingInputError and ConfigError where there is no such run, or where it cannot be taken up by the command:
@@ -76,6 +79,9 @@ def resume(directory: str, steps: int = 0, *, quiet: bool = False, as_json: bool
     saved = read_json(Path(directory) / "config.json")
     name = str(saved.get("verb"))
     require_plugins(saved)
+    own = (saved.get("task") or {}).get("env_id")
+    if env and env != own:
+        raise UsageError(f"{directory} is trained on {own}, not on {env}", "--env allows the environment of the run")
     verb = verb_of(name)
     if saved.get("schema") != SCHEMA or not {"eval_options", "fit_options"} & saved.keys():
         raise ConfigError(
@@ -86,6 +92,7 @@ def resume(directory: str, steps: int = 0, *, quiet: bool = False, as_json: bool
         before, saved = saved, with_steps(saved, steps)
         warn_of_differences(name, before, steps)
     options = verb.parse(subject_of(saved, verb), saved, [])
+    check_environment(options, [])
     going = replace(options.run, output=directory, resume=True, quiet=quiet, json=as_json)
     options = replace(options, run=going)
     outcome = conduct(verb.make(subject_of(saved, verb), options), going, extends=bool(steps))
@@ -131,6 +138,15 @@ def require_plugins(saved: Record) -> None:
         )
 
 
+def check_environment(options: Any, arguments: Sequence[str]) -> None:
+    """Raises UsageError where arguments of an environment's constructor come from a file, and are not taken from
+    one."""
+    for part in vars(options).values():
+        words = vars(part).get("env_kwargs", ())
+        if words and not value_of(arguments, "--env-kwargs"):
+            check_kwargs(part.env or "the data's environment", kwargs_from(words))
+
+
 def subject_of(saved: Record, verb: Verb) -> str:
     """The algorithm, model or run that a configuration is about."""
     subject = saved.get(verb.subject)
@@ -153,9 +169,17 @@ def print_result(name: str, outcome: Outcome, options: RunOptions) -> None:
         from offline_vi.study.density import print_report
 
         print_report(result)
-    elif "normalized_score" in result:
-        print(f"normalized score {result['normalized_score']:.1f} (return {result['return_mean']:.1f}), final policy")
+    elif "return_mean" in result:
+        print(f"{score_line(result)}, final policy")
     for seed, own in result.get("seeds", {}).items():
-        score = own.get("normalized_score")  # of one that diverged there is none
-        print(f"  seed {seed}: " + ("not scored" if score is None else f"{score:.1f}"))
+        print(f"  seed {seed}: {score_line(own) if 'return_mean' in own else 'not scored'}")
     print(f"run directory: {outcome.path}")
+
+
+def score_line(result: Record) -> str:
+    """The final policy in a few words: its score and return, or its return alone, and how many episodes failed."""
+    words = f"return {result['return_mean']:.1f}"
+    if result.get("normalized_score") is not None:
+        words = f"normalized score {result['normalized_score']:.1f} ({words})"
+    failed = len(result.get("failed_episodes", ()))
+    return f"{words}, {failed} episodes failed" if failed else words

@@ -8,6 +8,7 @@ an interrupted run meets the same episodes as one that was not.
 from __future__ import annotations
 
 import abc
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,10 +20,12 @@ from torch import Tensor
 from offline_vi.data.replay import Replay
 from offline_vi.data.samplers import Sampler
 from offline_vi.data.transitions import Transitions
-from offline_vi.environments import make_env, observation_of
-from offline_vi.errors import EnvError, UsageError
+from offline_vi.errors import EnvError, EvaluationWarning, UsageError
 from offline_vi.rl.policies import Explorer
+from offline_vi.simulator import EpisodeFailure, Simulator, Step
 from offline_vi.types import Batch, Metrics, RewardMap, Spec, Task
+
+PATIENCE = 10  # episodes in a row that an environment may break off; one that ends as it should starts the count anew
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,11 @@ class Collector(Experience):
 
     ``how.rewards`` maps the rewards of the batches; what is kept, and `transitions`, has the environment's.
 
-    Raises EnvError where the environment raises, or it or the policy produce NaN; what `make_env` raises.
+    An environment that does anything impossible (see `Simulator`) is made anew; its episode is cut at the last step
+    that went well, and counted in ``failures``.
+
+    Raises EnvError where `PATIENCE` episodes in a row failed so, or where the policy produces NaN; what `make_env`
+    raises.
     """
 
     def __init__(
@@ -91,8 +98,10 @@ class Collector(Experience):
         self.begin = self._uniform if how.warmup_policy is None else how.warmup_policy.explore
         self.device = torch.device(device)
         self.replay = Replay(spec, batch_size, how.capacity, rows, device)
-        self.envs: list[Any] = [make_env(task) for _ in range(how.num_envs)]
+        self.simulators = [Simulator(task) for _ in range(how.num_envs)]
+        self.simulators[0].open()  # raises what has nothing to do with its episodes
         self.episodes = self.turn = 0  # episodes begun, batches drawn
+        self.failures = self.failures_in_a_row = 0  # episodes that an environment broke off
         self._obs: list[Tensor | None] = [None] * how.num_envs
         self._returns, self._lengths = [0.0] * how.num_envs, [0] * how.num_envs
         self._ended: list[tuple[float, int]] = []
@@ -101,7 +110,7 @@ class Collector(Experience):
         """The next batch, after a step in the environment."""
         while self.replay.count < self.warmup:
             self._step(self.begin)
-        if self.turn % len(self.envs) == 0:
+        if self.turn % len(self.simulators) == 0:
             self._step(self.explorer.explore)
         self.turn += 1
         batch = self.replay.sample()
@@ -112,35 +121,61 @@ class Collector(Experience):
 
     def _step(self, choose: Callable[[Tensor], Tensor]) -> None:
         obs = torch.stack([self._begin(place) if x is None else x for place, x in enumerate(self._obs)])
-        action = choose(obs.to(self.device)).clamp(-1.0, 1.0)
-        box = self.envs[0].action_space
-        commands = self.task.to_env(action.cpu().numpy()).clip(box.low, box.high).astype(box.dtype)
-        if not np.isfinite(commands).all():
-            raise EnvError(f"the policy's action is not finite after {self.replay.count} steps", "it has diverged")
-        for place, env in enumerate(self.envs):
-            try:
-                seen, reward, terminated, truncated, _ = env.step(commands[place])
-            except Exception as error:
-                raise EnvError(f"{self.task.env_id} failed: {error}", "resume from the last checkpoint") from error
-            next_obs = torch.from_numpy(observation_of(seen, self.task))
-            if not (np.isfinite(reward) and bool(next_obs.isfinite().all())):
-                raise EnvError(f"{self.task.env_id} returned what is not finite", "the environment is broken")
-            ended = bool(terminated or truncated)
-            self.replay.add(obs[place], action[place], float(reward), next_obs, bool(terminated), ended)
-            self._returns[place] += float(reward)
+        action = self._choose(choose, obs)
+        for place in range(len(self.simulators)):
+            found = self._try(place, action[place])
+            while found is None:  # each step adds a row of each environment
+                obs[place] = self._begin(place)
+                action[place] = self._choose(choose, obs)[place]
+                found = self._try(place, action[place])
+            next_obs, ended = torch.from_numpy(found.obs), found.terminated or found.truncated
+            self.replay.add(obs[place], action[place], found.reward, next_obs, found.terminated, ended)
+            self._returns[place] += found.reward
             self._lengths[place] += 1
             self._obs[place] = next_obs
             if ended:
                 self._ended.append((self._returns[place], self._lengths[place]))
-                self._obs[place] = None
+                self._obs[place], self.failures_in_a_row = None, 0
+
+    def _choose(self, choose: Callable[[Tensor], Tensor], obs: Tensor) -> Tensor:
+        """Actions in [-1, 1], (E, A) for the observations (E, O). Raises EnvError where they are not finite."""
+        action = choose(obs.to(self.device)).clamp(-1.0, 1.0)
+        if not bool(action.isfinite().all()):
+            raise EnvError(f"the policy's action is not finite after {self.replay.count} steps", "it has diverged")
+        return action
+
+    def _try(self, place: int, action: Tensor) -> Step | None:
+        """A step of one environment; None where it failed, which cuts its episode."""
+        try:
+            return self.simulators[place].step(action.cpu().numpy())
+        except EpisodeFailure as failure:
+            if self._lengths[place]:  # its newest row is as far back as there are environments
+                self.replay.cut(len(self.simulators))
+            self._count(failure)
+            return None
+
+    def _count(self, failure: EpisodeFailure) -> None:
+        """Take note of an episode that was broken off. Raises EnvError where too many were, one after the other."""
+        self.failures += 1
+        self.failures_in_a_row += 1
+        if self.failures == 1:
+            warnings.warn(f"an episode is cut, its environment made anew: {failure}", EvaluationWarning, stacklevel=2)
+        if self.failures_in_a_row >= PATIENCE:
+            raise EnvError(
+                f"{PATIENCE} episodes in a row failed: {failure}", "mend the environment, then resume the run"
+            ) from failure
 
     def _begin(self, place: int) -> Tensor:
-        """The first observation of the next episode."""
-        entropy = np.random.SeedSequence(self._episodes.entropy, spawn_key=(*self._episodes.spawn_key, self.episodes))
-        self.episodes += 1
-        self._returns[place], self._lengths[place] = 0.0, 0
-        obs, _ = self.envs[place].reset(seed=int(entropy.generate_state(1)[0]))
-        return torch.from_numpy(observation_of(obs, self.task))
+        """The first observation of the next episode. Raises EnvError where there is none, however often it begins."""
+        while True:
+            key = (*self._episodes.spawn_key, self.episodes)
+            entropy = np.random.SeedSequence(self._episodes.entropy, spawn_key=key)
+            self.episodes += 1
+            self._returns[place], self._lengths[place] = 0.0, 0
+            try:
+                return torch.from_numpy(self.simulators[place].reset(int(entropy.generate_state(1)[0])))
+            except EpisodeFailure as failure:
+                self._count(failure)
 
     def metrics(self) -> Metrics:
         ended, self._ended = self._ended, []
@@ -148,21 +183,25 @@ class Collector(Experience):
             return {}
         returns, lengths = np.mean(ended, axis=0)
         numbers = {"episode/return": returns, "episode/length": lengths}
+        if self.failures:
+            numbers["episode/failures"] = float(self.failures)
         return {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
 
     def pause(self) -> None:
         for place, obs in enumerate(self._obs):
             if obs is not None:  # its newest row is as far back as there are environments from here on
-                self.replay.cut(len(self.envs) - place)
+                self.replay.cut(len(self.simulators) - place)
                 self._obs[place] = None
 
     def state(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"replay": self.replay.state(), "episodes": self.episodes, "turn": self.turn}
+        failures = [self.failures, self.failures_in_a_row]
+        return {"replay": self.replay.state(), "episodes": self.episodes, "turn": self.turn, "failures": failures}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.replay.load_state(state["replay"])
         self.episodes, self.turn = int(state["episodes"]), int(state["turn"])
+        self.failures, self.failures_in_a_row = map(int, state.get("failures", (0, 0)))
 
     def tensors(self) -> dict[str, Tensor]:
         return self.replay.tensors()
@@ -172,7 +211,7 @@ class Collector(Experience):
 
     def transitions(self) -> Transitions:
         """Everything that was collected and is still kept, as a data set: one environment after the other."""
-        rows, count = self.replay.transitions(self.task), len(self.envs)
+        rows, count = self.replay.transitions(self.task), len(self.simulators)
         place = (np.arange(len(rows)) + self.replay.count - len(rows)) % count  # they are added in turns
         order = np.argsort(place, kind="stable")
         episode_end = rows.episode_end[order]
@@ -182,8 +221,8 @@ class Collector(Experience):
 
     def close(self) -> None:
         """Close the environments."""
-        for env in self.envs:
-            env.close()
+        for simulator in self.simulators:
+            simulator.close()
 
 
 class Blended(Experience):

@@ -207,6 +207,20 @@ def test_a_robots_model_is_one_of_gymnasiums_own_or_refused(model: Any, safe: bo
             datasets.load(name)
 
 
+def test_a_set_that_is_scored_elsewhere_than_it_was_recorded_says_so() -> None:
+    box = spaces.Box(-9, 9, (3,)), spaces.Box(-2, 2, (1,))
+    create([2], env=None, eval_env=None, observation_space=box[0], action_space=box[1])
+    path = data_folder() / "metadata.json"
+    spec = json.loads(gymnasium.spec("Pendulum-v1").to_json()) | {"kwargs": {"g": 3.0, "render_mode": None}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"env_spec": json.dumps(spec)}))
+    notes = [
+        task.note
+        for kwargs in ({}, {"g": 9.8}, {"g": 3.0})
+        if (task := datasets.load(NAME, env="Pendulum-v1", env_kwargs=kwargs).task) is not None
+    ]
+    assert "Pendulum-v1(g=3.0)" in notes[0] and "Pendulum-v1(g=9.8)" in notes[1] and notes[2] == ""
+
+
 # ------------------------------------------------------------------ hostile metadata
 
 

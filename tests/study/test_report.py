@@ -323,7 +323,8 @@ def test_a_task_without_reference_scores_has_a_curve_of_returns(tmp_path: Path) 
     read = read_runs([path])
     assert read.runs[0].returns == {10: -3.0, 20: -1.0}
     content = contents(read)
-    assert not content.scored
+    assert content.by_return == ["hopper-medium-v2"]
+    assert (content.scores[0].per_seed, content.scores[0].mean) == ([7.0], 7.0)
     assert "IQM of the return" in content.plots.curves["hopper-medium-v2"]
 
 

@@ -27,9 +27,10 @@ from offline_vi.errors import DeterminismWarning, EvaluationWarning
 from offline_vi.runs.checkpoint import load_checkpoint
 from offline_vi.runs.tensors import load_tensors
 from offline_vi.scripts import main
+from offline_vi.simulator import Simulator
 from offline_vi.study import format_1
 from offline_vi.study.train import Training, parse_options
-from offline_vi.training import loop
+from offline_vi.training import collector, loop
 
 ENV = ["--env", "Pendulum-v1"]
 SCORED = ["--eval-every", "8", "--eval-episodes", "1", "--log-every", "7", "--save-every", "5", "-q"]
@@ -350,7 +351,7 @@ def test_an_evaluation_that_fails_is_recorded_and_ends_nothing(
     if verb == "finetune":
         main([*words, "--output", str(tmp_path / "start")])
         words = ["finetune", str(tmp_path / "start"), *SCORED, "--steps", "20", "--warmup", "2", "--seed", "3"]
-        monkeypatch.setattr("offline_vi.training.collector.make_env", lambda _: gymnasium.make("Pendulum-v1"))
+        monkeypatch.setattr(collector, "Simulator", lambda _: Simulator(datasets.environment("Pendulum-v1")))
     monkeypatch.setattr(Breaking, "broken", how)
     with pytest.warns(EvaluationWarning, match="failed"):
         main([*words, "--output", str(path)])

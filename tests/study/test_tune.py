@@ -86,8 +86,8 @@ def test_only_whole_evaluations_in_their_order_count(tmp_path: Path) -> None:
     runs = [tmp_path / name for name in "abc"]
     for path, steps, done in zip(runs, ([10, 20], [10, 20], [10]), (True, False, False), strict=True):
         path.mkdir()
-        rows = [f"{step},{step + episode}" for step in steps for episode in (0, 2)]
-        (path / "episodes.csv").write_text("step,normalized\n" + "\n".join(rows) + "\n")
+        rows = [f"{step},-1.0,{step + episode}" for step in steps for episode in (0, 2)]
+        (path / "episodes.csv").write_text("step,return,normalized\n" + "\n".join(rows) + "\n")
         if done:
             (path / "result.json").write_text("{}")
             (path / "run.json").write_text(json.dumps({"status": "done"}))

@@ -48,8 +48,8 @@ class Blind(Lamp):
         raise RuntimeError("no display")
 
 
-gymnasium.register("Lamp-v0", entry_point=lambda **kwargs: Lamp(**kwargs))
-gymnasium.register("Blind-v0", entry_point=lambda **kwargs: Blind(**kwargs))
+gymnasium.register("Lamp-v0", entry_point=lambda **kwargs: Lamp(**kwargs), max_episode_steps=20)
+gymnasium.register("Blind-v0", entry_point=lambda **kwargs: Blind(**kwargs), max_episode_steps=20)
 
 
 class Still:

@@ -152,7 +152,7 @@ class Short(gymnasium.Env[Any, Any]):
         return np.zeros(3, np.float32), 1.0, self.count == 5, False, {}
 
 
-gymnasium.register("offline_vi_tests/Short-v0", entry_point=Short, disable_env_checker=True)  # type: ignore[arg-type]
+gymnasium.register("offline_vi_tests/Short-v0", entry_point=Short, max_episode_steps=50)  # type: ignore[arg-type]
 
 
 class Still:

@@ -70,6 +70,12 @@ def task(**kwargs: Any) -> Task:
     return Task("Corridor-v0", (-2.0,), (2.0,), kwargs=kwargs)
 
 
+def commands(collector: Collector) -> list[float]:
+    """What the first environment was told."""
+    corridor: Any = collector.simulators[0].open().unwrapped
+    return list(corridor.commands)
+
+
 class Right:
     """Always 0.5, which the environment sees as 1."""
 
@@ -95,7 +101,7 @@ def test_the_end_of_the_task_and_the_time_limit_are_told_apart() -> None:
         assert ((starts >= 0) & (starts < 0.5)).all()
         assert len(set(starts.tolist())) == 3  # every episode has a seed of its own
         np.testing.assert_array_equal(rows.obs[1:4, 0], rows.next_obs[:3, 0])
-    assert ended.envs[0].unwrapped.commands[1:] == [1.0] * 9
+    assert commands(ended)[1:] == [1.0] * 9
 
 
 def test_rows_of_several_environments_stand_one_after_the_other() -> None:
@@ -119,7 +125,7 @@ def test_a_command_outside_the_box_is_clipped() -> None:
     wide = Task("Corridor-v0", (-8.0,), (8.0,))  # half of it is 4, the box ends at 2
     collector = Collector(Right(), wide, SPEC, 8, Collection(warmup=0))
     collector.sample()
-    assert collector.envs[0].unwrapped.commands == [2.0]
+    assert commands(collector) == [2.0]
 
 
 def test_a_batch_costs_one_step_of_one_environment() -> None:
@@ -151,6 +157,48 @@ def test_a_broken_environment_is_told(bad: str) -> None:
         collector.sample()
 
 
+class Flaky(Corridor):
+    """A corridor of which every other environment breaks in its third step, and every third one in its reset."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Flaky.made += 1
+        super().__init__(ends=5, bad="raise" if Flaky.made % 2 else "")
+        self.refuses = Flaky.made % 3 == 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if self.refuses:
+            raise RuntimeError("no simulator")
+        return super().reset(seed=seed)
+
+
+gymnasium.register("Flaky-v0", entry_point=Flaky)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.filterwarnings("ignore::offline_vi.errors.EvaluationWarning")
+def test_a_failure_cuts_its_episode_and_costs_no_other_row(num_envs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Flaky, "made", 0)
+    where = Task("Flaky-v0", (-2.0,), (2.0,))
+    collector = Collector(Right(), where, SPEC, 8, Collection(warmup=60, num_envs=num_envs))
+    collector.sample()
+    rows = collector.transitions()
+    lengths = set()
+    for episode in rows.episode_slices():
+        length = episode.stop - episode.start
+        lengths.add(length)
+        np.testing.assert_array_equal(rows.reward[episode], np.arange(1, length + 1))
+        np.testing.assert_array_equal(rows.next_obs[episode, 0], np.arange(1, length + 1))
+        np.testing.assert_array_equal(rows.obs[episode, 0][1:], np.arange(1, length))
+        assert rows.obs[episode.start, 0] < 0.5
+        assert rows.terminated[episode].tolist() == [step == 4 for step in range(length)]
+    assert 5 in lengths and 2 in lengths  # whole ones, and some that were cut after two steps
+    assert collector.failures > 0 and len(rows) == collector.replay.count
+    state = json.loads(json.dumps(collector.state()))
+    assert state["failures"][0] == collector.failures
+
+
 def test_a_policy_that_diverged_is_told_before_the_environment_sees_it() -> None:
     class Nowhere:
         def explore(self, obs: Tensor) -> Tensor:
@@ -159,7 +207,7 @@ def test_a_policy_that_diverged_is_told_before_the_environment_sees_it() -> None
     collector = Collector(Nowhere(), task(), SPEC, 8, Collection(warmup=2))
     with pytest.raises(EnvError, match="not finite"):
         collector.sample()
-    assert len(collector.envs[0].unwrapped.commands) == 2
+    assert len(commands(collector)) == 2
 
 
 # ------------------------------------------------------------------ the replay buffer

@@ -29,6 +29,7 @@ from offline_vi.study.names import run_name
 from offline_vi.study.plots import learning_curve
 from offline_vi.study.run import Record, RunOptions, data_record
 from offline_vi.study.versions import versions
+from offline_vi.study.weighing import WeightOptions, with_weights
 from offline_vi.training.behavior import BehaviorFit
 from offline_vi.types import Spec, from_json
 
@@ -69,10 +70,12 @@ class BehaviorFitting(Experiment):
         *,
         seed: int,
         report: Report,
+        weights: tuple[WeightOptions, RunOptions] | None = None,
         **about: Any,
     ) -> None:
         self.variant, self.build, self.rows, self.steps = variant, build, rows, steps
-        self.seed, self.report, self.about = seed, report, about
+        self.weighted = rows
+        self.seed, self.report, self.weights, self.about = seed, report, weights, about
         self.name = run_name(variant, rows.source.name, [seed])
         self.model: BehaviorModel
 
@@ -84,11 +87,14 @@ class BehaviorFitting(Experiment):
         return BehaviorFit(self.model, self.steps)
 
     def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
-        """Nothing comes before the fit."""
+        """Weigh the rows."""
+        if self.weights is not None:
+            options, own = self.weights
+            self.weighted = with_weights(self.rows, options, run.path / "values", own)
 
     @contextmanager
     def batches(self, agent: Algorithm, device: torch.device) -> Iterator[Transitions | Source]:
-        yield self.rows
+        yield self.weighted
 
     def score(self, run: RunDirectory, step: int, agent: Algorithm) -> dict[str, float]:
         return {}
@@ -126,10 +132,11 @@ def fitting(variant: str, options: Any) -> BehaviorFitting:
         training,
         chosen.steps,
         report=report,
+        weights=(options.weights, options.run),
         seed=options.run.seed,
-        data=data_record(data),
+        data=data_record(data) | options.weights.recorded(),
         fit={"held_out": chosen.held_out},
-        **options_record(data=options.data, fit=chosen, behavior=choice.behavior_config),
+        **options_record(data=options.data, weights=options.weights, fit=chosen, behavior=choice.behavior_config),
     )
 
 
@@ -152,6 +159,7 @@ def parse_options(variant: str, saved: Record, arguments: Sequence[str]) -> Any:
     row = registry.behavior_model(variant)
     parts = {
         "data": DataOptions.from_record(saved.get("data_options", {})),
+        "weights": from_json(WeightOptions(), saved.get("weights_options", {})),
         "fit": from_json(FitOptions(), saved.get("fit_options", {})),
         "run": from_json(RunOptions(), saved.get("run_options", {})),
         "behavior": from_json(row.config(Spec((1,), 1)), saved.get("behavior_options", {})),

@@ -28,6 +28,7 @@ class Preset:
     behavior: str = ""  # the behaviour model of algorithms that use one; empty: the algorithm's published one
     train: dict[str, Any] = field(default_factory=dict)  # options of the run
     frozen: dict[str, Any] = field(default_factory=dict)  # options of a run on a frozen behaviour model
+    weights: dict[str, Any] = field(default_factory=dict)  # which rows count (`study.weighing`)
     own: dict[str, Own] = field(default_factory=dict)  # algorithm -> what was measured to be better for it
 
     def behavior_of(self, algorithm: str) -> str:
@@ -53,6 +54,20 @@ class Preset:
 # BCQ's ten candidates at acting are the likeliest of a hundred, as docs/why-bcq.md measured them.
 PRESETS: dict[str, Preset] = {
     "published": Preset(),
+    # The same for all data: see docs/recommended.md for what was measured, and for what was tried instead.
+    "recommended": Preset(
+        behavior="gaussian",
+        train={"precision": "auto"},
+        frozen={"behavior_steps": 10_000, "bank_period": 10_000},
+        weights={"episode_weights": "improving", "best_share": 0.5},
+        own={
+            "bc": Own(
+                "",
+                {"steps": 10_000, "normalize": True},
+                {"lr": 1e-3, "decay_steps": 10_000, "layer_norm": True, "dropout": 0.1},
+            )
+        },
+    ),
     "fast": Preset(
         behavior="cvae",
         train={"precision": "auto"},

@@ -34,6 +34,7 @@ from offline_vi.study.plots import learning_curve
 from offline_vi.study.presets import preset
 from offline_vi.study.run import Record, RunOptions, data_record
 from offline_vi.study.tuned import tuned
+from offline_vi.study.weighing import WeightOptions, with_weights
 from offline_vi.training.randomness import seeds
 from offline_vi.types import RewardMap, Spec, from_json
 
@@ -44,10 +45,11 @@ class TrainOptions:
 
     steps: int = 50_000
     """Gradient steps."""
-    preset: Literal["published", "fast", "likely"] = "published"
-    """published: the paper's procedure; fast: a fitted, frozen model (BCQ: the likeliest tenth of a tanh-Normal's
-    samples; others: a CVAE), candidates drawn ahead, bfloat16 targets; likely: the same on a mixture, whose samples are
-    filtered by their own density (algorithms that rank candidates)."""
+    preset: Literal["published", "recommended", "fast", "likely"] = "published"
+    """published: the paper's procedure; recommended, to start with (bc): clone the steps that went better than expected
+    in the better half of the episodes, by a network that is hard to over-fit; fast: a fitted, frozen model (BCQ: the
+    likeliest tenth of a tanh-Normal's samples; others: a CVAE), candidates drawn ahead, bfloat16 targets; likely: the
+    same on a mixture, whose samples are filtered by their own density (algorithms that rank candidates)."""
     tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""
     """Start from the settings that the algorithm's paper tuned for this D4RL task or domain."""
     behavior_model: Annotated[str, tyro.conf.arg(name="behavior", metavar="MODEL")] = ""
@@ -105,6 +107,7 @@ class Training(Experiment):
         self.choice = resolved(choice_of(algorithm, options), self.data.spec)
         self.name = run_name(algorithm, self.data.source.name, self.seeds, chosen.preset, chosen.behavior_model)
         self.agents: Agents
+        self.rows: Transitions  # the data, weighted
         self.diagnosis = Diagnosis(
             self.data,
             options.eval,
@@ -118,10 +121,13 @@ class Training(Experiment):
         options = self.options
         return {
             "algorithm": self.algorithm,
-            "data": data_record(self.data) | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift},
+            "data": data_record(self.data)
+            | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift}
+            | options.weights.recorded(),
             "task": self.data.task.to_json() if self.data.task else None,
             "max_episode_steps": self.limit,
-            **options_record(data=options.data, train=self.chosen, eval=options.eval, algorithm=options.algorithm),
+            **options_record(data=options.data, weights=options.weights, train=self.chosen, eval=options.eval),
+            **options_record(algorithm=options.algorithm),
             **(options_record(behavior=self.choice.behavior_config) if self.choice.behavior else {}),
         }
 
@@ -140,17 +146,18 @@ class Training(Experiment):
 
     def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
         model, chosen = self.agents.behavior, self.chosen
+        self.rows = with_weights(self.data, self.options.weights, run.path / "values", self.options.run)
         if chosen.normalize:
             for each in {agent, self.agents.one}:
                 normalizer_of(each).fit(self.data.obs)
         if model is not None and not self.choice.jointly and not chosen.behavior_from:
-            about = {"data": data_record(self.data), "name": self.choice.behavior}
-            fit_ahead(model, self.data, chosen.behavior_steps, run.path / "behavior", self.options.run, about)
+            about = {"data": data_record(self.data) | self.options.weights.recorded(), "name": self.choice.behavior}
+            fit_ahead(model, self.rows, chosen.behavior_steps, run.path / "behavior", self.options.run, about)
         self.agents.one.to(self.device)
 
     @contextmanager
     def batches(self, agent: Algorithm, device: torch.device) -> Iterator[Transitions | Source]:
-        data = self.data.with_reward(self.rewards.scale, self.rewards.shift)
+        data = self.rows.with_reward(self.rewards.scale, self.rewards.shift)
         if len(self.seeds) == 1:
             yield data
         else:
@@ -196,6 +203,7 @@ def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
     published = from_json(row.config()(), preset(chosen).config(name, model) | own)
     parts = {
         "data": DataOptions.from_record(table(saved, "data_options")),
+        "weights": from_json(WeightOptions(**preset(chosen).weights), table(saved, "weights_options")),
         "train": train,
         "eval": from_json(EvalOptions(), table(saved, "eval_options")),
         "run": from_json(RunOptions(), table(saved, "run_options")),

@@ -37,8 +37,12 @@ class WeightOptions:
     value_discount: float = 0.997
     """improving: discount of the values."""
 
+    def recorded(self) -> Record:
+        """For what config.json says of the data: nothing where all rows count alike."""
+        return {"weights": self.rule()} if self.rule() else {}
+
     def rule(self) -> Record:
-        """What config.json, cards and results say of the weights; empty where all rows count alike."""
+        """The name and the settings of the rule; empty where all rows count alike."""
         own = asdict(self)
         parts = {
             "all": (),

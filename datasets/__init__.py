@@ -86,6 +86,7 @@ def _load_one(source: str, sha256: str | None, reading: Reading) -> Transitions:
         task=task,
         action_range=reading.action_range,
         on_nonfinite=reading.on_nonfinite,
+        discrete_actions=reading.discrete_actions,
         max_episode_steps=episode_limit(task, reading) if columns.timeout is None else None,
         source=provenance,
     )

@@ -8,7 +8,6 @@ from offline_vi.data.frames import Frames
 from offline_vi.datasets import minari_images, vd4rl
 from offline_vi.datasets.alignment import check_alignment as check_alignment
 from offline_vi.datasets.frames import Episode as Episode
-from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET
 from offline_vi.datasets.vd4rl import Alignment, save_episode as save_episode
 from offline_vi.errors import MissingInputError
 
@@ -17,7 +16,7 @@ def load_images(
     name_or_path: str | Path,
     *,
     alignment: Alignment = "led-to",
-    max_dataset_bytes: int = DEFAULT_BUDGET,
+    max_dataset_bytes: int = 0,
     check: bool = True,
 ) -> Frames:
     """A data set of images: a folder of V-D4RL's .npz episodes, a Minari name, or one of ours, drawn on first use.

@@ -7,7 +7,6 @@ Random rows of an HDF5 file cost milliseconds a batch, those of a mapped column 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,34 +16,30 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_vi.data.columns import Columns, NextObs
+from offline_vi.data.columns import Columns
+from offline_vi.data.discrete import refuse_labels
+from offline_vi.data.order import contradictions, ends_shown
 from offline_vi.data.transitions import Provenance, Transitions
 from offline_vi.datasets.cache import cached_folder
 from offline_vi.datasets.d4rl import admitted, check_hash
 from offline_vi.datasets.finding import File
 from offline_vi.datasets.reading import Reading
-from offline_vi.datasets.safe.hdf5 import open_hdf5, read_rows
+from offline_vi.datasets.safe.hdf5 import half_of_memory, open_hdf5, read_rows
 from offline_vi.datasets.task_choice import task_of_file
 from offline_vi.errors import DatasetFormatError, DatasetTooLargeError, EmptyDatasetError
 from offline_vi.runs.files import read_json, write_json
 from offline_vi.types import Spec, Task
 
-FORMAT = 1  # of the columns in the cache
+FORMAT = 2  # of the columns in the cache
 BLOCK_BYTES = 1 << 20  # of a block's rows as float32; some copies of it lie in memory at once
 LAST = "columns.json"  # of the files of a data set in the cache
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "episode_end")
 
 
-def default_budget() -> int:
-    """Half of the machine's memory, bytes."""
-    return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES")) // 2
-
-
 def is_larger(path: Path, reading: Reading) -> bool:
     """Whether the rows of a file would take more than the memory budget. Raises what `d4rl.admitted` raises."""
-    budget = reading.memory_budget or default_budget()
-    large = path.is_file() and path.stat().st_size > budget // 50  # no file expands further
-    return large and bytes_in_memory(path, reading.max_dataset_bytes) > budget
+    budget = reading.memory_budget or half_of_memory()
+    return path.is_file() and bytes_in_memory(path, reading.max_dataset_bytes) > budget
 
 
 def bytes_in_memory(path: Path, max_bytes: int) -> int:
@@ -61,9 +56,9 @@ def load_mapped(file: File, sha256: str | None, reading: Reading) -> Transitions
     In messages about values, rows count from the beginning of the block that they name. Raises DatasetTooLargeError
     for options that need all rows at once, and what `Transitions.from_columns` raises.
     """
-    if reading.action_range == "data" or reading.on_nonfinite == "drop-episode":
+    if reading.action_range == "data" or reading.on_nonfinite != "error":
         raise DatasetTooLargeError(
-            f"{file.path} is larger than the memory budget: mapping the range of the actions, or dropping episodes, "
+            f"{file.path} is larger than the memory budget: mapping the range of the actions, or repairing NaN, "
             "takes all its rows at once",
             'raise it: memory_budget=N; or give action_range="clip" and on_nonfinite="error"',
         )
@@ -73,7 +68,14 @@ def load_mapped(file: File, sha256: str | None, reading: Reading) -> Transitions
         shape = (arrays["observations"].shape[-1], arrays["actions"].shape[-1])
     task = task_of_file(file.name, shape, reading)
     source = Provenance(file.name, (str(file.path),), (digest,), reading.next_obs)
-    kinds = [FORMAT, digest, reading.next_obs, reading.action_range, task.to_json() if task else None]
+    kinds = [
+        FORMAT,
+        digest,
+        reading.next_obs,
+        reading.action_range,
+        reading.discrete_actions,
+        task.to_json() if task else None,
+    ]
     folder = cached_folder(
         "rows", json.dumps(kinds), LAST, lambda folder: _convert(file.path, folder, source, task, reading)
     )
@@ -95,31 +97,57 @@ class _Flags(NamedTuple):
     kept: NDArray[np.bool_]  # (N,) which rows become transitions
 
 
-def _flags(arrays: dict[str, h5py.Dataset], path: Path, next_obs: NextObs) -> _Flags:
+def _flags(arrays: dict[str, h5py.Dataset], source: Provenance, path: Path) -> _Flags:
     terminal, timeout = (
         np.asarray(read_rows(arrays[key], path, key)).reshape(-1).astype(np.bool_) if key in arrays else None
         for key in ("terminals", "timeouts")
     )
     if terminal is None or timeout is None:
         raise DatasetFormatError(f"{path}: a file that is mapped needs 'timeouts'", "raise memory_budget=N")
-    if next_obs == "within_episode" and "next_observations" in arrays:
+    if source.next_obs == "within_episode" and "next_observations" in arrays:
         return _Flags(timeout, terminal | timeout, np.ones(len(terminal), np.bool_))
-    cut = timeout if next_obs == "following_row" else timeout & ~terminal
+    if "next_observations" in arrays and len(terminal) > 1:
+        none = np.empty((len(terminal), 0), np.float32)
+        flags = Columns(none, none, np.zeros(len(terminal), np.float32), terminal, timeout)
+        timeout = ends_shown(_contradictions(arrays, path), flags, source.name)
+    cut = timeout if source.next_obs == "following_row" else timeout & ~terminal
     kept = ~cut
     kept[-1] = False
     return _Flags(timeout, terminal | np.append(cut[1:], True), kept)
 
 
+def _contradictions(arrays: dict[str, h5py.Dataset], path: Path) -> NDArray[np.bool_]:
+    """(N - 1,) where a stored next observation is not the following row's, over the whole file."""
+    keys = ("observations", "next_observations")
+    parts = []
+    for start, stop in _blocks(arrays):
+        obs, after = (read_rows(arrays[key], path, key, start, stop + 1).astype(np.float32) for key in keys)
+        parts.append(contradictions(obs, after))
+    return np.concatenate(parts)
+
+
+def _blocks(arrays: dict[str, h5py.Dataset]) -> Iterator[tuple[int, int]]:
+    """(first row, row after the last one) of one block after the other."""
+    total = len(arrays["observations"])
+    width = sum(4 * array.size for array in arrays.values()) // max(total, 1)
+    block = max(BLOCK_BYTES // max(width, 1), 2)
+    for start in range(0, total, block):
+        yield start, min(start + block, total)
+
+
 def _convert(path: Path, folder: Path, source: Provenance, task: Task | None, reading: Reading) -> None:
     with open_hdf5(path) as file:
         arrays = admitted(file, path, reading.max_dataset_bytes)
-        flags = _flags(arrays, path, reading.next_obs)
+        if reading.discrete_actions == "error":
+            actions = arrays["actions"]
+            refuse_labels((read_rows(actions, path, "actions", *block) for block in _blocks(arrays)), source.name)
+        flags = _flags(arrays, source, path)
         count, done = int(flags.kept.sum()), 0
         if count == 0:
             raise EmptyDatasetError(f"{path}: no transition is left", "look at its terminals and timeouts")
         log_probs: list[NDArray[np.float32] | None] = []
         written: dict[str, Any] = {}
-        for part in _parts(arrays, path, source, task, reading):
+        for part in _parts(arrays, flags.timeouts, path, source, task, reading):
             for name in COLUMNS:
                 values = getattr(part, name)
                 if name not in written:
@@ -141,24 +169,28 @@ def _convert(path: Path, folder: Path, source: Provenance, task: Task | None, re
 
 
 def _parts(
-    arrays: dict[str, h5py.Dataset], path: Path, source: Provenance, task: Task | None, reading: Reading
+    arrays: dict[str, h5py.Dataset],
+    timeouts: NDArray[np.bool_],
+    path: Path,
+    source: Provenance,
+    task: Task | None,
+    reading: Reading,
 ) -> Iterator[Transitions]:
-    """The transitions of one block of rows after the other."""
-    total = len(arrays["observations"])
-    width = sum(4 * array.size for array in arrays.values()) // max(total, 1)
-    block = max(BLOCK_BYTES // max(width, 1), 2)
-    known = reading.next_obs == "within_episode" and "next_observations" in arrays
-    beyond = 0 if known else 1  # the row that the last next state is of
-    for start in range(0, total, block):
-        stop = min(start + block, total)
-        block_rows = {key: read_rows(array, path, key, start, stop + beyond) for key, array in arrays.items()}
+    """The transitions of one block of rows after the other. What can be known of the whole file alone, its labels, its
+    order and its ``timeouts``, is known already."""
+    stored = reading.next_obs == "within_episode" and "next_observations" in arrays
+    beyond = 0 if stored else 1  # the row that the last next state is of
+    read = {key: array for key, array in arrays.items() if stored or key != "next_observations"}
+    for start, stop in _blocks(arrays):
+        block_rows = {key: read_rows(array, path, key, start, stop + beyond) for key, array in read.items()}
         name = f"{source.name} (rows from {start:,})"
         try:
             yield Transitions.from_columns(
-                Columns.from_d4rl(block_rows, name),
+                Columns.from_d4rl(block_rows | {"timeouts": timeouts[start : stop + beyond]}, name),
                 next_obs=reading.next_obs,
                 task=task,
                 action_range=reading.action_range,
+                discrete_actions="continuous",
                 source=replace(source, name=name),
             )
         except EmptyDatasetError:  # a block of nothing but cut rows

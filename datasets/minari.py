@@ -22,7 +22,7 @@ from offline_vi.data.transitions import Provenance
 from offline_vi.datasets.d4rl import check_hash
 from offline_vi.datasets.minari_metadata import observation_key, read_metadata, space_in, task_in, total_episodes
 from offline_vi.datasets.reading import Read
-from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET, Budget, child, open_hdf5, read_array
+from offline_vi.datasets.safe.hdf5 import Budget, child, open_hdf5, read_array
 from offline_vi.datasets.tasks import RECIPES
 from offline_vi.errors import (
     DatasetFormatError,
@@ -70,7 +70,7 @@ def download(name: str) -> None:
 
 def read(
     name: str,
-    max_bytes: int = DEFAULT_BUDGET,
+    max_bytes: int = 0,
     sha256: str | None = None,
     download_missing: bool = False,
     with_env: bool = True,

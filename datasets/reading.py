@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 NextObs = Literal["following_row", "within_episode"]
 ActionRange = Literal["error", "clip", "data"]
-OnNonfinite = Literal["error", "drop-episode"]
+OnNonfinite = Literal["error", "drop-episode", "split", "hold"]
+DiscreteActions = Literal["error", "continuous"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class Reading:
     action_range: ActionRange = "error"
     """Actions outside the bounds: refuse, clip, or map the data's range to [-1, 1]."""
     on_nonfinite: OnNonfinite = "error"
-    """NaN or infinity in the data: refuse, or drop the episodes that hold them."""
+    """NaN or infinity in the data: refuse, drop the episodes that hold them, cut the episodes at the bad rows (split),
+    or repeat the last good values (hold)."""
+    discrete_actions: DiscreteActions = "error"
+    """Actions that are labels (one-hot rows, 0 and 1, whole numbers of up to 32 kinds): refuse, or take them for
+    amounts."""
     env: str = ""
     """Gymnasium id to score on, where the data set's name does not tell; its box gives the action bounds."""
     action_low: tuple[float, ...] = ()
@@ -40,8 +45,9 @@ class Reading:
     """Largest actions in the data's units, one for all or one for each; for data without an environment."""
     max_episode_steps: int = 0
     """Steps after which an episode was cut, where a file has no timeouts; 0: the environment's own limit."""
-    max_dataset_bytes: int = 32 << 30
-    """Bytes that a file may declare; one that declares more is refused before it is read."""
+    max_dataset_bytes: int = 0
+    """Bytes that a file may declare; one that declares more is refused before it is read. 0: half of the memory, and
+    beyond that 50 times the file's own size."""
     memory_budget: int = 0
     """Bytes that the rows of a file may take; larger ones are mapped from the cache. 0: half of the memory."""
     sha256: tuple[str, ...] = ()
@@ -64,6 +70,7 @@ class ReadingOptions(TypedDict, total=False):
     next_obs: NextObs
     action_range: ActionRange
     on_nonfinite: OnNonfinite
+    discrete_actions: DiscreteActions
     env: str | None
     action_low: Sequence[float] | float
     action_high: Sequence[float] | float

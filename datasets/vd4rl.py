@@ -15,7 +15,7 @@ import numpy as np
 from offline_vi.data.frames import Frames
 from offline_vi.data.transitions import Provenance
 from offline_vi.datasets.frames import MAX_SIDE, Episode, cached_frames
-from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET
+from offline_vi.datasets.safe.hdf5 import allowed_bytes
 from offline_vi.datasets.safe.npz import Member, read_arrays, read_directory
 from offline_vi.errors import DatasetFormatError, DatasetTooLargeError, MissingInputError, SpaceMismatchError
 
@@ -24,7 +24,7 @@ Alignment = Literal["led-to", "taken-at"]
 KEYS = ("image", "action", "reward", "discount", "is_first", "is_last")
 
 
-def read(folder: Path, alignment: Alignment = "led-to", max_bytes: int = DEFAULT_BUDGET) -> Frames:
+def read(folder: Path, alignment: Alignment = "led-to", max_bytes: int = 0) -> Frames:
     """All episodes of a folder. Raises what `load_images` raises."""
     files = sorted(folder.glob("*.npz"))
     if not files:
@@ -35,9 +35,10 @@ def read(folder: Path, alignment: Alignment = "led-to", max_bytes: int = DEFAULT
     shapes = [found["image"].shape for found in members]
     _same(files, [shape[1:] for shape in shapes], "images")
     _same(files, [found["action"].shape[1:] for found in members], "actions")
-    if sum(found["image"].nbytes for found in members) > max_bytes:
+    allowed = allowed_bytes(max_bytes, sum(file.stat().st_size for file in files))
+    if sum(found["image"].nbytes for found in members) > allowed:
         raise DatasetTooLargeError(
-            f"{folder}: more than the {max_bytes:,} bytes allowed", "if you trust it: max_dataset_bytes=N"
+            f"{folder}: more than the {allowed:,} bytes allowed", "if you trust it: max_dataset_bytes=N"
         )
     height, width, channels = shapes[0][1:]
     stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -77,7 +78,7 @@ def _check_members(members: dict[str, Member], path: Path) -> None:
         )
 
 
-def read_episode(path: Path, alignment: Alignment = "led-to", max_bytes: int = DEFAULT_BUDGET) -> Episode:
+def read_episode(path: Path, alignment: Alignment = "led-to", max_bytes: int = 0) -> Episode:
     """One .npz episode. Raises what `load_images` raises."""
     members = read_directory(path, max_bytes)
     _check_members(members, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -20,10 +21,14 @@ from offline_vi.datasets.reading import (
     reading_from,
 )
 from offline_vi.datasets.task_choice import (
+    acting,
     environment as environment,
     episode_limit,
+    in_environment,
+    on_environment as on_environment,
     task_of_file,
     task_on as task_on,
+    unscored as unscored,
     with_bounds,
 )
 
@@ -65,8 +70,18 @@ def load(
     if len(sources) == 1 and not is_registered(sources[0]) and not is_minari(sources[0]):
         file = hdf5_file(sources[0], reading.download)
         if mapped.is_larger(file.path, reading):
-            return mapped.load_mapped(file, hashes[0], reading)
-    return concatenate([_load_one(source, sha256, reading) for source, sha256 in zip(sources, hashes, strict=True)])
+            return _reported(mapped.load_mapped(file, hashes[0], reading))
+    parts = [_load_one(source, sha256, reading) for source, sha256 in zip(sources, hashes, strict=True)]
+    return _reported(concatenate(parts))
+
+
+def _reported(data: Transitions) -> Transitions:
+    """The data; bounds that are far wider than their actions are reported."""
+    from offline_vi.data.rows import report_narrow_actions
+    from offline_vi.types import unit_task
+
+    report_narrow_actions(data.action, data.task or unit_task(data.spec.action_dim), data.source.name)
+    return data
 
 
 def _load_one(source: str, sha256: str | None, reading: Reading) -> Transitions:
@@ -80,7 +95,7 @@ def _load_one(source: str, sha256: str | None, reading: Reading) -> Transitions:
         columns, task, provenance = found
     else:
         columns, task, provenance = _read(source, sha256, reading)
-    return Transitions.from_columns(
+    data = Transitions.from_columns(
         columns,
         next_obs=provenance.next_obs,
         task=task,
@@ -90,6 +105,7 @@ def _load_one(source: str, sha256: str | None, reading: Reading) -> Transitions:
         max_episode_steps=episode_limit(task, reading) if columns.timeout is None else None,
         source=provenance,
     )
+    return replace(data, task=acting(data.task, reading))
 
 
 def load_images(
@@ -121,9 +137,11 @@ def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     if is_registered(source):
         return registered.read(source, reading)
     if is_minari(source):
-        found = minari.read(source, reading.max_dataset_bytes, sha256, reading.download, with_env=not reading.env)
-        task = task_on(reading.env, found.task) if reading.env else found.task
-        return found._replace(task=with_bounds(task, found.columns.action.shape[1], reading, source))
+        env = "" if reading.unscored else reading.env or None
+        found = minari.read(source, reading.max_dataset_bytes, sha256, reading.download, env, reading.obs_keys)
+        assert found.task is not None
+        own = in_environment(found.task, reading, source)
+        return found._replace(task=with_bounds(own, found.columns.action.shape[1], reading, source))
     file = hdf5_file(source, reading.download)
     columns = d4rl.read_columns(file.path, reading.max_dataset_bytes)
     digest = d4rl.check_hash(file.path, sha256 or file.sha256)

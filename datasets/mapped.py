@@ -25,7 +25,7 @@ from offline_vi.datasets.d4rl import admitted, check_hash
 from offline_vi.datasets.finding import File
 from offline_vi.datasets.reading import Reading
 from offline_vi.datasets.safe.hdf5 import half_of_memory, open_hdf5, read_rows
-from offline_vi.datasets.task_choice import task_of_file
+from offline_vi.datasets.task_choice import acting, task_of_file
 from offline_vi.errors import DatasetFormatError, DatasetTooLargeError, EmptyDatasetError
 from offline_vi.runs.files import read_json, write_json
 from offline_vi.types import Spec, Task
@@ -84,9 +84,8 @@ def load_mapped(file: File, sha256: str | None, reading: Reading) -> Transitions
         name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
         for name in (*COLUMNS, *(["behavior_log_prob"] if record["log_prob"] else []))
     }
-    return Transitions(
-        **columns, spec=Spec(columns["obs"].shape[1:], columns["action"].shape[1]), task=task, source=source
-    )
+    spec = Spec(columns["obs"].shape[1:], columns["action"].shape[1])
+    return Transitions(**columns, spec=spec, task=acting(task, reading), source=source)
 
 
 class _Flags(NamedTuple):

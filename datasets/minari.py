@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from offline_vi.data.columns import Columns
 from offline_vi.data.transitions import Provenance
 from offline_vi.datasets.d4rl import check_hash
-from offline_vi.datasets.minari_metadata import observation_key, read_metadata, space_in, task_in, total_episodes
+from offline_vi.datasets.minari_metadata import observation_keys, read_metadata, space_in, task_in, total_episodes
 from offline_vi.datasets.reading import Read
 from offline_vi.datasets.safe.hdf5 import Budget, child, open_hdf5, read_array
 from offline_vi.datasets.tasks import RECIPES
@@ -73,12 +73,14 @@ def read(
     max_bytes: int = 0,
     sha256: str | None = None,
     download_missing: bool = False,
-    with_env: bool = True,
+    env: str | None = None,
+    obs_keys: tuple[str, ...] = (),
 ) -> Read:
     """The columns of a data set (next observations from the T + 1 of each episode, timeouts where an episode was cut),
-    its task with the bounds of its action space, and where it came from.
+    its task with the bounds of its own action space, and where it came from.
 
-    A recipe of ours is collected where it is missing. ``with_env`` is False where the caller names the environment.
+    A recipe of ours is collected where it is missing. ``env`` is the environment that the caller names, or "" for none;
+    None takes the file's. ``obs_keys`` are those of `observation_keys`.
     Raises MissingInputError, OfflineError, UnsafeDatasetError, DatasetFormatError, DatasetCorruptError,
     DatasetTooLargeError, SpaceMismatchError.
     """
@@ -90,11 +92,11 @@ def read(
     if metadata.get("data_format", "hdf5") != "hdf5":
         raise DatasetFormatError(f"{name}: stored as {metadata['data_format']!r}", "convert it to hdf5 with Minari")
     observations, actions = (space_in(metadata, f"{key}_space", name) for key in ("observation", "action"))
-    if not isinstance(actions, spaces.Box) or len(actions.shape) != 1 or not actions.is_bounded():
-        raise SpaceMismatchError(f"{name}: action space {actions}", "a bounded vector is needed")
-    obs_key = observation_key(observations, name)
-    task = task_in(metadata, name, actions, obs_key, with_env)
-    columns = _read_episodes(path, total_episodes(metadata, name), obs_key, max_bytes)
+    if not isinstance(actions, spaces.Box) or len(actions.shape) != 1:
+        raise SpaceMismatchError(f"{name}: action space {actions}", "a vector of real numbers is needed")
+    obs_keys = observation_keys(observations, obs_keys, name)
+    task = task_in(metadata, name, actions, obs_keys, env)
+    columns = _read_episodes(path, total_episodes(metadata, name), obs_keys, max_bytes)
     return Read(columns, task, Provenance(name, (str(path),), (check_hash(path, sha256),), "within_episode"))
 
 
@@ -111,13 +113,13 @@ def fetch(name: str, download_missing: bool) -> None:
         )
 
 
-def _read_episodes(path: Path, episodes: int, obs_key: str | None, max_bytes: int) -> Columns:
+def _read_episodes(path: Path, episodes: int, obs_keys: tuple[str, ...], max_bytes: int) -> Columns:
     """One episode after the other, so that no more than the arrays themselves lies in memory."""
     parts: list[dict[str, NDArray[Any]]] = []
     with open_hdf5(path) as file:
         budget = Budget(path, max_bytes)
         for number in range(episodes):
-            episode = _read_episode(file, f"episode_{number}", path, obs_key, budget)
+            episode = _read_episode(file, f"episode_{number}", path, obs_keys, budget)
             if len(episode["reward"]) > 0:
                 parts.append(episode)
     keys = {key for key in parts[0] if all(key in part for part in parts)} if parts else set()
@@ -127,13 +129,13 @@ def _read_episodes(path: Path, episodes: int, obs_key: str | None, max_bytes: in
 
 
 def _read_episode(
-    file: h5py.File, name: str, path: Path, obs_key: str | None, budget: Budget
+    file: h5py.File, name: str, path: Path, obs_keys: tuple[str, ...], budget: Budget
 ) -> dict[str, NDArray[Any]]:
     """The columns of one episode by the fields of `Columns`."""
     group = child(file, name, path)
     if not isinstance(group, h5py.Group):
         raise DatasetFormatError(f"{path}: '{name}' is missing", "metadata promise it: get the data set again")
-    observations = _read(group, "observations", path, budget, obs_key)
+    observations = _observations(group, path, budget, obs_keys)
     episode = {"action": _read(group, "actions", path, budget)}
     episode |= {ours: _read(group, key, path, budget) for key, ours in _STEP_ARRAYS.items()}
     steps = len(episode["reward"])
@@ -152,10 +154,21 @@ def _read_episode(
     return episode
 
 
-def _read(group: h5py.Group, name: str, path: Path, budget: Budget, entry: str | None = None) -> NDArray[Any]:
-    array = child(group, name, path)
-    if entry is not None and isinstance(array, h5py.Group):
-        array = child(array, entry, path)
+def _observations(group: h5py.Group, path: Path, budget: Budget, keys: tuple[str, ...]) -> NDArray[Any]:
+    """(T + 1, O): an array, or the entries of a group joined in the order of ``keys``."""
+    if not keys:
+        return _read(group, "observations", path, budget)
+    parts = [_read(group, f"observations/{key}", path, budget) for key in keys]
+    rows = {key: len(part) for key, part in zip(keys, parts, strict=True)}
+    if len(set(rows.values())) != 1:
+        raise DatasetFormatError(f"{path}: '{group.name}/observations' has {rows} rows", "get the data set again")
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
+def _read(group: h5py.Group, name: str, path: Path, budget: Budget) -> NDArray[Any]:
+    array: Any = group
+    for part in name.split("/"):
+        array = child(array, part, path) if isinstance(array, h5py.Group) else None
     key = f"{group.name}/{name}".lstrip("/")
     if not isinstance(array, h5py.Dataset):
         raise DatasetFormatError(f"{path}: '{key}' is missing or no array", "get the data set again")

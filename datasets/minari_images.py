@@ -42,7 +42,7 @@ def read(name: str, max_bytes: int) -> Frames:
         raise DatasetFormatError(f"{name}: observation space {box}", "uint8 images of three axes")
     if not isinstance(actions, spaces.Box) or len(actions.shape) != 1 or not actions.is_bounded():
         raise SpaceMismatchError(f"{name}: action space {actions}", "a bounded vector is needed")
-    task = task_in(metadata, name, actions, None, with_env=True)
+    task = task_in(metadata, name, actions, (), None)
     if name in PIXEL_NAMES:  # whoever makes the environment must find the module that registers it
         task = replace(task, env_id=f"{pixels.MODULE}:{task.env_id}")
     path = folder / "data" / "main_data.hdf5"

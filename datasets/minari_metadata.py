@@ -27,6 +27,7 @@ from offline_vi.errors import (
     MissingInputError,
     UnsafeDatasetError,
 )
+from offline_vi.observations import chosen_keys, entries
 from offline_vi.types import Task
 
 MAX_METADATA_BYTES = 4 << 20
@@ -104,15 +105,15 @@ def _check_space(record: Any, where: str) -> None:
         raise UnsafeDatasetError(f"{where} is a {str(kind)[:60]}", "Box, Discrete, Dict and Tuple are accepted")
 
 
-def observation_key(space: spaces.Space[Any], name: str) -> str | None:
-    """Which entry of a Dict is the observation vector; None where the space is one."""
-    key = "observation" if isinstance(space, spaces.Dict) and "observation" in space.spaces else None
-    vector = space.spaces["observation"] if isinstance(space, spaces.Dict) and key else space
-    if not isinstance(vector, spaces.Box) or len(vector.shape) != 1:
-        raise DatasetFormatError(
-            f"{name}: observation space {space}", "a vector, or a Dict with 'observation', is read"
-        )
-    return key
+def observation_keys(space: spaces.Space[Any], keys: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """Which entries of a Dict are joined to the observation (`offline_vi.observations.chosen_keys`). Where the space is
+    one vector, ``keys`` are those of the environment's observations that it was made of.
+
+    Raises DatasetFormatError where it is neither, SpaceMismatchError for keys that are no vectors.
+    """
+    if not entries(space) and not (isinstance(space, spaces.Box) and len(space.shape) == 1):
+        raise DatasetFormatError(f"{name}: observation space {space}", "a vector, or a Dict of vectors, is read")
+    return chosen_keys(space, keys, name) if entries(space) else keys
 
 
 def total_episodes(metadata: dict[str, Any], name: str) -> int:
@@ -123,8 +124,11 @@ def total_episodes(metadata: dict[str, Any], name: str) -> int:
     return total
 
 
-def task_in(metadata: dict[str, Any], name: str, actions: spaces.Box, obs_key: str | None, with_env: bool) -> Task:
-    """The task with the bounds of the action space and, unless the caller names one, the file's environment.
+def task_in(
+    metadata: dict[str, Any], name: str, actions: spaces.Box, obs_keys: tuple[str, ...], env: str | None
+) -> Task:
+    """The task with the bounds of the set's own action space and the file's environment; with none where the caller
+    names one, ``env``, or "" for none at all. Reference scores are left out where they are of another environment.
 
     Raises UnsafeDatasetError, DatasetFormatError.
     """
@@ -135,9 +139,11 @@ def task_in(metadata: dict[str, Any], name: str, actions: spaces.Box, obs_key: s
         name=name,
         ref_min=_score(metadata, "ref_min_score", name),
         ref_max=_score(metadata, "ref_max_score", name),
-        obs_key=obs_key,
+        obs_keys=obs_keys,
     )
-    if with_env and metadata.get("env_spec") is not None:
+    if env and _environment_of(metadata, name) not in ("", env):
+        return replace(task, ref_min=None, ref_max=None)
+    if env is None and metadata.get("env_spec") is not None:
         task = _with_environment(task, metadata["env_spec"], name)
     if (task.ref_min is None or task.ref_max is None) and name.startswith("mujoco/"):
         family = family_of(name.split("/")[1])
@@ -146,6 +152,12 @@ def task_in(metadata: dict[str, Any], name: str, actions: spaces.Box, obs_key: s
             note = "D4RL's reference scores, not Minari's own"
             task = replace(task, ref_min=scores.ref_min, ref_max=scores.ref_max, note=note)
     return task
+
+
+def _environment_of(metadata: dict[str, Any], name: str) -> str:
+    """The id of the environment that a file names; empty where it names none."""
+    text = metadata.get("env_spec")
+    return "" if text is None else str(_parse_json(str(text), f"{name}: env_spec").get("id"))
 
 
 def _score(metadata: dict[str, Any], key: str, name: str) -> float | None:

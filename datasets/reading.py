@@ -20,6 +20,7 @@ NextObs = Literal["following_row", "within_episode"]
 ActionRange = Literal["error", "clip", "data"]
 OnNonfinite = Literal["error", "drop-episode", "split", "hold"]
 DiscreteActions = Literal["error", "continuous"]
+ActionUnits = Literal["compared", "environment", "rescaled"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,19 @@ class Reading:
     amounts."""
     env: str = ""
     """Gymnasium id to score on, where the data set's name does not tell; its box gives the action bounds."""
+    unscored: bool = False
+    """Score nothing: no environment is made, and no simulator is needed."""
+    obs_keys: tuple[str, ...] = ()
+    """Entries of dict observations to join, in this order ("a/b": entry b of entry a); default: observation and
+    desired_goal, observation alone, or all vectors, whichever there is first."""
     action_low: tuple[float, ...] = ()
-    """Smallest actions in the data's units, one for all or one for each; for data without an environment."""
+    """Smallest actions in the data's units, one for all or one for each; default: of the environment's box."""
     action_high: tuple[float, ...] = ()
-    """Largest actions in the data's units, one for all or one for each; for data without an environment."""
+    """Largest actions in the data's units, one for all or one for each; default: of the environment's box."""
+    action_units: ActionUnits = "compared"
+    """What recorded actions are counted in. compared: the environment's units, and a set whose own action space is
+    another than the environment's box is refused; environment: the environment's units, whatever the set's own space
+    says; rescaled: the set's own space, or action_low and action_high, is mapped onto the environment's box."""
     max_episode_steps: int = 0
     """Steps after which an episode was cut, where a file has no timeouts; 0: the environment's own limit."""
     max_dataset_bytes: int = 0
@@ -72,8 +82,11 @@ class ReadingOptions(TypedDict, total=False):
     on_nonfinite: OnNonfinite
     discrete_actions: DiscreteActions
     env: str | None
+    unscored: bool
+    obs_keys: Sequence[str] | str
     action_low: Sequence[float] | float
     action_high: Sequence[float] | float
+    action_units: ActionUnits
     max_episode_steps: int | None
     max_dataset_bytes: int
     memory_budget: int | None
@@ -92,7 +105,7 @@ def reading_from(reading: Reading, options: ReadingOptions) -> Reading:
         from offline_vi.data.columns import next_obs_of
 
         given["next_obs"] = next_obs_of(str(given.pop("rows")), stacklevel=4)
-    for name in ("action_low", "action_high", "sha256"):
+    for name in ("obs_keys", "action_low", "action_high", "sha256"):
         value = given.get(name)
         if isinstance(value, str | int | float):
             given[name] = (value,)

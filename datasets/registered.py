@@ -11,7 +11,7 @@ from offline_vi import registry
 from offline_vi.data.columns import Columns
 from offline_vi.data.transitions import Provenance, Transitions
 from offline_vi.datasets.reading import Read, Reading
-from offline_vi.datasets.task_choice import task_of_file, task_on
+from offline_vi.datasets.task_choice import on_environment, task_of_file, unscored
 from offline_vi.errors import DatasetFormatError, UsageError
 
 HASHES = ("sha256",)
@@ -26,6 +26,7 @@ FIXED = (
     "action_low",
     "action_high",
     "max_episode_steps",
+    "action_units",
 )
 """Options that no longer mean anything once there are transitions."""
 
@@ -33,15 +34,17 @@ FIXED = (
 def load(name: str, reading: Reading) -> Transitions | Read:
     """What the function registered as ``name`` returns.
 
-    `Transitions` are taken as they are, under the registered name and scored on ``reading.env`` where it is given.
-    `Columns`, or arrays under the keys of D4RL's layout, are read by all options, as a file is.
+    `Transitions` are taken as they are, under the registered name and scored on ``reading.env`` where it is given;
+    their action map stays. `Columns`, or arrays under the keys of D4RL's layout, are read by all options, as a file is.
 
     Raises DatasetFormatError for anything else, UsageError for options that cannot apply to `Transitions`.
     """
     found = registry.data_sets()[name].load()
     if isinstance(found, Transitions):
         _refuse(FIXED, name, reading, "let the registered function return Columns or a dictionary of arrays")
-        task = task_on(reading.env, found.task) if reading.env else found.task
+        task = unscored(found.task) if reading.unscored else found.task
+        if reading.env and not reading.unscored:
+            task = on_environment(task, reading.env)
         return replace(found, task=task, source=replace(found.source, name=name, paths=(name,)))
     if isinstance(found, Mapping):
         found = Columns.from_d4rl(found, name)

@@ -1,17 +1,22 @@
 """Which task a data set's policies are scored on, and which action bounds it has: what the caller says, else what the
 name says.
+
+Bounds are compared with the data where actions are mapped (`offline_vi.data.rows`); here the environments are.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from offline_vi.datasets.reading import Reading
-from offline_vi.datasets.tasks import FAMILIES, family_of, is_d4rl_name, task_of
-from offline_vi.errors import DataWarning, SpaceMismatchError, UsageError
+from offline_vi.datasets.tasks import FAMILIES, d4rl_name, family_of, is_d4rl_name, task_in_family, task_of
+from offline_vi.errors import DataWarning, MissingDependencyError, SpaceMismatchError, UsageError
 
 if TYPE_CHECKING:
     from offline_vi.types import Task
@@ -20,25 +25,52 @@ if TYPE_CHECKING:
 def task_of_file(name: str, shape: tuple[int, int], reading: Reading) -> Task | None:
     """The task of a file in D4RL's layout whose observations and actions have the shapes (O, A).
 
-    A name that merely begins like a D4RL task ("hopper-lab") gives one only where the shapes agree and nothing else was
-    said, and that is reported in a DataWarning. Raises what `task_on` and `with_bounds` raise.
+    Raises what `task_on` and `with_bounds` raise.
     """
-    task = task_of(name)
-    if task is not None and not is_d4rl_name(name):
-        family = family_of(name)
-        agrees = family is not None and shape == (family.obs_dim, family.action_dim)
-        if not agrees or reading.action_low or reading.env not in ("", task.env_id):
-            task = None
-        elif not reading.env:
-            warnings.warn(
-                f"{name}: taken for data of {task.env_id}, by the beginning of its name and its shapes; "
-                "another env=ID, or action_low= and action_high=, would be used instead",
-                DataWarning,
-                stacklevel=2,
+    if reading.action_units == "rescaled" and not (reading.action_low or reading.action_range == "data"):
+        raise UsageError(
+            f"{name}: nobody says which range of its actions is mapped onto the environment's box",
+            "give the data's own bounds: action_low= and action_high=",
+        )
+    task = _task_by_name(name, shape, reading)
+    env = reading.env or (task.env_id if task is not None and reading.obs_keys else "")
+    if reading.obs_keys and (reading.unscored or not env):
+        raise UsageError(
+            f"{name} is one array, and no environment is known whose observations {reading.obs_keys} could be",
+            "name it: env=ID, or leave obs_keys out",
+        )
+    if env and not reading.unscored:
+        with or_unscored():
+            task = task_on(env, task, reading.obs_keys)
+    return with_bounds(unscored(task) if reading.unscored else task, shape[1], reading, name)
+
+
+def _task_by_name(name: str, shape: tuple[int, int], reading: Reading) -> Task | None:
+    """What a name says, where the shapes agree; a name that merely begins like a D4RL task ("hopper-lab") says
+    something only where nothing else was said, and that is reported in a DataWarning."""
+    family = family_of(d4rl_name(name))
+    if family is None:
+        return None
+    whole, agrees = is_d4rl_name(name), shape == (family.obs_dim, family.action_dim)
+    told = ""
+    if whole and not agrees:
+        told = (
+            f"its observations and actions {shape} are not those of D4RL's {family.prefix} "
+            f"{(family.obs_dim, family.action_dim)}: no task by its name"
+        )
+    elif agrees and not whole:
+        if reading.action_low or reading.env not in ("", family.env_id):
+            return None
+        if not reading.env:
+            told = (
+                f"taken for data of D4RL's {family.prefix} ({family.env_id}), by the beginning of its name and its "
+                "shapes; another env=ID, or action_low= and action_high=, would be used instead"
             )
-    if reading.env:
-        task = task_on(reading.env, task)
-    return with_bounds(task, shape[1], reading, name)
+    if agrees and family.other_columns and not reading.env:
+        told = f"{told + '; ' if told else ''}nothing is scored ({family.note})"
+    if told:
+        warnings.warn(f"{name}: {told}", DataWarning, stacklevel=3)
+    return task_of(name) if agrees else None
 
 
 def with_bounds(task: Task | None, action_dim: int, reading: Reading, name: str) -> Task | None:
@@ -46,7 +78,7 @@ def with_bounds(task: Task | None, action_dim: int, reading: Reading, name: str)
 
     Raises UsageError where only one is given, where they are no interval, or where action_range="data" sets others.
     """
-    from offline_vi.types import Task
+    from offline_vi.types import Task, is_real_bound
 
     if not (reading.action_low or reading.action_high):
         return task
@@ -60,55 +92,196 @@ def with_bounds(task: Task | None, action_dim: int, reading: Reading, name: str)
             f"{name}: {len(low)} values of action_low, {len(high)} of action_high for {action_dim}-d actions",
             "give both, one number for all actions or one for each",
         )
-    if not all(math.isfinite(a) and math.isfinite(b) and a < b for a, b in zip(low, high, strict=True)):
-        raise UsageError(f"action_low {low} and action_high {high} are no intervals", "low < high for every action")
+    if not is_real_bound(np.array([*low, *high])).all() or not all(a <= b for a, b in zip(low, high, strict=True)):
+        raise UsageError(
+            f"action_low {low} and action_high {high} are no intervals", "real numbers, low <= high for every action"
+        )
     low, high = tuple(map(float, low)), tuple(map(float, high))
     return Task("", low, high, name=name) if task is None else replace(task, action_low=low, action_high=high)
 
 
+# ------------------------------------------------------------------ environments
+
+
+@contextmanager
+def or_unscored() -> Iterator[None]:
+    """Where a simulator is missing, the hint says that training needs none."""
+    try:
+        yield
+    except MissingDependencyError as error:
+        error.hint += "; or train without scores: unscored=True"
+        raise
+
+
+def unscored(task: Task | None) -> Task | None:
+    """The task without its environment; what else is known of it stays."""
+    return None if task is None else replace(task, env_id="", kwargs={})
+
+
 def episode_limit(task: Task | None, reading: Reading) -> int | None:
     """Steps after which an episode is cut, for files without timeouts; None where nobody knows."""
-    from offline_vi.environments import make_env
+    from offline_vi.environments import make_env, registered_limit
 
-    if reading.max_episode_steps or task is None:
-        return reading.max_episode_steps or None
-    if task.max_episode_steps is not None or not task.env_id:
+    if reading.max_episode_steps:
+        return reading.max_episode_steps
+    if task is not None and task.max_episode_steps is not None:
         return task.max_episode_steps
+    env_id = reading.env or (task.env_id if task is not None else "")
+    limit = registered_limit(env_id) if env_id else None
+    if limit is not None or task is None or not task.env_id:
+        return limit
     env = make_env(task)
     env.close()
     return None if env.spec is None else env.spec.max_episode_steps
 
 
-def task_on(env: str, task: Task | None) -> Task:
-    """The task scored on another environment, whose box gives the action bounds.
+def task_on(env: str, task: Task | None, obs_keys: tuple[str, ...] = ()) -> Task:
+    """The task of data in the units of the environment ``env``, whose box gives the action bounds.
 
-    Raises UsageError for an unknown environment, SpaceMismatchError where its actions are no bounded vector.
+    ``task`` is what is known of the data already. Naming the environment that it has changes nothing; what belongs to
+    another environment, such as reference scores, is left out. The box may lack bounds: the data then need others.
+    Raises UsageError for an unknown environment, SpaceMismatchError where its actions are no vector of real numbers,
+    or where observations under ``obs_keys`` are missing.
     """
-    import gymnasium
+    if task is not None and task.env_id == env and not obs_keys:
+        return task
+    found = in_its_units(env, obs_keys)
+    if task is not None and task.env_id == env:
+        return replace(task, obs_keys=found.obs_keys)
+    return found if task is None else replace(found, name=task.name)
 
-    from offline_vi.environments import make_env
+
+def in_its_units(env: str, obs_keys: tuple[str, ...] = ()) -> Task:
+    """The task of an environment whose box gives the action bounds; raises what `task_on` raises."""
+    from offline_vi.environments import action_box, make_env
+    from offline_vi.observations import chosen_keys
     from offline_vi.types import Task
 
+    made = make_env(Task(env, (), ()))
+    made.close()
+    low, high = action_box(made, env)
+    return Task(env, low, high, name=env, obs_keys=chosen_keys(made.observation_space, obs_keys, env))
+
+
+def in_environment(own: Task, reading: Reading, name: str) -> Task:
+    """The task of a set with an action space of its own, whose bounds ``own`` has, on the environment that the caller
+    or the set names.
+
+    Raises SpaceMismatchError where the two spaces differ and the caller does not say what the actions are counted in.
+    """
+    if reading.unscored or not (reading.env or own.env_id):
+        return own
     try:
-        space = make_env(Task(env, (), ())).action_space
-    except gymnasium.error.Error as error:
-        raise UsageError(f"environment {env!r}: {error}", "give a Gymnasium id such as Hopper-v5") from error
-    if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():
-        raise SpaceMismatchError(f"{env} has the action space {space}", "a bounded Box is needed")
-    low, high = tuple(map(float, space.low.ravel())), tuple(map(float, space.high.ravel()))
+        low, high = box_of(own, reading)
+    except MissingDependencyError:
+        if reading.env:
+            raise
+        return own  # the set can be read and described without its simulator
+    task = replace(own, env_id=reading.env or own.env_id)
+    if reading.action_units == "rescaled":
+        return task  # read by the set's own space: `acting` takes the box
+    comparable = reading.action_units == "compared" and len(low) == len(own.action_low)  # else shapes are refused later
+    if comparable and not _same_bounds(own, low, high):
+        raise SpaceMismatchError(
+            f"{name} has actions from {own.action_low} to {own.action_high}, {task.env_id} from {low} to {high}",
+            'action_units="rescaled" maps one onto the other; action_units="environment" takes the actions as they are',
+        )
+    return replace(task, action_low=low, action_high=high) if reading.env else task
+
+
+def acting(task: Task | None, reading: Reading) -> Task | None:
+    """The task that policies act by: where actions were rescaled, -1 and +1 stand for the bounds of the box.
+
+    Raises UsageError where no environment is known, SpaceMismatchError where its box has other actions or no bounds.
+    """
+    if reading.action_units != "rescaled":
+        return task
+    if task is None or not task.env_id:
+        raise UsageError(
+            "the actions cannot be rescaled: no environment is known", "name it: env=ID, or leave action_units out"
+        )
+    low, high = box_of(task, reading)
+    found = replace(task, action_low=low, action_high=high)
+    if not found.bounded or len(low) != len(task.action_low):
+        raise SpaceMismatchError(
+            f"actions from {task.action_low} to {task.action_high} cannot be rescaled to those of {task.env_id}, from "
+            f"{low} to {high}",
+            "leave action_units out",
+        )
+    return found
+
+
+def box_of(task: Task, reading: Reading) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The bounds of the environment that the caller names, else of the task's. Raises what `make_env` raises."""
+    from offline_vi.environments import action_box, make_env
+    from offline_vi.types import Task
+
+    with or_unscored():
+        env = make_env(Task(reading.env, (), ()) if reading.env else task)
+    env.close()
+    return action_box(env, reading.env or task.env_id)
+
+
+def _same_bounds(own: Task, low: tuple[float, ...], high: tuple[float, ...]) -> bool:
+    """Whether a box has the bounds of ``own``; where those are no real ones, they say nothing."""
+    from offline_vi.types import is_real_bound
+
+    return all(
+        bool(np.isclose(mine, its, rtol=1e-5, atol=1e-8)[is_real_bound(mine)].all())
+        for mine, its in ((own.low, np.asarray(low)), (own.high, np.asarray(high)))
+    )
+
+
+def on_environment(task: Task | None, env: str) -> Task:
+    """The task of a policy on another environment: it keeps the action map that it was trained with.
+
+    Without a task the policy was trained on actions in [-1, 1], which were the environment's own units. Entries of a
+    dict observation are those of the training. What belongs to another environment (arguments, limit, reference scores,
+    note) is left out. Raises what `task_on` raises.
+    """
+    from offline_vi.types import unit_task
+
+    if task is not None and task.env_id == env:
+        return task
     if task is None:
-        return Task(env, low, high, name=env)
-    return replace(task, env_id=env, action_low=low, action_high=high, kwargs={}, max_episode_steps=None, note="")
+        found = in_its_units(env)
+        return replace(unit_task(len(found.action_low), env, env), obs_keys=found.obs_keys)
+    found = _of_its_name(task, env) or in_its_units(env, _keys_for(env, task))
+    return replace(found, action_low=task.action_low, action_high=task.action_high, name=task.name)
+
+
+def _of_its_name(task: Task, env: str) -> Task | None:
+    """The D4RL task that data were read as without being scored, where it is scored on ``env``."""
+    family = family_of(task.name)
+    if task.env_id or family is None or family.env_id != env or family.other_columns:
+        return None
+    known = task_in_family(family, task.name)
+    return known if (known.ref_min, known.ref_max) == (task.ref_min, task.ref_max) else None
+
+
+def _keys_for(env: str, task: Task) -> tuple[str, ...]:
+    """The keys of the training, where the environment's observations are a dict at all."""
+    from offline_vi.environments import make_env
+    from offline_vi.observations import entries
+    from offline_vi.types import Task
+
+    made = make_env(Task(env, (), ()))
+    made.close()
+    return task.obs_keys if entries(made.observation_space) else ()
 
 
 def environment(env: str) -> Task:
     """The task of a Gymnasium id, with D4RL's reference scores where a D4RL family is scored on it.
 
-    Raises UsageError, SpaceMismatchError, MissingDependencyError.
+    Raises UsageError, SpaceMismatchError (also for actions without bounds), MissingDependencyError.
     """
+    found = in_its_units(env)
+    if not found.bounded:
+        raise SpaceMismatchError(
+            f"the actions of {env} are bounded by {found.action_low} and {found.action_high}", "a bounded Box is needed"
+        )
     for family in FAMILIES:
         if family.env_id == env:
-            task = task_of(family.prefix)
-            assert task is not None
-            return replace(task, max_episode_steps=None)
-    return task_on(env, None)
+            known = task_in_family(family, family.prefix)
+            return replace(known, max_episode_steps=None, obs_keys=found.obs_keys)
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 _ENGINE = "D4RL's own files come from mujoco-py 2.0, scores from today's MuJoCo"
 _FALL = "Gymnasium's v5 withholds the healthy reward on the falling step (-1 per fall)"
+_OBSERVATION = ("observation",)
 _HAND_SIGN = "gymnasium-robotics <= 1.4.2 has the sign of the hand-to-object term wrong (+0.1 instead of -0.1)"
 
 
@@ -47,8 +48,9 @@ class Family:
     reference: str  # the data set whose reference scores stand for names that D4RL does not list
     max_episode_steps: int  # D4RL's limit
     kwargs: dict[str, Any] = field(default_factory=dict)
-    obs_key: str | None = None
+    obs_keys: tuple[str, ...] = ()  # D4RL's data hold no goal
     note: str = ""
+    other_columns: bool = False  # the environment's observations are others than the data's: nothing can be scored
 
 
 def _maze2d(maze: str, env: str, steps: int) -> tuple[Family, Family]:
@@ -57,8 +59,8 @@ def _maze2d(maze: str, env: str, steps: int) -> tuple[Family, Family]:
     note = "not comparable: goal, coordinates and radius differ from D4RL's maze2d"
     sparse, dense = (f"maze2d-{maze}-{version}" for version in ("v1", "dense-v1"))
     return (
-        Family(f"maze2d-{maze}-dense", f"PointMaze_{env}Dense-v3", 4, 2, dense, steps, kwargs, "observation", note),
-        Family(f"maze2d-{maze}", f"PointMaze_{env}-v3", 4, 2, sparse, steps, kwargs, "observation", note),
+        Family(f"maze2d-{maze}-dense", f"PointMaze_{env}Dense-v3", 4, 2, dense, steps, kwargs, _OBSERVATION, note),
+        Family(f"maze2d-{maze}", f"PointMaze_{env}-v3", 4, 2, sparse, steps, kwargs, _OBSERVATION, note),
     )
 
 
@@ -66,14 +68,14 @@ def _antmaze(maze: str, env: str, reference: str, steps: int) -> Family:
     """D4RL's ant has other gears, another time step and x, y among its 29 observations."""
     kwargs = {"continuing_task": False}  # the default goes on after the goal: returns above 1
     note = "not comparable: the ant, its time step and its observations differ from D4RL's antmaze"
-    return Family(f"antmaze-{maze}", f"AntMaze_{env}-v4", 29, 8, reference, steps, kwargs, "observation", note)
+    return Family(f"antmaze-{maze}", f"AntMaze_{env}-v4", 29, 8, reference, steps, kwargs, _OBSERVATION, note, True)
 
 
 def _kitchen(kind: str, tasks: list[str]) -> Family:
     note = "not comparable: another robot model, 59 observations instead of 60 with the goal apart"
     name = f"kitchen-{kind}"
     return Family(
-        name, "FrankaKitchen-v1", 60, 9, f"{name}-v0", 280, {"tasks_to_complete": tasks}, "observation", note
+        name, "FrankaKitchen-v1", 60, 9, f"{name}-v0", 280, {"tasks_to_complete": tasks}, _OBSERVATION, note, True
     )  # fmt: skip
 
 
@@ -207,13 +209,21 @@ def is_d4rl_name(name: str) -> bool:
 
 
 def task_of(name: str) -> Task | None:
-    """The task of a D4RL name or a file stem, in a [-1, 1] box; None where the name does not tell."""
-    from offline_vi.types import Task  # needs torch
+    """The task of a D4RL name or a file stem, in a [-1, 1] box; None where the name does not tell.
 
-    name = d4rl_name(name)
-    family = family_of(name)
+    It has no environment where today's has other observations than D4RL's data.
+    """
+    family = family_of(d4rl_name(name))
     if family is None:
         return None
+    task = task_in_family(family, d4rl_name(name))
+    return replace(task, env_id="", kwargs={}) if family.other_columns else task
+
+
+def task_in_family(family: Family, name: str) -> Task:
+    """A family's environment with the reference scores of one of its data sets."""
+    from offline_vi.types import Task  # needs torch
+
     reference = d4rl_references().get(name, d4rl_references()[family.reference])
     return Task(
         env_id=family.env_id,
@@ -224,7 +234,7 @@ def task_of(name: str) -> Task | None:
         ref_min=reference.ref_min,
         ref_max=reference.ref_max,
         max_episode_steps=family.max_episode_steps,
-        obs_key=family.obs_key,
+        obs_keys=family.obs_keys,
         note=family.note,
     )
 

@@ -47,6 +47,7 @@ from .rl.policies import (
 from .runs.directory import RunDirectory as RunDirectory
 from .study.kept import load as load, save as save
 from .study.python import fit as fit, fit_behavior as fit_behavior, fit_online as fit_online
+from .study.scoring import load_task as load_task
 from .training.metrics import History as History
 from .training.randomness import set_seed as set_seed
 from .types import Batch as Batch, Metrics as Metrics, RewardMap as RewardMap, Spec as Spec, Task as Task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +16,7 @@ from offline_vi.errors import (
     SpaceMismatchError,
     UsageError,
 )
+from offline_vi.observations import joined, joined_space
 from offline_vi.types import Spec, Task
 
 if TYPE_CHECKING:
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
 
 def observation_of(obs: Any, task: Task) -> NDArray[Any]:
     """What policies see of an environment's observation: float32, images uint8."""
-    value = np.asarray(obs if task.obs_key is None else obs[task.obs_key])
+    value = joined(obs, task.obs_keys)
     return value if value.dtype == np.uint8 else value.astype(np.float32)
+
+
+def obs_space_of(env: Env, task: Task) -> Any:
+    """The space of what `observation_of` returns. Raises SpaceMismatchError where the task's keys are not its own."""
+    return joined_space(env.observation_space, task.obs_keys, task.env_id)
 
 
 def make_env(task: Task) -> Env:
@@ -54,6 +60,29 @@ def make_env(task: Task) -> Env:
             raise UsageError(
                 f"unknown environment {task.env_id!r}", f"did you mean {close[0]!r}?" if close else str(error)
             ) from error
+
+
+def action_box(env: Env, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(lowest, highest) commands of an environment, (A,) each; not all of them need be bounds (`is_real_bound`).
+
+    Raises SpaceMismatchError where actions are no vector of real numbers.
+    """
+    import gymnasium
+
+    space = env.action_space
+    if not isinstance(space, gymnasium.spaces.Box):
+        raise SpaceMismatchError(f"{name} has the action space {space}", "a Box of real numbers is needed")
+    return tuple(map(float, space.low.ravel())), tuple(map(float, space.high.ravel()))
+
+
+def registered_limit(env_id: str) -> int | None:
+    """Steps after which a registered environment is cut, without making it; None where nobody says."""
+    import gymnasium
+
+    with suppress(MissingDependencyError):
+        _register_robotics(env_id)
+    spec = gymnasium.registry.get(env_id)
+    return None if spec is None else spec.max_episode_steps
 
 
 @contextmanager
@@ -111,14 +140,9 @@ def check_spaces(spec: Spec, task: Task) -> None:
     import gymnasium
 
     env = make_env(task)
-    obs_space, action_space = env.observation_space, env.action_space
+    action_space = env.action_space
     env.close()
-    if isinstance(obs_space, gymnasium.spaces.Dict):
-        if task.obs_key is None or task.obs_key not in obs_space.spaces:
-            raise SpaceMismatchError(
-                f"{task.env_id} has the observations {sorted(obs_space.spaces)}, the data {spec.obs_shape} numbers", ""
-            )
-        obs_space = obs_space.spaces[task.obs_key]
+    obs_space = obs_space_of(env, task)
     if not isinstance(action_space, gymnasium.spaces.Box) or spec.discrete:
         kind = "discrete" if spec.discrete else "continuous"
         raise SpaceMismatchError(f"{task.env_id} has the actions {action_space}, the data {kind} ones")
@@ -129,7 +153,10 @@ def check_spaces(spec: Spec, task: Task) -> None:
     ]
     if any(ours != theirs for _, ours, theirs in pairs):
         told = "; ".join(f"{name} {ours} vs {theirs}{' ok' * (ours == theirs)}" for name, ours, theirs in pairs)
-        raise SpaceMismatchError(f"data set vs {task.env_id}: {told}", "name the environment of the data: --env ID")
+        raise SpaceMismatchError(
+            f"data set vs {task.env_id}: {told}",
+            "name the environment of the data: env=ID, or train without scores: unscored=True",
+        )
     if len(task.action_low) != spec.action_dim:
         raise SpaceMismatchError(f"the task bounds {len(task.action_low)} actions, the data have {spec.action_dim}", "")
 
@@ -139,8 +166,8 @@ def spec_of(task: Task) -> Spec:
     import gymnasium
 
     env = make_env(task)
-    space: Any = env.observation_space if task.obs_key is None else env.observation_space[task.obs_key]  # type: ignore[index]
     env.close()
+    space = obs_space_of(env, task)
     if not isinstance(space, gymnasium.spaces.Box):
         raise UsageError(f"{task.env_id} has the observations {space}", "an environment with array observations")
     dtype = "uint8" if space.dtype == "uint8" else "float32"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from collections.abc import Callable
+from typing import Any, TypeVar
+
+Class = TypeVar("Class", bound=type)
 
 FORMER = {
     "offline_vi": {
@@ -53,3 +57,22 @@ def with_former_names(package: str, find: Callable[[str], object]) -> Callable[[
         return getattr(found, attribute) if attribute else found
 
     return find_either
+
+
+def with_former_argument(former: str, name: str, convert: Callable[[Any], Any]) -> Callable[[Class], Class]:
+    """A class whose constructor knows a former argument, too; ``convert`` makes its value that of the present one."""
+
+    def decorate(cls: Class) -> Class:
+        init: Any = cls.__init__  # type: ignore[misc]
+
+        @functools.wraps(init)
+        def either(self: Any, *args: Any, **options: Any) -> None:
+            if former in options:
+                warnings.warn(f"{cls.__name__}({former}=) is now {name}=", DeprecationWarning, stacklevel=2)
+                options[name] = convert(options.pop(former))
+            init(self, *args, **options)
+
+        cls.__init__ = either  # type: ignore[misc]
+        return cls
+
+    return decorate

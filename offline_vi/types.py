@@ -12,6 +12,7 @@ Actions inside the library live in [-1, 1]^A; a `Task` maps them to the environm
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_vi.errors import ConfigError
+from offline_vi.renamed import with_former_argument
 
 Metrics = dict[str, Tensor]
 """Detached 0-d tensors named "part/what", or (S,) where several seeds train side by side; ``.item()`` is called only by
@@ -106,12 +108,23 @@ class RewardMap:
         return (value - self.shift * total) / self.scale
 
 
+LARGEST_BOUND = 1e9
+"""Bounds of this magnitude and larger ones, such as float32's largest number, stand for "no bound"."""
+
+
+def is_real_bound(bound: NDArray[np.float64]) -> BoolArray:
+    """(A,) bounds of actions -> (A,) whether each of them bounds anything: it is finite and below `LARGEST_BOUND`."""
+    return np.abs(np.asarray(bound, np.float64)) < LARGEST_BOUND  # of NaN and infinity it is False
+
+
+@with_former_argument("obs_key", "obs_keys", lambda key: () if key is None else (key,))
 @dataclass(frozen=True)
 class Task:
-    """The environment that a data set's policies are scored on, and how its scores are normalised.
+    """The environment that a data set's policies are scored on, and how its scores are normalized.
 
-    ``action_low`` and ``action_high`` are the environment's values that -1 and +1 stand for; they need not be the
-    bounds of its box (``--action-range data`` uses the range of the data).
+    ``action_low`` and ``action_high`` are the environment's values that -1 and +1 stand for. They need not be the
+    bounds of its box: a policy keeps the map that it was trained with, whatever environment it is scored on. Where both
+    are equal, the actuator is dead: its library action is 0, its value in the environment that one number.
     """
 
     env_id: str  # a gymnasium id
@@ -122,27 +135,58 @@ class Task:
     ref_min: float | None = None  # return of a random policy (score 0)
     ref_max: float | None = None  # return of an expert policy (score 100)
     max_episode_steps: int | None = None  # where it differs from the environment's own limit
-    obs_key: str | None = None  # which entry of a Dict observation is the observation
+    obs_keys: tuple[str, ...] = ()  # entries of a Dict observation, joined in this order; "a/b": entry b of entry a
     note: str = ""  # what a reader of a score must know, e.g. that data and simulator are of different versions
+
+    @property
+    def low(self) -> NDArray[np.float64]:
+        """(A,) ``action_low``."""
+        return np.asarray(self.action_low, np.float64)
+
+    @property
+    def high(self) -> NDArray[np.float64]:
+        """(A,) ``action_high``."""
+        return np.asarray(self.action_high, np.float64)
+
+    @property
+    def dead(self) -> BoolArray:
+        """(A,) the actuators with one value only."""
+        return np.asarray(self.low == self.high)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether all bounds are real ones (`is_real_bound`)."""
+        return bool((is_real_bound(self.low) & is_real_bound(self.high)).all())
 
     def to_env(self, action: FloatArray) -> FloatArray:
         """Map (..., A) from [-1, 1] to the environment's units."""
-        low, high = np.asarray(self.action_low, np.float64), np.asarray(self.action_high, np.float64)
-        return np.asarray(low + (action.astype(np.float64) + 1.0) * 0.5 * (high - low), np.float32)
+        return np.asarray(self.low + (action.astype(np.float64) + 1.0) * 0.5 * (self.high - self.low), np.float32)
 
     def from_env(self, action: FloatArray) -> FloatArray:
-        """Map (..., A) from the environment's units to [-1, 1]; exact where the units agree already."""
-        low, high = np.asarray(self.action_low, np.float64), np.asarray(self.action_high, np.float64)
+        """Map (..., A) from the environment's units to [-1, 1]; exact where the units agree already. Actions of a dead
+        actuator become 0, whatever they are."""
+        low, high, dead = self.low, self.high, self.dead
         if (low == -1.0).all() and (high == 1.0).all():
             return np.asarray(action, np.float32)
-        return np.asarray((action.astype(np.float64) - low) / (high - low) * 2.0 - 1.0, np.float32)
+        width = np.where(dead, 1.0, high - low)
+        return np.asarray(np.where(dead, 0.0, (action.astype(np.float64) - low) / width * 2.0 - 1.0), np.float32)
+
+    def same_map(self, other: Task) -> bool:
+        """Whether another task's actions are in the same units."""
+        return (self.action_low, self.action_high) == (other.action_low, other.action_high)
 
     @property
     def log_jacobian(self) -> float:
-        """log |d library action / d environment action| in nats: add it to a library log-density to get the density
-        in the environment's units."""
-        low, high = np.asarray(self.action_low, np.float64), np.asarray(self.action_high, np.float64)
-        return float(np.log(2.0 / (high - low)).sum())
+        """log |d library action / d environment action| in nats, of the actuators that are not dead: add it to a
+        library log-density to get the density in the environment's units."""
+        width = (self.high - self.low)[~self.dead]
+        return float(np.log(2.0 / width).sum())
+
+    @property
+    def obs_key(self) -> str | None:
+        """The former name of ``obs_keys``, of which there was one or none."""
+        warnings.warn("Task.obs_key is now Task.obs_keys", DeprecationWarning, stacklevel=2)
+        return self.obs_keys[0] if self.obs_keys else None
 
     def normalized(self, returns: NDArray[np.float64]) -> NDArray[np.float64]:
         """D4RL scores x 100 of undiscounted episode returns; NaN where the task has no reference scores."""
@@ -155,8 +199,17 @@ class Task:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Task:
-        bounds = {key: tuple(record[key]) for key in ("action_low", "action_high")}
-        return cls(**{**record, **bounds})
+        """Also of a record that has ``obs_key`` for ``obs_keys``."""
+        known = {name: value for name, value in record.items() if name != "obs_key"}
+        former = record.get("obs_key")
+        keys = record.get("obs_keys") or ([] if former is None else [former])
+        bounds = {name: tuple(record[name]) for name in ("action_low", "action_high")}
+        return cls(**{**known, **bounds, "obs_keys": tuple(keys)})
+
+
+def unit_task(action_dim: int, env_id: str = "", name: str = "") -> Task:
+    """A task whose environment has the library's units: -1 and +1 stand for themselves."""
+    return Task(env_id, (-1.0,) * action_dim, (1.0,) * action_dim, name=name)
 
 
 def from_json(default: Any, record: Mapping[str, Any]) -> Any:

@@ -66,15 +66,21 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def as_flags(hint: str) -> str:
-    """A hint in the words of the command: ``action_range="clip"`` becomes ``--action-range clip``."""
+    """A hint in the words of the command: ``action_range="clip"`` becomes ``--action-range clip``, ``unscored=True``
+    becomes ``--unscored``."""
     from offline_vi.datasets.reading import NAMES
 
     names = "|".join((*NAMES, "alignment"))  # of the arguments of `load` and `load_images`
     return re.sub(
         rf'\b({names})=(?:"([^"]*)"|([\w.-]*\w))?',
-        lambda found: f"--{found[1].replace('_', '-')} {found[2] or found[3] or ''}".rstrip(),
+        lambda found: f"--{found[1].replace('_', '-')} {_value(found[2] or found[3] or '')}".rstrip(),
         hint,
     )
+
+
+def _value(text: str) -> str:
+    """Of a flag; True is the flag itself."""
+    return "" if text == "True" else text
 
 
 def with_plugins(arguments: list[str]) -> list[str]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from offline_vi.data.columns import LOG_PROB_KEY, ActionRange, Columns, IntArray, warn
 from offline_vi.errors import ActionRangeError, SpaceMismatchError
-from offline_vi.types import BoolArray, FloatArray, Task
+from offline_vi.types import BoolArray, FloatArray, Task, unit_task
 
 ACTION_TOLERANCE = np.float32(1.0 + 1e-3)  # actions this large are taken for rounding and clipped
+NARROW = 0.01  # share of an action's range
 
 
 class Rows(NamedTuple):
@@ -54,13 +55,15 @@ def library_actions(
     if task is not None and len(task.action_low) != columns.action.shape[1]:
         raise SpaceMismatchError(
             f"{name}: dataset action {columns.action.shape[1:]} vs {task.env_id} {(len(task.action_low),)}",
-            "the file belongs to another task: name its environment, env=ID",
+            "name the environment of the data: env=ID, or train without scores: unscored=True",
         )
     if action_range == "data":
         task = _task_over_range(columns.action, task, name)
-    action = columns.action if task is None else task.from_env(columns.action)
-    beyond = np.abs(action) > 1.0
-    farthest = np.abs(action).max()
+    units = task or unit_task(columns.action.shape[1])
+    require_bounds(units, name)
+    action, astray = units.from_env(columns.action), _astray(columns.action, units)
+    beyond = (np.abs(action) > 1.0) | (astray > 0.0)
+    farthest = max(np.abs(action).max(), 1.0 + astray.max())
     if action_range == "error" and farthest > ACTION_TOLERANCE:
         raise ActionRangeError(
             f"{name}: actions from {columns.action.min():.6g} to {columns.action.max():.6g}, {beyond.sum()} of "
@@ -79,15 +82,48 @@ def library_actions(
     if log_prob is not None and not np.isfinite(log_prob).all():
         warn(f"{name}: '{LOG_PROB_KEY}' left out, {(~np.isfinite(log_prob)).sum()} entries are not finite")
         log_prob = None
-    if log_prob is not None and task is not None:
-        log_prob = log_prob - np.float32(task.log_jacobian)
+    if log_prob is not None:
+        log_prob = log_prob - np.float32(units.log_jacobian)
     return action, task, log_prob
+
+
+def require_bounds(task: Task, name: str) -> None:
+    """Raises SpaceMismatchError where the box of an environment does not bound all actions."""
+    if not task.bounded:
+        raise SpaceMismatchError(
+            f"{name}: the actions of {task.env_id or 'its environment'} are bounded by {task.action_low} and "
+            f"{task.action_high}, which are no real bounds",
+            'action_range="data" takes the range of the data; or give the bounds: action_low= and action_high=',
+        )
+
+
+def report_narrow_actions(action: FloatArray, task: Task, name: str) -> None:
+    """A DataWarning where library actions (R, A) use less than `NARROW` of the range that the task gives them: the
+    bounds may be in other units than the data. Constant ones say nothing of units."""
+    low, high = action.min(0).astype(np.float64), action.max(0).astype(np.float64)
+    narrow = (low < high) & (high - low < 2.0 * NARROW)
+    for which in np.flatnonzero(narrow):
+        used = task.to_env(np.stack([low, high]).astype(np.float32))[:, which]
+        warn(
+            f"{name}: action {which} goes from {used[0]:.6g} to {used[1]:.6g}, less than {NARROW:.0%} of its bounds "
+            f"{task.action_low[which]:.6g} and {task.action_high[which]:.6g}: are they in the units of the data? "
+            'Else action_low= and action_high=, or action_range="data"'
+        )
+
+
+def _astray(action: FloatArray, task: Task) -> FloatArray:
+    """How far actions (N, A) are from the one value of a dead actuator, up to rounding; 0 of all others."""
+    if not task.dead.any():
+        return np.zeros((1, 1), np.float32)
+    far = np.abs(action - task.low)
+    rounding = (ACTION_TOLERANCE - 1.0) * np.maximum(np.abs(task.low), 1.0)
+    return np.where(task.dead & (far > rounding), far, 0.0).astype(np.float32)
 
 
 def _task_over_range(action: FloatArray, task: Task | None, name: str) -> Task:
     """The task whose [-1, 1] is the range of ``action`` (N, A); a constant dimension gets a width of 2."""
     low, high = action.min(0).astype(np.float64), action.max(0).astype(np.float64)
-    constant = low == high
+    constant = (low == high) & (True if task is None else ~(task.dead & (task.low == low)))
     low, high = np.where(constant, low - 1.0, low), np.where(constant, high + 1.0, high)
     action_low, action_high = tuple(low.tolist()), tuple(high.tolist())
     if task is None:  # no environment, but the map must not get lost

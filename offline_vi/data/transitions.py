@@ -28,7 +28,7 @@ from offline_vi.data.columns import (
 )
 from offline_vi.data.rows import following_rows, library_actions, rows_within_episodes
 from offline_vi.errors import EmptyDatasetError, SpaceMismatchError
-from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task
+from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,22 @@ class Transitions:
             behavior_log_prob=log_prob,
         )
 
+    def with_task(self, task: Task) -> Transitions:
+        """The same actions of the environment, in the units of another task's map and with that task.
+
+        Log-probabilities follow. Raises ActionRangeError where actions are outside of its bounds, SpaceMismatchError
+        for another number of actions.
+        """
+        own = self.task or unit_task(self.spec.action_dim)
+        if own.same_map(task):
+            return replace(self, task=task)
+        in_env = Columns(self.obs, own.to_env(self.action), self.reward, self.terminated)
+        log_prob = self.behavior_log_prob
+        if log_prob is not None:
+            in_env = replace(in_env, log_prob=log_prob + np.float32(own.log_jacobian))
+        action, _, log_prob = library_actions(in_env, task, "error", self.source.name)
+        return replace(self, action=action, task=task, behavior_log_prob=log_prob)
+
     def with_reward(self, scale: float = 1.0, shift: float = 0.0) -> Transitions:
         """The same rows with rewards scale * r + shift, recorded in ``source``; done twice, the maps compose.
 
@@ -253,9 +269,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
                 "join only data sets of one task",
             )
         if (part.task is None) != (first.task is None) or (
-            part.task is not None
-            and first.task is not None
-            and (part.task.action_low, part.task.action_high) != (first.task.action_low, first.task.action_high)
+            part.task is not None and first.task is not None and not part.task.same_map(first.task)
         ):
             raise SpaceMismatchError(
                 f"{part.source.name} and {first.source.name} scale their actions differently",

@@ -11,6 +11,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from offline_vi import datasets
 from offline_vi.data.columns import FORMER_NEXT_OBS
+from offline_vi.data.frames import Frames
 from offline_vi.data.transitions import Transitions
 from offline_vi.datasets.reading import NextObs, Reading
 from offline_vi.errors import UsageError
@@ -85,9 +86,11 @@ def current_names(record: Any) -> Any:
     return {**rest, "next_obs": FORMER_NEXT_OBS.get(str(rows), rows)}
 
 
-def check_task(data: Transitions) -> None:
+def check_task(data: Transitions | Frames) -> None:
     """Compare observation and action spaces of data and environment, before the first gradient step."""
     if data.task is not None and data.task.env_id:
+        from offline_vi.datasets.task_choice import or_unscored
         from offline_vi.environments import check_spaces
 
-        check_spaces(data.spec, data.task)
+        with or_unscored():
+            check_spaces(data.spec, data.task)

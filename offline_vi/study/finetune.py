@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from offline_vi.data.transitions import Transitions
-from offline_vi.errors import ConfigError, SpaceMismatchError, UsageError
+from offline_vi.errors import ConfigError, SpaceMismatchError
 from offline_vi.nn.state import parameters_and_buffers, restore
 from offline_vi.rl.algorithm import Algorithm, OnlineAlgorithm, find_capability
 from offline_vi.rl.policies import Explorer, GaussianNoise
@@ -22,6 +22,7 @@ from offline_vi.study.kept import RunConfig, innermost, load_agent, read_config,
 from offline_vi.study.names import run_name
 from offline_vi.study.online import Collecting, CollectOptions, refuse_existing
 from offline_vi.study.run import Record, RunOptions, data_record
+from offline_vi.study.scoring import task_of_run
 from offline_vi.training.collector import Collection
 from offline_vi.types import RewardMap, from_json
 
@@ -49,15 +50,16 @@ class Finetuning(Collecting):
         self.chosen: FinetuneOptions = options.finetune
         self.collect, self.eval, self.run_options = options.collect, options.eval, options.run
         refuse_existing(self.collect.write, options.run)
-        self.data: Transitions = options.data.load()
-        if self.data.spec != replace(config.spec, stack=()):
+        self.reading = as_trained(options.data, config)
+        data: Transitions = self.reading.load()
+        if data.spec != replace(config.spec, stack=()):
             raise SpaceMismatchError(
-                f"{self.data.source.name} has other shapes than the data of {directory}", "give its own: --dataset"
+                f"{data.source.name} has other shapes than the data of {directory}", "give its own: --dataset"
             )
-        if self.data.task is None or not self.data.task.env_id:
-            raise UsageError("no environment is known for this run", "name one: --env ID")
+        self.task = task_of_run(config.record, options.data.env)
+        self.data = data.with_task(self.task)
         check_task(self.data)
-        self.task, self.spec = self.data.task, self.data.spec
+        self.spec = self.data.spec
         self.steps, self.eval_every = self.collect.steps, self.eval.interval
         saved = config.record.get("data") or {}
         self.rewards = RewardMap(float(saved.get("reward_scale") or 1.0), float(saved.get("reward_shift") or 0.0))
@@ -71,7 +73,7 @@ class Finetuning(Collecting):
             "task": self.task.to_json(),
             "start": start,
             "collection": self.collection(),
-            **options_record(data=self.options.data, finetune=self.chosen, collect=self.collect, eval=self.eval),
+            **options_record(data=self.reading, finetune=self.chosen, collect=self.collect, eval=self.eval),
             **options_record(algorithm=self.options.algorithm),
         }
 
@@ -99,6 +101,16 @@ class Finetuning(Collecting):
         )
 
 
+def as_trained(chosen: DataOptions, config: RunConfig) -> DataOptions:
+    """How data are read for a run that goes on: in the units that it was trained in, whichever environment comes now;
+    as ``chosen`` says where the run was not made from data."""
+    record = config.record.get("data_options")
+    if record is None:
+        return chosen
+    before = DataOptions.from_record(record)
+    return replace(chosen, env=before.env, unscored=before.unscored)
+
+
 def explorer_of(agent: Algorithm, sigma: float) -> Explorer:
     """The part of the agent that explores by itself, else its policy with noise."""
     return find_capability(agent, OnlineAlgorithm) or GaussianNoise(agent, sigma)
@@ -118,10 +130,12 @@ def parse_options(directory: str, saved: Record, arguments: Sequence[str]) -> An
     if config.algorithm == "":
         raise ConfigError(f"{directory} holds no policy", "give the directory of `offline-vi train`")
     settings = innermost(config)
+    data = DataOptions.from_record(saved.get("data_options") or config.record.get("data_options", {}))
+    task = saved.get("task") or config.record.get("task") or {}
     parts = {
         "finetune": from_json(FinetuneOptions(), saved.get("finetune_options", {})),
         "collect": from_json(CollectOptions(steps=50_000, warmup=1_000), saved.get("collect_options", {})),
-        "data": DataOptions.from_record(saved.get("data_options") or config.record.get("data_options", {})),
+        "data": replace(data, env=str(task.get("env_id") or data.env)),  # where it goes on; see `as_trained`
         "eval": from_json(EvalOptions(), saved.get("eval_options", {})),
         "run": from_json(RunOptions(), saved.get("run_options", {})),
         "algorithm": from_json(settings, saved.get("algorithm_options", {})),

@@ -17,7 +17,7 @@ from offline_vi import datasets, registry
 from offline_vi.algorithms.sac import SAC
 from offline_vi.algorithms.vime import VIME
 from offline_vi.behavior.pretrained import CARD, save_behavior
-from offline_vi.environments import make_env, observation_of, spec_of
+from offline_vi.environments import make_env, obs_space_of, observation_of, spec_of
 from offline_vi.errors import UsageError
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.rl.algorithm import Algorithm, find_capability, normalizer_of
@@ -160,7 +160,7 @@ def standardize(normalizers: Sequence[Normalizer], task: Task, steps: int = 1_00
     if not normalizers:
         return
     env = make_env(task)
-    space: Any = env.observation_space if task.obs_key is None else env.observation_space[task.obs_key]  # type: ignore[index]
+    space = obs_space_of(env, task)
     env.action_space.seed(0)
     rows = [observation_of(env.reset(seed=0)[0], task)]
     for _ in range(steps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,10 +13,10 @@ import tyro
 from offline_vi import datasets, registry
 from offline_vi.algorithms.latent_planning import LatentPlanning, LatentPlanningConfig
 from offline_vi.data.samplers import Source
-from offline_vi.environments import check_spaces
 from offline_vi.errors import UsageError
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.data import check_task
 from offline_vi.study.evaluations import EvalOptions, evaluate_into, summary
 from offline_vi.study.experiment import Experiment, options_record
 from offline_vi.study.flags import parse
@@ -40,6 +40,8 @@ class PixelOptions:
     """What a folder's files keep with each image: the action that led to it (V-D4RL), or the one taken at it."""
     env: str = ""
     """Gymnasium id to score on, where the data set's name does not tell; it must return the same images."""
+    unscored: bool = False
+    """Score nothing: no environment is made, and no simulator is needed."""
     steps: int = 3_000
     """Gradient steps."""
 
@@ -54,9 +56,12 @@ class PixelTraining(Experiment):
         if not chosen.dataset:
             raise UsageError("no data set is given", "add --dataset FOLDER, or a name of `offline-vi data list`")
         self.data = datasets.load_images(chosen.dataset, alignment=chosen.alignment)
-        self.task = datasets.environment(chosen.env) if chosen.env else self.data.task
-        if self.task is not None and self.task.env_id:
-            check_spaces(self.data.spec, self.task)
+        self.task = self.data.task
+        if chosen.unscored:
+            self.task = datasets.unscored(self.task)
+        elif chosen.env:
+            self.task = datasets.on_environment(self.task, chosen.env)
+        check_task(replace(self.data, task=self.task))
         self.training, self.held_out = self.data.split_episodes(0.1)
         self.steps, self.eval_every = chosen.steps, options.eval.interval
         self.name = run_name(algorithm, self.data.source.name, [options.run.seed])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,16 +72,28 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     return RunScore(task, evaluation, guarded, videos)
 
 
+def load_task(run: str | Path, env: str = "") -> Task:
+    """The task that the policy of a run acts by, on the environment ``env`` where one is given.
+
+    The action map is the one that the policy was trained with, whatever the environment: `evaluate(load(run),
+    load_task(run, "Hopper-v5"))`. Raises UsageError where no environment is known.
+    """
+    from offline_vi.runs.files import read_json
+
+    return task_of_run(read_json(Path(run) / "config.json"), env)
+
+
 def task_of_run(config: dict[str, Any], env: str = "") -> Task:
-    """The task that a run's config.json names, on the environment ``env`` where one is given. Raises UsageError."""
-    from offline_vi.datasets import task_on
+    """The task that a run's config.json names, on the environment ``env`` where one is given; its action map stays.
+    Raises UsageError."""
+    from offline_vi.datasets import on_environment
     from offline_vi.types import Task
 
     task = Task.from_json(config["task"]) if config.get("task") else None
     if env:
-        task = replace(task, env_id=env, kwargs={}) if task else task_on(env, None)
+        task = on_environment(task, env)
     if task is None or not task.env_id:
-        raise UsageError("no environment is known for this run", "name one: --env ID")
+        raise UsageError("no environment is known for this run", "name one: env=ID")
     return task
 
 

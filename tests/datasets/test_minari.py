@@ -148,7 +148,7 @@ def test_the_observation_of_a_goal_task_is_read() -> None:
         )
     found = datasets.load(NAME)
     np.testing.assert_allclose(found.obs, np.stack(obs["observation"])[:-1], rtol=1e-6)
-    assert found.task is not None and (found.task.env_id, found.task.obs_key) == ("", "observation")
+    assert found.task is not None and (found.task.env_id, found.task.obs_keys) == ("", ("observation",))
 
 
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.Box(-np.inf, np.inf, (1,))])

@@ -383,7 +383,7 @@ gymnasium.register("offline_vi_tests/Dict-v0", entry_point=DictEnv, disable_env_
 
 
 def test_one_entry_of_a_dict_observation() -> None:
-    task = Task("offline_vi_tests/Dict-v0", (-2.0,), (2.0,), obs_key="observation")
+    task = Task("offline_vi_tests/Dict-v0", (-2.0,), (2.0,), obs_keys=("observation",))
     check_spaces(Spec((2,), 1), task)
     assert evaluate(Constant(), task, 2).returns.tolist() == [28.0, 28.0]
 
@@ -403,7 +403,7 @@ MISMATCHES: dict[str, tuple[Spec, Task, str]] = {
     ),
     "discrete data": (Spec((3,), 1, discrete=True), PENDULUM, "the data discrete"),
     "dict without key": (Spec((2,), 1), DICT, r"\['goal', 'observation'\]"),
-    "dict with another key": (Spec((2,), 1), replace(DICT, obs_key="state"), r"\['goal', 'observation'\]"),
+    "dict with another key": (Spec((2,), 1), replace(DICT, obs_keys=("state",)), r"\['goal', 'observation'\]"),
     "bounds": (Spec((3,), 1), replace(PENDULUM, action_low=(-2.0, -2.0)), "bounds 2 actions, the data have 1"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -34,10 +36,12 @@ from offline_vi.datasets.task_choice import (
 
 if TYPE_CHECKING:
     from offline_vi.data.frames import Frames
+    from offline_vi.data.report import DataReport
+    from offline_vi.data.steps import Steps
     from offline_vi.data.transitions import Transitions
     from offline_vi.datasets.vd4rl import Alignment
 
-__all__ = ["Reading", "ensure", "load", "load_images", "names", "read"]
+__all__ = ["Reading", "ensure", "inspect", "load", "load_images", "names", "read"]
 
 DEFAULT = Reading()
 
@@ -62,17 +66,37 @@ def load(
     of the readers and of `Transitions.from_columns`.
     """
     from offline_vi.data.transitions import concatenate
+
+    parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
+    return _reported(concatenate([data for data, _ in parts]))
+
+
+def inspect(
+    name_or_path: str | Path, *more: str | Path, reading: Reading = DEFAULT, **options: Unpack[ReadingOptions]
+) -> DataReport:
+    """What is in data sets, and what `load` makes of them with the same arguments: it reads them. Raises what it
+    raises."""
+    from offline_vi.data.report import DataReport
+    from offline_vi.data.transitions import concatenate
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
+        data = _reported(concatenate([data for data, _ in parts]))
+    messages = [str(warning.message) for warning in caught]
+    return DataReport.of(data, [steps() for _, steps in parts], messages)
+
+
+def _load(sources: list[str], reading: Reading) -> list[tuple[Transitions, Callable[[], Steps]]]:
+    """Each data set read alone: its transitions, and a function that tells what became of its rows."""
     from offline_vi.datasets import mapped
 
-    reading = reading_from(reading, options)
-    sources = [str(source) for source in (name_or_path, *more)]
     hashes = reading.hashes(len(sources))
     if len(sources) == 1 and not is_registered(sources[0]) and not is_minari(sources[0]):
         file = hdf5_file(sources[0], reading.download)
         if mapped.is_larger(file.path, reading):
-            return _reported(mapped.load_mapped(file, hashes[0], reading))
-    parts = [_load_one(source, sha256, reading) for source, sha256 in zip(sources, hashes, strict=True)]
-    return _reported(concatenate(parts))
+            return [(mapped.load_mapped(file, hashes[0], reading), lambda: mapped.steps_of(file, reading))]
+    return [_load_one(source, sha256, reading) for source, sha256 in zip(sources, hashes, strict=True)]
 
 
 def _reported(data: Transitions) -> Transitions:
@@ -84,18 +108,19 @@ def _reported(data: Transitions) -> Transitions:
     return data
 
 
-def _load_one(source: str, sha256: str | None, reading: Reading) -> Transitions:
+def _load_one(source: str, sha256: str | None, reading: Reading) -> tuple[Transitions, Callable[[], Steps]]:
+    from offline_vi.data.steps import Steps
     from offline_vi.data.transitions import Transitions
     from offline_vi.datasets import registered
 
     if is_registered(source):
         found = registered.load(source, reading)
         if isinstance(found, Transitions):
-            return found
+            return found, lambda: Steps.of_transitions(found)
         columns, task, provenance = found
     else:
         columns, task, provenance = _read(source, sha256, reading)
-    data = Transitions.from_columns(
+    data, steps = Transitions.examined(
         columns,
         next_obs=provenance.next_obs,
         task=task,
@@ -105,7 +130,7 @@ def _load_one(source: str, sha256: str | None, reading: Reading) -> Transitions:
         max_episode_steps=episode_limit(task, reading) if columns.timeout is None else None,
         source=provenance,
     )
-    return replace(data, task=acting(data.task, reading))
+    return replace(data, task=acting(data.task, reading)), lambda: steps
 
 
 def load_images(

@@ -7,6 +7,7 @@ Random rows of an HDF5 file cost milliseconds a batch, those of a mapped column 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_vi.data.columns import Columns
-from offline_vi.data.discrete import refuse_labels
+from offline_vi.data.columns import LOG_PROB_KEY, Columns, warn
+from offline_vi.data.discrete import labels_in, refuse_labels
 from offline_vi.data.order import contradictions, ends_shown
+from offline_vi.data.steps import Steps
 from offline_vi.data.transitions import Provenance, Transitions
 from offline_vi.datasets.cache import cached_folder
 from offline_vi.datasets.d4rl import admitted, check_hash
@@ -80,12 +82,38 @@ def load_mapped(file: File, sha256: str | None, reading: Reading) -> Transitions
         "rows", json.dumps(kinds), LAST, lambda folder: _convert(file.path, folder, source, task, reading)
     )
     record = read_json(folder / LAST)
+    for message in record["warnings"]:
+        warn(message)
     columns: dict[str, Any] = {
         name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
         for name in (*COLUMNS, *(["behavior_log_prob"] if record["log_prob"] else []))
     }
     spec = Spec(columns["obs"].shape[1:], columns["action"].shape[1])
     return Transitions(**columns, spec=spec, task=acting(task, reading), source=source)
+
+
+def steps_of(file: File, reading: Reading) -> Steps:
+    """The rows of a file that is mapped, without its matrices."""
+    source = Provenance(file.name, next_obs=reading.next_obs)
+    with open_hdf5(file.path) as opened, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `load_mapped` has reported
+        arrays = admitted(opened, file.path, reading.max_dataset_bytes)
+        flags = _flags(arrays, source, file.path)
+        reward, terminal, timeout = (
+            read_rows(arrays[key], file.path, key).reshape(-1) for key in ("rewards", "terminals", "timeouts")
+        )
+        actions = (read_rows(arrays["actions"], file.path, "actions", *block) for block in _blocks(arrays))
+        return Steps(
+            reward=reward.astype(np.float32),
+            terminal=terminal.astype(np.bool_),
+            timeout=flags.timeouts,
+            recorded=timeout.astype(np.bool_),
+            finite=np.ones(len(reward), np.bool_),
+            used=flags.kept,
+            next_obs="next_observations" in arrays,
+            log_prob=LOG_PROB_KEY in arrays,
+            labels=labels_in(actions),
+        )
 
 
 class _Flags(NamedTuple):
@@ -135,6 +163,16 @@ def _blocks(arrays: dict[str, h5py.Dataset]) -> Iterator[tuple[int, int]]:
 
 
 def _convert(path: Path, folder: Path, source: Provenance, task: Task | None, reading: Reading) -> None:
+    """Write the columns, and last what was reported on the way: whoever maps them later is told, too."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log_prob = _write(path, folder, source, task, reading)
+    messages = [str(warning.message) for warning in caught]
+    write_json(folder / LAST, {"format": FORMAT, "log_prob": log_prob, "warnings": messages})
+
+
+def _write(path: Path, folder: Path, source: Provenance, task: Task | None, reading: Reading) -> bool:
+    """Write the columns; returns whether log-probabilities are among them."""
     with open_hdf5(path) as file:
         arrays = admitted(file, path, reading.max_dataset_bytes)
         if reading.discrete_actions == "error":
@@ -164,7 +202,7 @@ def _convert(path: Path, folder: Path, source: Provenance, task: Task | None, re
     known = [values for values in log_probs if values is not None]
     if len(known) == len(log_probs):
         np.save(folder / "behavior_log_prob.npy", np.concatenate(known), allow_pickle=False)
-    write_json(folder / LAST, {"format": FORMAT, "log_prob": len(known) == len(log_probs)})
+    return len(known) == len(log_probs)
 
 
 def _parts(

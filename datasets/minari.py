@@ -7,8 +7,6 @@ the guards of `offline_vi.datasets.safe.hdf5`.
 from __future__ import annotations
 
 import importlib
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from offline_vi.data.columns import Columns
 from offline_vi.data.transitions import Provenance
 from offline_vi.datasets.d4rl import check_hash
+from offline_vi.datasets.local import NAME, root as root
 from offline_vi.datasets.minari_metadata import observation_keys, read_metadata, space_in, task_in, total_episodes
 from offline_vi.datasets.reading import Read
 from offline_vi.datasets.safe.hdf5 import Budget, child, open_hdf5, read_array
@@ -33,13 +32,7 @@ from offline_vi.errors import (
     UnsafeDatasetError,
 )
 
-NAME = re.compile(r"[\w-]+(/[\w-]+)*-v\d+", re.ASCII)
 _STEP_ARRAYS = {"rewards": "reward", "terminations": "terminal", "truncations": "timeout"}
-
-
-def root() -> Path:
-    """$MINARI_DATASETS_PATH, else ~/.minari/datasets."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
 
 
 def folder_of(name: str) -> Path:

@@ -5,6 +5,7 @@ episodes end, the order of the rows, and NaN.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,14 @@ from offline_vi.errors import DatasetFormatError, UsageError
 from offline_vi.types import BoolArray
 
 
+class Checked(NamedTuple):
+    """Columns that became what `Columns` describes."""
+
+    whole: Columns  # all N rows, with ``timeout`` as it is used
+    kept: BoolArray  # (N,), rows without NaN and infinities
+    columns: Columns  # these rows, repaired
+
+
 def check_columns(
     columns: Columns,
     name: str,
@@ -24,7 +33,7 @@ def check_columns(
     on_nonfinite: OnNonfinite = "error",
     discrete_actions: DiscreteActions = "error",
     max_episode_steps: int | None = None,
-) -> Columns:
+) -> Checked:
     """The columns as `Columns` describes them, with ``timeout``, and with ``next_obs`` where it is used.
 
     Arguments as in `Transitions.from_columns`; ``name`` is that of the data in messages. Raises DatasetFormatError
@@ -43,12 +52,14 @@ def check_columns(
         columns = replace(columns, next_obs=None)  # nothing else may depend on it, not even the search for NaN
     else:
         columns = _without_next_obs_of_terminals(columns)
-    columns = finite_columns(columns, on_nonfinite, name)
+    whole, (columns, kept, _) = columns, finite_columns(columns, on_nonfinite, name)
+    if not kept.all():
+        columns = columns.select(kept)
     both = int((columns.terminal & columns.cut).sum())
     if both:
         fate = "dropped, as D4RL does" if next_obs == "following_row" else "kept as terminal"
         warn(f"{name}: {both} rows are both terminal and timeout: {fate}")
-    return columns
+    return Checked(whole, kept, columns)
 
 
 def _timeouts(terminal: BoolArray, next_obs: NextObs, limit: int | None, name: str) -> BoolArray:

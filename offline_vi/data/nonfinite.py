@@ -20,31 +20,33 @@ REMEDY = (
 
 
 class Repaired(NamedTuple):
-    """Columns after a repair, and what was done."""
+    """Columns after a repair: which of their rows are kept, and what was done."""
 
     columns: Columns
-    done: str
+    kept: BoolArray  # (N,)
+    done: str = ""
 
 
-def finite_columns(columns: Columns, on_nonfinite: OnNonfinite, name: str) -> Columns:
-    """The columns without NaN and infinities; a DataWarning counts what was done.
+def finite_columns(columns: Columns, on_nonfinite: OnNonfinite, name: str) -> Repaired:
+    """The columns with the repairs that were asked for, and their rows without NaN and infinities; a DataWarning counts
+    what was done.
 
     Raises NonFiniteDataError where that is asked for, EmptyDatasetError where no row is left.
     """
     reports = [report for field in CHECKED if (report := _report(columns, field))]
     if not reports:
-        return columns
+        return Repaired(columns, np.ones(len(columns.reward), np.bool_))
     found = f"{name}: {'; '.join(reports)}"
     if on_nonfinite == "error":
         raise NonFiniteDataError(found, REMEDY)
     repaired = REPAIRS[on_nonfinite](columns)
     warn(f"{found}: {repaired.done}")
-    if len(repaired.columns.reward) == 0:
+    if not repaired.kept.any():
         raise EmptyDatasetError(
             f"{name}: every {'episode' if on_nonfinite == 'drop-episode' else 'row'} holds NaN or infinities",
             "get the data again",
         )
-    return repaired.columns
+    return repaired
 
 
 def bad_rows(columns: Columns) -> BoolArray:
@@ -62,7 +64,7 @@ def without_episodes(columns: Columns) -> Repaired:
     episode, bad = columns.episode, bad_rows(columns)
     dropped = np.isin(episode, episode[bad])
     done = f"dropped {len(np.unique(episode[bad]))} of {episode[-1] + 1} episodes ({dropped.sum()} rows)"
-    return Repaired(columns.select(~dropped), done)
+    return Repaired(columns, ~dropped, done)
 
 
 def split(columns: Columns) -> Repaired:
@@ -70,9 +72,8 @@ def split(columns: Columns) -> Repaired:
     bad = bad_rows(columns)
     ends = columns.episode_end
     cut = np.append(bad[1:], False) & ~bad & ~ends
-    timeout = columns.cut | cut
     done = f"left out {bad.sum()} rows and cut {cut.sum()} episodes before them"
-    return Repaired(replace(columns, timeout=timeout).select(~bad), done)
+    return Repaired(replace(columns, timeout=columns.cut | cut), ~bad, done)
 
 
 def held(columns: Columns) -> Repaired:
@@ -86,10 +87,8 @@ def held(columns: Columns) -> Repaired:
             count += int((np.isfinite(filled[field]) & ~good).sum())
     columns = replace(columns, **filled)
     done = f"held the last good value in {count} entries"
-    if not bad_rows(columns).any():
-        return Repaired(columns, done)
     rest = split(columns)
-    return Repaired(rest.columns, f"{done}; {rest.done}")
+    return rest._replace(done=f"{done}; {rest.done}" if not rest.kept.all() else done)
 
 
 def _hold(column: FloatArray, good: BoolArray, episode: IntArray) -> FloatArray:

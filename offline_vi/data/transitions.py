@@ -27,6 +27,7 @@ from offline_vi.data.columns import (
     next_obs_of,
 )
 from offline_vi.data.rows import following_rows, library_actions, rows_within_episodes
+from offline_vi.data.steps import Steps
 from offline_vi.errors import EmptyDatasetError, SpaceMismatchError
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
@@ -110,18 +111,7 @@ class Transitions:
         return cls.from_columns(columns, **options)
 
     @classmethod
-    def from_columns(
-        cls,
-        columns: Columns,
-        *,
-        next_obs: NextObs = "following_row",
-        task: Task | None = None,
-        action_range: ActionRange = "error",
-        on_nonfinite: OnNonfinite = "error",
-        discrete_actions: DiscreteActions = "error",
-        max_episode_steps: int | None = None,
-        source: Provenance | None = None,
-    ) -> Transitions:
+    def from_columns(cls, columns: Columns, **options: Unpack[ColumnOptions]) -> Transitions:
         """The transitions of N rows in the order of collection, in the environment's units.
 
         ``next_obs`` says where next observations come from, and with it which rows become transitions:
@@ -150,21 +140,38 @@ class Transitions:
         (outside the bounds, or labels), SpaceMismatchError (action dimension of task and data), EmptyDatasetError,
         UsageError.
         """
+        return cls.examined(columns, **options)[0]
+
+    @classmethod
+    def examined(
+        cls,
+        given: Columns,
+        *,
+        next_obs: NextObs = "following_row",
+        task: Task | None = None,
+        action_range: ActionRange = "error",
+        on_nonfinite: OnNonfinite = "error",
+        discrete_actions: DiscreteActions = "error",
+        max_episode_steps: int | None = None,
+        source: Provenance | None = None,
+    ) -> tuple[Transitions, Steps]:
+        """What `from_columns` returns, and what became of the rows; raises what it raises."""
         _check_choices(next_obs, action_range, on_nonfinite, discrete_actions)
         source = replace(source or Provenance("arrays"), next_obs=next_obs)
         if max_episode_steps is None and task is not None:
             max_episode_steps = task.max_episode_steps
-        columns = check_columns(
-            columns,
+        checked = check_columns(
+            given,
             source.name,
             next_obs=next_obs,
             on_nonfinite=on_nonfinite,
             discrete_actions=discrete_actions,
             max_episode_steps=max_episode_steps,
         )
+        columns = checked.columns
         action, task, log_prob = library_actions(columns, task, action_range, source.name)
         kept, after, episode_end = (following_rows if next_obs == "following_row" else rows_within_episodes)(columns)
-        return cls(
+        data = cls(
             obs=columns.obs[kept],
             action=action[kept],
             reward=columns.reward[kept],
@@ -176,6 +183,7 @@ class Transitions:
             behavior_log_prob=None if log_prob is None else log_prob[kept],
             source=source,
         )
+        return data, Steps.of(given, checked, kept)
 
     def __len__(self) -> int:
         return len(self.reward)

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from offline_vi.data.report import DataReport
     from offline_vi.data.steps import Steps
     from offline_vi.data.transitions import Transitions
+    from offline_vi.datasets.minari import Described
     from offline_vi.datasets.vd4rl import Alignment
+    from offline_vi.types import Task
 
 __all__ = ["Reading", "ensure", "inspect", "load", "load_images", "names", "read"]
 
@@ -89,10 +91,16 @@ def inspect(
 
 def _load(sources: list[str], reading: Reading) -> list[tuple[Transitions, Callable[[], Steps]]]:
     """Each data set read alone: its transitions, and a function that tells what became of its rows."""
-    from offline_vi.datasets import mapped
+    from offline_vi.datasets import mapped, minari_mapped
 
     hashes = reading.hashes(len(sources))
-    if len(sources) == 1 and not is_registered(sources[0]) and not is_minari(sources[0]):
+    budget = mapped.budget_of(reading)
+    if len(sources) == 1 and not is_registered(sources[0]) and is_minari(sources[0]):
+        found = _described(sources[0], reading)
+        if minari_mapped.bytes_in_memory(found) > budget:
+            data = minari_mapped.load_mapped(found, _task_of_minari(found, reading), hashes[0], reading)
+            return [(data, lambda: minari_mapped.steps_of(found, reading))]
+    elif len(sources) == 1 and not is_registered(sources[0]):
         file = hdf5_file(sources[0], reading.download)
         if mapped.is_larger(file.path, reading):
             return [(mapped.load_mapped(file, hashes[0], reading), lambda: mapped.steps_of(file, reading))]
@@ -155,6 +163,20 @@ def read(name_or_path: str | Path, *, reading: Reading = DEFAULT, **options: Unp
     return _read(str(name_or_path), reading.hashes(1)[0], reading)
 
 
+def _described(name: str, reading: Reading) -> Described:
+    """A Minari set by its metadata."""
+    from offline_vi.datasets import minari
+
+    env = "" if reading.unscored else reading.env or None
+    return minari.describe(name, reading.download, env, reading.obs_keys)
+
+
+def _task_of_minari(found: Described, reading: Reading) -> Task | None:
+    """The task of a set in the units that the options say."""
+    own = in_environment(found.task, reading, found.name)
+    return with_bounds(own, found.widths[1], reading, found.name)
+
+
 def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     from offline_vi.data.transitions import Provenance
     from offline_vi.datasets import d4rl, minari, registered
@@ -162,11 +184,9 @@ def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     if is_registered(source):
         return registered.read(source, reading)
     if is_minari(source):
-        env = "" if reading.unscored else reading.env or None
-        found = minari.read(source, reading.max_dataset_bytes, sha256, reading.download, env, reading.obs_keys)
-        assert found.task is not None
-        own = in_environment(found.task, reading, source)
-        return found._replace(task=with_bounds(own, found.columns.action.shape[1], reading, source))
+        described = _described(source, reading)
+        found = minari.read(described, reading.max_dataset_bytes, sha256, reading.on_bad_episode)
+        return found._replace(task=_task_of_minari(described, reading))
     file = hdf5_file(source, reading.download)
     columns = d4rl.read_columns(file.path, reading.max_dataset_bytes)
     digest = d4rl.check_hash(file.path, sha256 or file.sha256)

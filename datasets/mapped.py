@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,10 +38,14 @@ LAST = "columns.json"  # of the files of a data set in the cache
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "episode_end")
 
 
+def budget_of(reading: Reading) -> int:
+    """Bytes that rows may take in memory."""
+    return reading.memory_budget or half_of_memory()
+
+
 def is_larger(path: Path, reading: Reading) -> bool:
     """Whether the rows of a file would take more than the memory budget. Raises what `d4rl.admitted` raises."""
-    budget = reading.memory_budget or half_of_memory()
-    return path.is_file() and bytes_in_memory(path, reading.max_dataset_bytes) > budget
+    return path.is_file() and bytes_in_memory(path, reading.max_dataset_bytes) > budget_of(reading)
 
 
 def bytes_in_memory(path: Path, max_bytes: int) -> int:
@@ -58,29 +62,31 @@ def load_mapped(file: File, sha256: str | None, reading: Reading) -> Transitions
     In messages about values, rows count from the beginning of the block that they name. Raises DatasetTooLargeError
     for options that need all rows at once, and what `Transitions.from_columns` raises.
     """
-    if reading.action_range == "data" or reading.on_nonfinite != "error":
-        raise DatasetTooLargeError(
-            f"{file.path} is larger than the memory budget: mapping the range of the actions, or repairing NaN, "
-            "takes all its rows at once",
-            'raise it: memory_budget=N; or give action_range="clip" and on_nonfinite="error"',
-        )
+    refuse_what_takes_all_rows(reading, str(file.path))
     digest = check_hash(file.path, sha256 or file.sha256)
     with open_hdf5(file.path) as opened:
         arrays = admitted(opened, file.path, reading.max_dataset_bytes)
         shape = (arrays["observations"].shape[-1], arrays["actions"].shape[-1])
     task = task_of_file(file.name, shape, reading)
     source = Provenance(file.name, (str(file.path),), (digest,), reading.next_obs)
-    kinds = [
-        FORMAT,
-        digest,
-        reading.next_obs,
-        reading.action_range,
-        reading.discrete_actions,
-        task.to_json() if task else None,
-    ]
-    folder = cached_folder(
-        "rows", json.dumps(kinds), LAST, lambda folder: _convert(file.path, folder, source, task, reading)
-    )
+    return map_rows(lambda folder: _convert(file.path, folder, source, task, reading), source, task, reading)
+
+
+def refuse_what_takes_all_rows(reading: Reading, name: str) -> None:
+    """Raises DatasetTooLargeError for options that cannot be followed a block at a time."""
+    if reading.action_range == "data" or reading.on_nonfinite != "error" or reading.on_bad_episode != "error":
+        raise DatasetTooLargeError(
+            f"{name} is larger than the memory budget: mapping the range of the actions, repairing NaN, or leaving out "
+            "episodes takes all its rows at once",
+            'raise it: memory_budget=N; or give action_range="clip", on_nonfinite="error" and on_bad_episode="error"',
+        )
+
+
+def map_rows(write: Callable[[Path], None], source: Provenance, task: Task | None, reading: Reading) -> Transitions:
+    """The transitions that ``write`` puts into an empty folder of the cache by `write_rows`, mapped copy-on-write."""
+    kinds = [FORMAT, source.sha256, source.next_obs, reading.action_range, reading.discrete_actions, reading.obs_keys]
+    key = json.dumps([*kinds, task.to_json() if task else None])
+    folder = cached_folder("rows", key, LAST, write)
     record = read_json(folder / LAST)
     for message in record["warnings"]:
         warn(message)
@@ -90,6 +96,44 @@ def load_mapped(file: File, sha256: str | None, reading: Reading) -> Transitions
     }
     spec = Spec(columns["obs"].shape[1:], columns["action"].shape[1])
     return Transitions(**columns, spec=spec, task=acting(task, reading), source=source)
+
+
+def write_rows(folder: Path, count: int, parts: Iterator[Transitions], ends: NDArray[np.bool_] | None = None) -> None:
+    """Write so many transitions, which come in parts, as columns; last what was reported on the way, so that whoever
+    maps them later is told, too.
+
+    ``ends`` (R,) stand for the ends of episodes that the parts tell: the last row of a part may be none.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log_prob = _write_columns(folder, count, parts, ends)
+    messages = [str(warning.message) for warning in caught]
+    write_json(folder / LAST, {"format": FORMAT, "log_prob": log_prob, "warnings": messages})
+
+
+def _write_columns(folder: Path, count: int, parts: Iterator[Transitions], ends: NDArray[np.bool_] | None) -> bool:
+    """Returns whether log-probabilities are among the columns."""
+    log_probs: list[NDArray[np.float32] | None] = []
+    written: dict[str, Any] = {}
+    done = 0
+    for part in parts:
+        for name in COLUMNS:
+            values = getattr(part, name)
+            if name not in written:
+                shape = (count, *values.shape[1:])
+                written[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", values.dtype, shape)
+            written[name][done : done + len(part)] = values
+        log_probs.append(part.behavior_log_prob)
+        done += len(part)
+    assert done == count
+    if ends is not None:
+        written["episode_end"][:] = ends
+    for column in written.values():
+        column.flush()
+    known = [values for values in log_probs if values is not None]
+    if len(known) == len(log_probs):
+        np.save(folder / "behavior_log_prob.npy", np.concatenate(known), allow_pickle=False)
+    return len(known) == len(log_probs)
 
 
 def steps_of(file: File, reading: Reading) -> Steps:
@@ -163,46 +207,17 @@ def _blocks(arrays: dict[str, h5py.Dataset]) -> Iterator[tuple[int, int]]:
 
 
 def _convert(path: Path, folder: Path, source: Provenance, task: Task | None, reading: Reading) -> None:
-    """Write the columns, and last what was reported on the way: whoever maps them later is told, too."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        log_prob = _write(path, folder, source, task, reading)
-    messages = [str(warning.message) for warning in caught]
-    write_json(folder / LAST, {"format": FORMAT, "log_prob": log_prob, "warnings": messages})
-
-
-def _write(path: Path, folder: Path, source: Provenance, task: Task | None, reading: Reading) -> bool:
-    """Write the columns; returns whether log-probabilities are among them."""
     with open_hdf5(path) as file:
         arrays = admitted(file, path, reading.max_dataset_bytes)
         if reading.discrete_actions == "error":
             actions = arrays["actions"]
             refuse_labels((read_rows(actions, path, "actions", *block) for block in _blocks(arrays)), source.name)
         flags = _flags(arrays, source, path)
-        count, done = int(flags.kept.sum()), 0
-        if count == 0:
+        if not flags.kept.any():
             raise EmptyDatasetError(f"{path}: no transition is left", "look at its terminals and timeouts")
-        log_probs: list[NDArray[np.float32] | None] = []
-        written: dict[str, Any] = {}
-        for part in _parts(arrays, flags.timeouts, path, source, task, reading):
-            for name in COLUMNS:
-                values = getattr(part, name)
-                if name not in written:
-                    shape = (count, *values.shape[1:])
-                    written[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", values.dtype, shape)
-                written[name][done : done + len(part)] = values
-            log_probs.append(part.behavior_log_prob)
-            done += len(part)
-        assert done == count
         ends = flags.ends[flags.kept]  # of a block its last row would be one
         ends[-1] = True
-        written["episode_end"][:] = ends
-        for column in written.values():
-            column.flush()
-    known = [values for values in log_probs if values is not None]
-    if len(known) == len(log_probs):
-        np.save(folder / "behavior_log_prob.npy", np.concatenate(known), allow_pickle=False)
-    return len(known) == len(log_probs)
+        write_rows(folder, len(ends), _parts(arrays, flags.timeouts, path, source, task, reading), ends)
 
 
 def _parts(

@@ -20,6 +20,7 @@ NextObs = Literal["following_row", "within_episode"]
 ActionRange = Literal["error", "clip", "data"]
 OnNonfinite = Literal["error", "drop-episode", "split", "hold"]
 DiscreteActions = Literal["error", "continuous"]
+OnBadEpisode = Literal["error", "drop"]
 ActionUnits = Literal["compared", "environment", "rescaled"]
 
 
@@ -35,6 +36,8 @@ class Reading:
     on_nonfinite: OnNonfinite = "error"
     """NaN or infinity in the data: refuse, drop the episodes that hold them, cut the episodes at the bad rows (split),
     or repeat the last good values (hold)."""
+    on_bad_episode: OnBadEpisode = "error"
+    """Episodes of a Minari set that cannot be read, or that are missing: refuse the set, or read the others."""
     discrete_actions: DiscreteActions = "error"
     """Actions that are labels (one-hot rows, 0 and 1, whole numbers of up to 32 kinds): refuse, or take them for
     amounts."""
@@ -80,6 +83,7 @@ class ReadingOptions(TypedDict, total=False):
     next_obs: NextObs
     action_range: ActionRange
     on_nonfinite: OnNonfinite
+    on_bad_episode: OnBadEpisode
     discrete_actions: DiscreteActions
     env: str | None
     unscored: bool

@@ -145,7 +145,7 @@ class Download:
         from offline_vi.datasets import minari
 
         minari.download(self.name)
-        minari.read(self.name)  # the guards: what came is refused now, not in a training run
+        minari.read(minari.describe(self.name))  # the guards: what came is refused now, not in a training run
         print(minari.folder_of(self.name))
 
 

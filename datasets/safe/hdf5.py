@@ -86,6 +86,12 @@ def child(group: h5py.Group, name: str, path: Path) -> h5py.Dataset | h5py.Group
         return item
 
 
+def names_in(group: h5py.Group, path: Path) -> list[str]:
+    """The names of everything in a group; nothing is opened. Raises DatasetCorruptError."""
+    with _damage(path, str(group.name)):
+        return list(group)
+
+
 def arrays_of(file: h5py.File, path: Path, names: Iterable[str]) -> dict[str, h5py.Dataset]:
     """The arrays below the top-level ``names`` by their path, e.g. "infos/qpos". Other names are not touched.
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from offline_vi.errors import ActionRangeError
 
+FOR_LABELS = "for labels, algorithms/soft_q.py has DiscreteSAC and SoftQ over one-hot actions, in Python"
 MAX_LABELS = 32  # whole numbers of more kinds than that are amounts
 
 
@@ -46,6 +47,5 @@ def refuse_labels(blocks: Iterable[NDArray[Any]], name: str) -> None:
     if labels := labels_in(blocks):
         raise ActionRangeError(
             f"{name}: the actions are {labels}: they look like labels, not like amounts",
-            'if they are amounts: discrete_actions="continuous"; for labels, algorithms/soft_q.py has DiscreteSAC and '
-            "SoftQ over one-hot actions, in Python",
+            f'if they are amounts: discrete_actions="continuous"; {FOR_LABELS}',
         )

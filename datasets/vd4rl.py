@@ -21,6 +21,10 @@ from offline_vi.errors import DatasetFormatError, DatasetTooLargeError, MissingI
 
 Alignment = Literal["led-to", "taken-at"]
 
+FIRST_ACTION = (
+    "the first image has an action, but nothing led to it",
+    'actions seem to be those taken at each image, shifted by one: alignment="taken-at"',
+)
 KEYS = ("image", "action", "reward", "discount", "is_first", "is_last")
 
 
@@ -28,7 +32,10 @@ def read(folder: Path, alignment: Alignment = "led-to", max_bytes: int = 0) -> F
     """All episodes of a folder. Raises what `load_images` raises."""
     files = sorted(folder.glob("*.npz"))
     if not files:
-        raise MissingInputError(f"{folder} holds no .npz episode", "a folder of V-D4RL's layout: one episode a file")
+        raise MissingInputError(
+            f"{folder} holds no .npz episode and no .hdf5 shard",
+            "a folder of V-D4RL's layout: one .npz episode a file, or .hdf5 files of 84 pixels",
+        )
     members = [read_directory(file, max_bytes) for file in files]
     for file, found in zip(files, members, strict=True):
         _check_members(found, file)
@@ -92,10 +99,7 @@ def read_episode(path: Path, alignment: Alignment = "led-to", max_bytes: int = 0
         raise DatasetFormatError(f"{path}: the task ends before the last image", "one episode a file")
     action, reward = columns["action"].astype(np.float32), columns["reward"].astype(np.float32)
     if alignment == "led-to" and (action[0] != 0.0).any():
-        raise DatasetFormatError(
-            f"{path}: the first image has an action, but nothing led to it",
-            'actions seem to be those taken at each image, shifted by one: alignment="taken-at"',
-        )
+        raise DatasetFormatError(f"{path}: {FIRST_ACTION[0]}", FIRST_ACTION[1])
     shift = slice(1, None) if alignment == "led-to" else slice(None, -1)
     return Episode(np.moveaxis(columns["image"], 3, 1), action[shift], reward[shift], ended[1:])
 

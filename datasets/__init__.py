@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -35,10 +37,14 @@ from offline_vi.datasets.task_choice import (
 
 if TYPE_CHECKING:
     from offline_vi.data.frames import Frames
+    from offline_vi.data.report import DataReport
+    from offline_vi.data.steps import Steps
     from offline_vi.data.transitions import Transitions
+    from offline_vi.datasets.minari import Described
     from offline_vi.datasets.vd4rl import Alignment
+    from offline_vi.types import Task
 
-__all__ = ["Reading", "ensure", "load", "load_images", "names", "read"]
+__all__ = ["Reading", "ensure", "inspect", "load", "load_images", "names", "read"]
 
 DEFAULT = Reading()
 
@@ -63,17 +69,43 @@ def load(
     of the readers and of `Transitions.from_columns`.
     """
     from offline_vi.data.transitions import concatenate
-    from offline_vi.datasets import mapped
 
-    reading = reading_from(reading, options)
-    sources = [str(source) for source in (name_or_path, *more)]
+    parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
+    return _reported(concatenate([data for data, _ in parts]))
+
+
+def inspect(
+    name_or_path: str | Path, *more: str | Path, reading: Reading = DEFAULT, **options: Unpack[ReadingOptions]
+) -> DataReport:
+    """What is in data sets, and what `load` makes of them with the same arguments: it reads them. Raises what it
+    raises."""
+    from offline_vi.data.report import DataReport
+    from offline_vi.data.transitions import concatenate
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
+        data = _reported(concatenate([data for data, _ in parts]))
+    messages = [str(warning.message) for warning in caught]
+    return DataReport.of(data, [steps() for _, steps in parts], messages)
+
+
+def _load(sources: list[str], reading: Reading) -> list[tuple[Transitions, Callable[[], Steps]]]:
+    """Each data set read alone: its transitions, and a function that tells what became of its rows."""
+    from offline_vi.datasets import mapped, minari_mapped
+
     hashes = reading.hashes(len(sources))
-    if len(sources) == 1 and not is_registered(sources[0]) and not is_minari(sources[0]):
+    budget = mapped.budget_of(reading)
+    if len(sources) == 1 and not is_registered(sources[0]) and is_minari(sources[0]):
+        found = _described(sources[0], reading)
+        if minari_mapped.bytes_in_memory(found) > budget:
+            data = minari_mapped.load_mapped(found, _task_of_minari(found, reading), hashes[0], reading)
+            return [(data, lambda: minari_mapped.steps_of(found, reading))]
+    elif len(sources) == 1 and not is_registered(sources[0]):
         file = hdf5_file(sources[0], reading.download)
         if mapped.is_larger(file.path, reading):
-            return _reported(mapped.load_mapped(file, hashes[0], reading))
-    parts = [_load_one(source, sha256, reading) for source, sha256 in zip(sources, hashes, strict=True)]
-    return _reported(concatenate(parts))
+            return [(mapped.load_mapped(file, hashes[0], reading), lambda: mapped.steps_of(file, reading))]
+    return [_load_one(source, sha256, reading) for source, sha256 in zip(sources, hashes, strict=True)]
 
 
 def _reported(data: Transitions) -> Transitions:
@@ -85,27 +117,29 @@ def _reported(data: Transitions) -> Transitions:
     return data
 
 
-def _load_one(source: str, sha256: str | None, reading: Reading) -> Transitions:
+def _load_one(source: str, sha256: str | None, reading: Reading) -> tuple[Transitions, Callable[[], Steps]]:
+    from offline_vi.data.steps import Steps
     from offline_vi.data.transitions import Transitions
     from offline_vi.datasets import registered
 
     if is_registered(source):
         found = registered.load(source, reading)
         if isinstance(found, Transitions):
-            return found
+            return found, lambda: Steps.of_transitions(found)
         columns, task, provenance = found
     else:
         columns, task, provenance = _read(source, sha256, reading)
-    data = Transitions.from_columns(
+    data, steps = Transitions.examined(
         columns,
         next_obs=provenance.next_obs,
         task=task,
         action_range=reading.action_range,
         on_nonfinite=reading.on_nonfinite,
+        discrete_actions=reading.discrete_actions,
         max_episode_steps=episode_limit(task, reading) if columns.timeout is None else None,
         source=provenance,
     )
-    return replace(data, task=acting(data.task, reading))
+    return replace(data, task=acting(data.task, reading)), lambda: steps
 
 
 def load_images(
@@ -130,6 +164,24 @@ def read(name_or_path: str | Path, *, reading: Reading = DEFAULT, **options: Unp
     return _read(str(name_or_path), reading.hashes(1)[0], reading)
 
 
+def _described(name: str, reading: Reading) -> Described:
+    """A Minari set by its metadata."""
+    from offline_vi.datasets import minari
+
+    env = "" if reading.unscored else reading.env or None
+    return minari.describe(name, reading.download, env, reading.obs_keys)
+
+
+def _task_of_minari(found: Described, reading: Reading) -> Task | None:
+    """The task of a set in the units that the options say."""
+    from offline_vi.datasets import minari
+
+    own = in_environment(found.task, reading, found.name)
+    if reading.env and own.env_id:
+        own = scored_elsewhere(own, minari.origin(found.name))
+    return with_bounds(own, found.widths[1], reading, found.name)
+
+
 def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     from offline_vi.data.transitions import Provenance
     from offline_vi.datasets import d4rl, minari, registered
@@ -137,13 +189,9 @@ def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     if is_registered(source):
         return registered.read(source, reading)
     if is_minari(source):
-        env = "" if reading.unscored else reading.env or None
-        found = minari.read(source, reading.max_dataset_bytes, sha256, reading.download, env, reading.obs_keys)
-        assert found.task is not None
-        own = in_environment(found.task, reading, source)
-        if reading.env and own.env_id:
-            own = scored_elsewhere(own, minari.origin(source))
-        return found._replace(task=with_bounds(own, found.columns.action.shape[1], reading, source))
+        described = _described(source, reading)
+        found = minari.read(described, reading.max_dataset_bytes, sha256, reading.on_bad_episode)
+        return found._replace(task=_task_of_minari(described, reading))
     file = hdf5_file(source, reading.download)
     columns = d4rl.read_columns(file.path, reading.max_dataset_bytes)
     digest = d4rl.check_hash(file.path, sha256 or file.sha256)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from offline_vi.data.columns import D4RL_KEYS, LOG_PROB_KEY, MATRICES, REQUIRED_KEYS, Columns
-from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_rows, sha256_of
+from offline_vi.data.columns import D4RL_KEYS, LOG_PROB_KEY, MATRICES, REQUIRED_KEYS, Columns, as_float32
+from offline_vi.datasets.safe.hdf5 import Budget, arrays_of, open_hdf5, read_rows, sha256_of
 from offline_vi.datasets.tasks import d4rl_hashes, d4rl_references
 from offline_vi.errors import (
     DatasetCorruptError,
@@ -53,15 +54,26 @@ def find_file(name: str) -> Path | None:
     return None
 
 
-def read_columns(path: Path, max_bytes: int = DEFAULT_BUDGET) -> Columns:
-    """The columns of a file, as they are stored.
+def read_columns(path: Path, max_bytes: int = 0) -> Columns:
+    """The columns of a file, as they are stored, in float32 where that is narrower.
 
     Raises MissingInputError, DatasetCorruptError, UnsafeDatasetError, DatasetFormatError, DatasetTooLargeError, all
     but corruption of the compressed data itself before anything is read.
     """
     with open_hdf5(path) as file:
         arrays = admitted(file, path, max_bytes)
-        return Columns.from_d4rl({key: read_rows(array, path, key) for key, array in arrays.items()}, str(path))
+        return Columns.from_d4rl({key: _column(array, path, key) for key, array in arrays.items()}, str(path))
+
+
+def _column(array: h5py.Dataset, path: Path, key: str) -> NDArray[Any]:
+    """As it is stored; numbers wider than float32 become float32 on the way, so that memory holds no more than that.
+    Integers for actions stay what they are: they may be labels."""
+    wide = array.dtype.itemsize > 4 and (array.dtype.kind == "f" or key != "actions")
+    if not wide:
+        return read_rows(array, path, key)
+    return as_float32(
+        lambda start, stop: read_rows(array, path, key, start, stop), array.shape, array.dtype, key, str(path)
+    )
 
 
 def admitted(file: h5py.File, path: Path, max_bytes: int) -> dict[str, h5py.Dataset]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from offline_vi import registry
+from offline_vi.datasets.local import local_names
 from offline_vi.datasets.tasks import (
     MINARI_NAMES,
     PIXEL_NAMES,
@@ -27,8 +28,9 @@ class File(NamedTuple):
 
 
 def names() -> list[str]:
-    """Every data set that has a name: those of plug-ins, ours, D4RL's, Minari's."""
-    return [*registry.data_sets(), *RECIPE_NAMES, *PIXEL_NAMES, *d4rl_references(), *MINARI_NAMES]
+    """Every data set that has a name: those of plug-ins, ours, D4RL's, Minari's, and others in Minari's folder."""
+    known = [*registry.data_sets(), *RECIPE_NAMES, *PIXEL_NAMES, *d4rl_references(), *MINARI_NAMES]
+    return [*known, *(name for name in local_names() if name not in known)]
 
 
 def is_registered(source: str) -> bool:

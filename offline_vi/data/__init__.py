@@ -6,6 +6,7 @@ from offline_vi.data.checks import check_columns as check_columns
 from offline_vi.data.columns import (
     ActionRange as ActionRange,
     Columns as Columns,
+    DiscreteActions as DiscreteActions,
     IntArray as IntArray,
     NextObs as NextObs,
     OnNonfinite as OnNonfinite,
@@ -17,6 +18,7 @@ from offline_vi.data.columns import (
 )
 from offline_vi.data.frames import Frames as Frames, SequenceSampler as SequenceSampler
 from offline_vi.data.replay import Replay as Replay
+from offline_vi.data.report import DataReport as DataReport
 from offline_vi.data.rows import (
     Rows as Rows,
     following_rows as following_rows,

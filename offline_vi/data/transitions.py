@@ -19,6 +19,7 @@ from offline_vi.data.columns import (
     FORMER_NEXT_OBS,
     ActionRange,
     Columns,
+    DiscreteActions,
     NextObs,
     OnNonfinite,
     RowMode,
@@ -26,6 +27,7 @@ from offline_vi.data.columns import (
     next_obs_of,
 )
 from offline_vi.data.rows import following_rows, library_actions, rows_within_episodes
+from offline_vi.data.steps import Steps
 from offline_vi.errors import EmptyDatasetError, SpaceMismatchError
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
@@ -64,6 +66,7 @@ class ColumnOptions(TypedDict, total=False):
     task: Task | None
     action_range: ActionRange
     on_nonfinite: OnNonfinite
+    discrete_actions: DiscreteActions
     max_episode_steps: int | None
     source: Provenance | None
 
@@ -108,23 +111,15 @@ class Transitions:
         return cls.from_columns(columns, **options)
 
     @classmethod
-    def from_columns(
-        cls,
-        columns: Columns,
-        *,
-        next_obs: NextObs = "following_row",
-        task: Task | None = None,
-        action_range: ActionRange = "error",
-        on_nonfinite: OnNonfinite = "error",
-        max_episode_steps: int | None = None,
-        source: Provenance | None = None,
-    ) -> Transitions:
+    def from_columns(cls, columns: Columns, **options: Unpack[ColumnOptions]) -> Transitions:
         """The transitions of N rows in the order of collection, in the environment's units.
 
         ``next_obs`` says where next observations come from, and with it which rows become transitions:
 
         - "following_row": the rows of ``d4rl.qlearning_dataset``, bit for bit: the next observation is the following
-          row's; rows with a timeout and the last row are dropped. Stored next observations are only compared.
+          row's; rows with a timeout and the last row are dropped. Stored next observations are only compared: where
+          they contradict the following row in up to 1 % of the steps within episodes, these are ends of episodes that
+          were not marked, and the episodes are cut there; more are refused.
         - "within_episode": no next observation comes from another episode. Where they are stored every row is kept.
           Else rows whose next state is unknown (timeouts that are not terminal, the last row) are dropped, and the
           next_obs of a terminal row, which nothing may read, is its own observation.
@@ -132,22 +127,51 @@ class Transitions:
         ``task`` gives the action bounds (without it: [-1, 1]) and, where there are no timeouts, the episode length
         unless ``max_episode_steps`` does. ``action_range`` says what happens to actions outside the bounds: "error"
         (up to 1e-3 is clipped), "clip", or "data", which maps the range of the data to [-1, 1] and keeps the map in
-        the task; log-probabilities follow the map. ``on_nonfinite="drop-episode"`` leaves out episodes with NaN or
-        infinities. Messages count rows and episodes from 0, and a DataWarning counts everything that was repaired.
+        the task; log-probabilities follow the map. ``discrete_actions`` says what happens to actions that are labels
+        (one-hot rows, 0 and 1, whole numbers of up to 32 kinds): "error", or "continuous", which takes them for
+        amounts.
 
-        Raises DatasetFormatError (shapes, types, order, unknown episode length), NonFiniteDataError, ActionRangeError,
-        SpaceMismatchError (action dimension of task and data), EmptyDatasetError, UsageError.
+        ``on_nonfinite`` says what happens to NaN and infinities: "error"; "drop-episode" leaves out the episodes;
+        "split" leaves out the rows, cuts the episode before each and begins another after it; "hold" repeats the last
+        good value of the same entry within the episode, and splits off rows that have none before them. Messages count
+        rows and episodes from 0, and a DataWarning counts everything that was repaired.
+
+        Raises DatasetFormatError (shapes, types, order, unknown episode length), NonFiniteDataError, ActionRangeError
+        (outside the bounds, or labels), SpaceMismatchError (action dimension of task and data), EmptyDatasetError,
+        UsageError.
         """
-        _check_choices(next_obs, action_range, on_nonfinite)
+        return cls.examined(columns, **options)[0]
+
+    @classmethod
+    def examined(
+        cls,
+        given: Columns,
+        *,
+        next_obs: NextObs = "following_row",
+        task: Task | None = None,
+        action_range: ActionRange = "error",
+        on_nonfinite: OnNonfinite = "error",
+        discrete_actions: DiscreteActions = "error",
+        max_episode_steps: int | None = None,
+        source: Provenance | None = None,
+    ) -> tuple[Transitions, Steps]:
+        """What `from_columns` returns, and what became of the rows; raises what it raises."""
+        _check_choices(next_obs, action_range, on_nonfinite, discrete_actions)
         source = replace(source or Provenance("arrays"), next_obs=next_obs)
         if max_episode_steps is None and task is not None:
             max_episode_steps = task.max_episode_steps
-        columns = check_columns(
-            columns, source.name, next_obs=next_obs, on_nonfinite=on_nonfinite, max_episode_steps=max_episode_steps
+        checked = check_columns(
+            given,
+            source.name,
+            next_obs=next_obs,
+            on_nonfinite=on_nonfinite,
+            discrete_actions=discrete_actions,
+            max_episode_steps=max_episode_steps,
         )
+        columns = checked.columns
         action, task, log_prob = library_actions(columns, task, action_range, source.name)
         kept, after, episode_end = (following_rows if next_obs == "following_row" else rows_within_episodes)(columns)
-        return cls(
+        data = cls(
             obs=columns.obs[kept],
             action=action[kept],
             reward=columns.reward[kept],
@@ -159,6 +183,7 @@ class Transitions:
             behavior_log_prob=None if log_prob is None else log_prob[kept],
             source=source,
         )
+        return data, Steps.of(given, checked, kept)
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -229,10 +254,11 @@ class Transitions:
         return self.select(slice(0, border)), self.select(slice(border, len(self)))
 
 
-def _check_choices(next_obs: str, action_range: str, on_nonfinite: str) -> None:
+def _check_choices(next_obs: str, action_range: str, on_nonfinite: str, discrete_actions: str) -> None:
     check_choice("next_obs", next_obs, get_args(NextObs))
     check_choice("action_range", action_range, get_args(ActionRange))
     check_choice("on_nonfinite", on_nonfinite, get_args(OnNonfinite))
+    check_choice("discrete_actions", discrete_actions, get_args(DiscreteActions))
 
 
 def concatenate(parts: Sequence[Transitions]) -> Transitions:

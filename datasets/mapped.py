@@ -36,8 +36,11 @@ COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "episode_end")
 
 
 def default_budget() -> int:
-    """Half of the machine's memory, bytes."""
-    return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES")) // 2
+    """Half of the machine's memory, bytes; 4 GiB where the system does not tell (Windows)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError, ValueError):
+        return 4 << 30
 
 
 def is_larger(path: Path, reading: Reading) -> bool:

@@ -10,6 +10,7 @@ from offline_vi.datasets.finding import (
     hdf5_file as hdf5_file,
     is_minari as is_minari,
     is_registered as is_registered,
+    is_table as is_table,
     names as names,
     unknown_name as unknown_name,
 )
@@ -43,9 +44,10 @@ def load(
     """Read data sets, each alone, and join them: episodes never run across files.
 
     Names are those that plug-ins register, D4RL's ("hopper-medium-v2"), Minari's ("mujoco/hopper/medium-v0"), ours
-    ("offline-vi/pendulum/mixed-v0", collected on first use) or a path to an .hdf5 file in D4RL's layout. Files of
-    D4RL's names, and bare file names that are not in the working directory, are looked for in $OFFLINE_VI_DATA, then
-    $D4RL_DATASET_DIR (default ~/.d4rl/datasets).
+    ("offline-vi/pendulum/mixed-v0", collected on first use), the path of an .hdf5 file in D4RL's layout, or that of a
+    table (.csv, .tsv, .parquet), whose columns ``columns="FILE.toml"`` names. Files of D4RL's names, and bare names of
+    .hdf5 files that are not in the working directory, are looked for in $OFFLINE_VI_DATA, then $D4RL_DATASET_DIR
+    (default ~/.d4rl/datasets).
 
     Options are the fields of `Reading`, as keyword arguments (``action_range="clip"``), as a whole (``reading=``), or
     both: keyword arguments go first. ``next_obs``, ``action_range`` and ``on_nonfinite`` are those of
@@ -62,7 +64,8 @@ def load(
     reading = reading_from(reading, options)
     sources = [str(source) for source in (name_or_path, *more)]
     hashes = reading.hashes(len(sources))
-    if len(sources) == 1 and not is_registered(sources[0]) and not is_minari(sources[0]):
+    _check_columns(sources, reading)
+    if len(sources) == 1 and not (is_registered(sources[0]) or is_table(sources[0]) or is_minari(sources[0])):
         file = hdf5_file(sources[0], reading.download)
         if mapped.is_larger(file.path, reading):
             return mapped.load_mapped(file, hashes[0], reading)
@@ -110,15 +113,26 @@ def read(name_or_path: str | Path, *, reading: Reading = DEFAULT, **options: Unp
     Raises what `load` raises, but for the checks of values.
     """
     reading = reading_from(reading, options)
+    _check_columns([str(name_or_path)], reading)
     return _read(str(name_or_path), reading.hashes(1)[0], reading)
+
+
+def _check_columns(sources: list[str], reading: Reading) -> None:
+    """Raises UsageError where a file of columns is given and there is no table."""
+    from offline_vi.errors import UsageError
+
+    if reading.columns and not any(map(is_table, sources)):
+        raise UsageError(f"{', '.join(sources)}: only tables have columns to name", "leave columns= out")
 
 
 def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     from offline_vi.data.transitions import Provenance
-    from offline_vi.datasets import d4rl, minari, registered
+    from offline_vi.datasets import d4rl, minari, registered, tables
 
     if is_registered(source):
         return registered.read(source, reading)
+    if is_table(source):
+        return tables.read(source, sha256, reading)
     if is_minari(source):
         found = minari.read(source, reading.max_dataset_bytes, sha256, reading.download, with_env=not reading.env)
         task = task_on(reading.env, found.task) if reading.env else found.task

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 from offline_vi.errors import UsageError
@@ -32,6 +33,8 @@ class Reading:
     """Actions outside the bounds: refuse, clip, or map the data's range to [-1, 1]."""
     on_nonfinite: OnNonfinite = "error"
     """NaN or infinity in the data: refuse, or drop the episodes that hold them."""
+    columns: str = ""
+    """TOML file that says what the columns of a table (.csv, .tsv, .parquet) are."""
     env: str = ""
     """Gymnasium id to score on, where the data set's name does not tell; its box gives the action bounds."""
     action_low: tuple[float, ...] = ()
@@ -64,6 +67,7 @@ class ReadingOptions(TypedDict, total=False):
     next_obs: NextObs
     action_range: ActionRange
     on_nonfinite: OnNonfinite
+    columns: str | Path | None
     env: str | None
     action_low: Sequence[float] | float
     action_high: Sequence[float] | float
@@ -85,6 +89,8 @@ def reading_from(reading: Reading, options: ReadingOptions) -> Reading:
         from offline_vi.data.columns import next_obs_of
 
         given["next_obs"] = next_obs_of(str(given.pop("rows")), stacklevel=4)
+    if "columns" in given:
+        given["columns"] = str(given["columns"])
     for name in ("action_low", "action_high", "sha256"):
         value = given.get(name)
         if isinstance(value, str | int | float):

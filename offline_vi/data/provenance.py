@@ -20,6 +20,7 @@ class Provenance:
     next_obs: NextObs = "following_row"  # where next observations come from: see `Transitions.from_columns`
     reward_scale: float = 1.0  # the rewards are scale times those of the source, plus shift:
     reward_shift: float = 0.0  # see `Transitions.with_reward`
+    columns: str = ""  # the file that names the columns of a table
 
     def __post_init__(self) -> None:
         if self.next_obs in FORMER_NEXT_OBS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -60,9 +60,10 @@ class Roles:
             )
         obs, action, next_obs = (_matching(getattr(self, role), columns, role, name) for role in LISTS)
         found = replace(self, obs=obs, action=action, next_obs=next_obs)
+        counts = Counter(columns)
         for role, names in found.named().items():
             for column in names:
-                _check_there(column, columns, role, name)
+                _check_there(column, counts, role, name)
         for role, names in found.named().items():
             if role not in ("obs", "episode", "time") and (both := [column for column in names if column in found.obs]):
                 raise UsageError(
@@ -134,24 +135,24 @@ def numbers_of(column: Any, label: str, name: str) -> NDArray[Any]:
 def _matching(wanted: tuple[str, ...], columns: Sequence[str], role: str, name: str) -> tuple[str, ...]:
     found: list[str] = []
     for pattern in wanted:
-        matches = (
-            [pattern]
-            if pattern in columns
-            else [column for column in columns if fnmatchcase(str(column), str(pattern))]
-        )
-        found += matches or [pattern]
+        matches = [column for column in columns if fnmatchcase(str(column), str(pattern))]
+        exact = pattern in columns or not matches
+        found += [pattern] if exact else dict.fromkeys(matches)
     if twice := [column for column, count in Counter(found).items() if count > 1]:
         raise UsageError(f"{name}: {twice[0]!r} is named twice in {role}", "name each column once")
     return tuple(found)
 
 
-def _check_there(column: str, columns: Sequence[str], role: str, name: str) -> None:
-    count = list(columns).count(column)
-    if count > 1:
-        raise DatasetFormatError(f"{name}: {count} columns are called {column!r} ({role})", "give each its own name")
-    if count == 0:
-        close = get_close_matches(str(column), list(map(str, columns)), n=1)
-        known = ", ".join(map(str, columns[:20])) + ", ..." * (len(columns) > 20)
+def _check_there(column: str, counts: Mapping[str, int], role: str, name: str) -> None:
+    """``counts``: how often the table has each name."""
+    if counts.get(column, 0) > 1:
+        raise DatasetFormatError(
+            f"{name}: {counts[column]} columns are called {column!r} ({role})", "give each its own name"
+        )
+    if column not in counts:
+        columns = list(map(str, counts))
+        close = get_close_matches(str(column), columns, n=1)
+        known = ", ".join(columns[:20]) + ", ..." * (len(columns) > 20)
         raise DatasetFormatError(
             f"{name}: no column {column!r} ({role})", f"did you mean {close[0]!r}?" if close else f"it has {known}"
         )

@@ -354,5 +354,6 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
             first.source.next_obs,
             first.source.reward_scale,
             first.source.reward_shift,
+            first.source.columns,
         ),
     )

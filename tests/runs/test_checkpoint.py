@@ -543,7 +543,7 @@ def test_a_system_without_the_flags_of_links_pipes_and_folders(tmp_path: Path, m
     with RunDirectory.resume(tmp_path / "run") as run:
         assert check(run.latest()) == 10
     (tmp_path / "link.json").symlink_to(tmp_path / "run" / "run.lock")
-    with pytest.raises(ConfigError, match="link.json"):
+    with pytest.raises(ConfigError, match=r"link\.json"):
         read_json(tmp_path / "link.json")
     assert default_budget() == 4 << 30
 

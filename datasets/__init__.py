@@ -22,7 +22,7 @@ from offline_vi.datasets.reading import (
 )
 from offline_vi.datasets.task_choice import (
     environment as environment,
-    episode_limit,
+    episode_limit as episode_limit,
     task_of_file,
     task_on as task_on,
     with_bounds,
@@ -140,5 +140,6 @@ def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     file = hdf5_file(source, reading.download)
     columns = d4rl.read_columns(file.path, reading.max_dataset_bytes)
     digest = d4rl.check_hash(file.path, sha256 or file.sha256)
-    task = task_of_file(file.name, (columns.obs.shape[1], columns.action.shape[1]), reading)
+    shape = (columns.obs.shape[1], columns.action.shape[1])
+    task = task_of_file(file.name, shape, d4rl.with_stored_bounds(file.path, shape[1], reading))
     return Read(columns, task, Provenance(file.name, (str(file.path),), (digest,), reading.next_obs))

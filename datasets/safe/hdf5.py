@@ -111,6 +111,22 @@ def arrays_of(file: h5py.File, path: Path, names: Iterable[str]) -> dict[str, h5
     return found
 
 
+def attribute(file: h5py.File, name: str, shape: tuple[int, ...], path: Path) -> NDArray[np.float64] | None:
+    """An attribute of the file: real numbers of the shape that is expected; None where there is none.
+
+    Raises DatasetFormatError before anything else is read, DatasetCorruptError.
+    """
+    with _damage(path, name):
+        if name not in file.attrs:
+            return None
+        stored = file.attrs.get_id(name)
+        if stored.dtype.kind not in "iuf" or stored.shape != shape:
+            raise DatasetFormatError(
+                f"{path}: the attribute {name!r} holds {stored.dtype} {stored.shape}, not numbers {shape}", "remove it"
+            )
+        return np.asarray(file.attrs[name], np.float64)
+
+
 class Budget:
     """What the arrays of one file may occupy: an absolute bound, and one relative to what the file stores."""
 

@@ -133,11 +133,13 @@ def numbers_of(column: Any, label: str, name: str) -> NDArray[Any]:
 
 
 def _matching(wanted: tuple[str, ...], columns: Sequence[str], role: str, name: str) -> tuple[str, ...]:
+    present = dict.fromkeys(columns)
     found: list[str] = []
     for pattern in wanted:
-        matches = [column for column in columns if fnmatchcase(str(column), str(pattern))]
-        exact = pattern in columns or not matches
-        found += [pattern] if exact else dict.fromkeys(matches)
+        if pattern in present:
+            found.append(pattern)
+            continue
+        found += [column for column in present if fnmatchcase(str(column), str(pattern))] or [pattern]
     if twice := [column for column, count in Counter(found).items() if count > 1]:
         raise UsageError(f"{name}: {twice[0]!r} is named twice in {role}", "name each column once")
     return tuple(found)

@@ -35,7 +35,7 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 _MAX_EXPANSION = 50
 _FREE_BYTES = 64 << 20
 # what h5py raises on damaged files
-_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, NotImplementedError, MemoryError, SystemError)
+_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, NotImplementedError, SystemError)
 
 
 @contextmanager
@@ -201,5 +201,7 @@ def _damage(path: Path, key: str) -> Iterator[None]:
         yield
     except OfflineVIError:
         raise
+    except MemoryError as error:
+        raise DatasetTooLargeError(f"{path}: no memory for {key!r}", "map it from the disk: memory_budget=N") from error
     except _H5PY_ERRORS as error:
         raise DatasetCorruptError(f"{path}: cannot read {key!r} ({error})", "get the file again") from error

@@ -268,7 +268,7 @@ def _with_next_obs(columns: Columns, name: str) -> Columns:
     kept = np.flatnonzero(~unknown)
     if len(kept) == 0:
         raise EmptyDatasetError(
-            f"{name}: no step is followed by another one of its episode", "record what followed, too: next_obs="
+            f"{name}: no step is followed by another one of its episode", "record the observations after each step, too"
         )
     terminal = columns.terminal[kept]
     after = np.minimum(kept + 1, len(unknown) - 1)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from offline_vi.errors import RunLockedError
-from offline_vi.runs.files import open_flags
 
 JOURNAL = ("run", "host", "pid", "started", "exit_code", "seconds")  # columns: a row per process that worked on a run
 PARENT = "OFFLINE_VI_PARENT"  # variable with the process number of whoever started a cell
@@ -101,7 +100,7 @@ def run_job(job: Job, journal: Path | None = None, started: Started | None = Non
 def note(journal: Path, *cells: object) -> None:
     """Append a row to a CSV file that others append to at the same time: one line, one call of the system."""
     line = ",".join(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells) + "\n"
-    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | open_flags("O_BINARY"), 0o666)
+    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(descriptor, line.encode())
     finally:

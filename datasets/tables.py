@@ -57,11 +57,13 @@ def _table(path: Path, known: ColumnsFile, reading: Reading) -> FileTable:
     """The columns that the roles name. A table is read whole: one larger than the memory budget is refused."""
     names = list(dict.fromkeys(name for named in known.roles.named().values() for name in named))
     texts = [name for name in (known.roles.episode, known.roles.time) if name]
-    budget = reading.memory_budget or default_budget()
+    remedies = {
+        "max_dataset_bytes=N": reading.max_dataset_bytes,
+        "memory_budget=N": reading.memory_budget or default_budget(),
+    }
+    remedy, bound = min(((remedy, bound) for remedy, bound in remedies.items() if bound), key=lambda pair: pair[1])
     if path.suffix == TABLES[-1]:
-        return parquet.read(path, names, texts, min(reading.max_dataset_bytes, budget))
-    size = path.stat().st_size
-    for bound, remedy in ((reading.max_dataset_bytes, "max_dataset_bytes=N"), (budget, "memory_budget=N")):
-        if size > bound:
-            raise DatasetTooLargeError(f"{path} has {size:,} bytes, {bound:,} are allowed", f"raise it: {remedy}")
+        return parquet.read(path, names, texts, bound, remedy)
+    if (size := path.stat().st_size) > bound:
+        raise DatasetTooLargeError(f"{path} has {size:,} bytes, {bound:,} are allowed", f"raise it: {remedy}")
     return delimited.read(path, names, texts, known.delimiter, known.decimal)

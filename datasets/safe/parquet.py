@@ -26,14 +26,15 @@ def header(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def read(path: Path, names: Sequence[str], texts: Sequence[str], max_bytes: int) -> FileTable:
-    """The columns ``names``; those of ``texts`` may hold text.
+def read(path: Path, names: Sequence[str], texts: Sequence[str], max_bytes: int, remedy: str) -> FileTable:
+    """The columns ``names``; those of ``texts`` may hold text. ``remedy`` is the argument that raises ``max_bytes``.
 
     Raises DatasetTooLargeError and DatasetFormatError before anything is read, DatasetCorruptError.
     """
     with _opened(path, texts) as file:
         columns = list(file.schema_arrow.names)
-        _admit(file, path, names, texts, max_bytes)
+        _check_types(file, path, names, texts)
+        _check_size(file, path, names, max_bytes, remedy)
         table = file.read(columns=list(names))
         return FileTable(columns, {name: _values(table.column(name)) for name in names})
 
@@ -54,7 +55,7 @@ def _opened(path: Path, texts: Sequence[str] = ()) -> Iterator[Any]:
         raise DatasetCorruptError(f"{path}: cannot be read ({str(error)[:200]})", "is it a Parquet file?") from error
 
 
-def _admit(file: Any, path: Path, names: Sequence[str], texts: Sequence[str], max_bytes: int) -> None:
+def _check_types(file: Any, path: Path, names: Sequence[str], texts: Sequence[str]) -> None:
     from pyarrow import types
 
     for name in names:
@@ -62,13 +63,16 @@ def _admit(file: Any, path: Path, names: Sequence[str], texts: Sequence[str], ma
         text = types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind)
         if not (types.is_primitive(kind) or types.is_decimal(kind) or (text and name in texts)):
             raise DatasetFormatError(f"{path}: the column {name!r} holds {kind}, not numbers", "leave it out")
+
+
+def _check_size(file: Any, path: Path, names: Sequence[str], max_bytes: int, remedy: str) -> None:
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
     stored = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names)
     declared = max(8 * file.metadata.num_rows * len(names), stored)
     if declared > max_bytes:
         raise DatasetTooLargeError(
-            f"{path}: {declared:,} bytes declared, {max_bytes:,} allowed", "if you trust it: max_dataset_bytes=N"
+            f"{path}: {declared:,} bytes declared, {max_bytes:,} allowed", f"if you trust it: {remedy}"
         )
 
 

@@ -110,7 +110,7 @@ def test_there_and_back_again() -> None:
 
 
 def test_a_table_becomes_both(place: Path) -> None:
-    rows = [(f"e{i // 5}", i % 5, np.sin(i), 3 + i % 4, i / 7, int(i % 10 == 9)) for i in range(20)]
+    rows = [(f"e{i // 5}", i % 5, np.sin(i), 3.25 + i % 4, i / 7, int(i % 10 == 9)) for i in range(20)]
     (place / "log.csv").write_text("e,t,x,u,r,d\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
     roles = {"episode": "e", "time": "t", "obs": "x", "action": "u", "reward": "r", "terminated": "d"}
     lines = [*(f'{role} = "{column}"' for role, column in roles.items()), "action_low = 2.5", "action_high = 7"]
@@ -120,7 +120,7 @@ def test_a_table_becomes_both(place: Path) -> None:
         convert("log.csv", target, reading)
         same(datasets.load(target, next_obs="within_episode"), datasets.load("log.csv", reading=reading))
     with h5py.File("out.hdf5") as file:
-        np.testing.assert_array_equal(np.unique(file["actions"][:]), [3, 4, 5, 6])  # physical units
+        np.testing.assert_array_equal(np.unique(file["actions"][:]), [3.25, 4.25, 5.25, 6.25])  # physical units
         assert file.attrs["action_low"] == [2.5] and file.attrs["action_high"] == [7.0]
 
 

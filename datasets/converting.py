@@ -167,10 +167,10 @@ def _environment(physical: Physical) -> EnvSpec | None:
 def _verify(target: str, physical: Physical, reading: Reading) -> None:
     """Read it back: everything is bit for bit the same. Actions of a plug-in that returned `Transitions` may differ by
     rounding, since they come from [-1, 1]; that is reported."""
-    clip = "clip" if reading.action_range == "clip" else "error"
+    same = Reading(next_obs="within_episode", action_range="clip" if reading.action_range == "clip" else "error")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        again = datasets.load(target, next_obs="within_episode", action_range=clip)  # type: ignore[arg-type]
+        again = datasets.load(target, reading=same)
     data = physical.data
     wrong = [name for name in ROWS if not np.array_equal(getattr(again, name), getattr(data, name))]
     log_probs = [found.behavior_log_prob for found in (again, data)]

@@ -13,6 +13,7 @@ from offline_vi.datasets.finding import (
     hdf5_file as hdf5_file,
     is_minari as is_minari,
     is_registered as is_registered,
+    is_table as is_table,
     names as names,
     unknown_name as unknown_name,
 )
@@ -25,7 +26,7 @@ from offline_vi.datasets.reading import (
 from offline_vi.datasets.task_choice import (
     acting,
     environment as environment,
-    episode_limit,
+    episode_limit as episode_limit,
     in_environment,
     on_environment as on_environment,
     scored_elsewhere,
@@ -55,9 +56,10 @@ def load(
     """Read data sets, each alone, and join them: episodes never run across files.
 
     Names are those that plug-ins register, D4RL's ("hopper-medium-v2"), Minari's ("mujoco/hopper/medium-v0"), ours
-    ("offline-vi/pendulum/mixed-v0", collected on first use) or a path to an .hdf5 file in D4RL's layout. Files of
-    D4RL's names, and bare file names that are not in the working directory, are looked for in $OFFLINE_VI_DATA, then
-    $D4RL_DATASET_DIR (default ~/.d4rl/datasets).
+    ("offline-vi/pendulum/mixed-v0", collected on first use), the path of an .hdf5 file in D4RL's layout, or that of a
+    table (.csv, .tsv, .parquet), whose columns ``columns="FILE.toml"`` names. Files of D4RL's names, and bare names of
+    .hdf5 files that are not in the working directory, are looked for in $OFFLINE_VI_DATA, then $D4RL_DATASET_DIR
+    (default ~/.d4rl/datasets).
 
     Options are the fields of `Reading`, as keyword arguments (``action_range="clip"``), as a whole (``reading=``), or
     both: keyword arguments go first. ``next_obs``, ``action_range`` and ``on_nonfinite`` are those of
@@ -95,13 +97,15 @@ def _load(sources: list[str], reading: Reading) -> list[tuple[Transitions, Calla
     from offline_vi.datasets import mapped, minari_mapped
 
     hashes = reading.hashes(len(sources))
+    _check_columns(sources, reading)
     budget = mapped.budget_of(reading)
-    if len(sources) == 1 and not is_registered(sources[0]) and is_minari(sources[0]):
+    alone = len(sources) == 1 and not is_registered(sources[0]) and not is_table(sources[0])
+    if alone and is_minari(sources[0]):
         found = _described(sources[0], reading)
         if minari_mapped.bytes_in_memory(found) > budget:
             data = minari_mapped.load_mapped(found, _task_of_minari(found, reading), hashes[0], reading)
             return [(data, lambda: minari_mapped.steps_of(found, reading))]
-    elif len(sources) == 1 and not is_registered(sources[0]):
+    elif alone:
         file = hdf5_file(sources[0], reading.download)
         if mapped.is_larger(file.path, reading):
             return [(mapped.load_mapped(file, hashes[0], reading), lambda: mapped.steps_of(file, reading))]
@@ -161,6 +165,7 @@ def read(name_or_path: str | Path, *, reading: Reading = DEFAULT, **options: Unp
     Raises what `load` raises, but for the checks of values.
     """
     reading = reading_from(reading, options)
+    _check_columns([str(name_or_path)], reading)
     return _read(str(name_or_path), reading.hashes(1)[0], reading)
 
 
@@ -182,12 +187,22 @@ def _task_of_minari(found: Described, reading: Reading) -> Task | None:
     return with_bounds(own, found.widths[1], reading, found.name)
 
 
+def _check_columns(sources: list[str], reading: Reading) -> None:
+    """Raises UsageError where a file of columns is given and there is no table."""
+    from offline_vi.errors import UsageError
+
+    if reading.columns and not any(map(is_table, sources)):
+        raise UsageError(f"{', '.join(sources)}: only tables have columns to name", "leave columns= out")
+
+
 def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     from offline_vi.data.transitions import Provenance
-    from offline_vi.datasets import d4rl, minari, registered
+    from offline_vi.datasets import d4rl, minari, registered, tables
 
     if is_registered(source):
         return registered.read(source, reading)
+    if is_table(source):
+        return tables.read(source, sha256, reading)
     if is_minari(source):
         described = _described(source, reading)
         found = minari.read(described, reading.max_dataset_bytes, sha256, reading.on_bad_episode)
@@ -195,5 +210,6 @@ def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     file = hdf5_file(source, reading.download)
     columns = d4rl.read_columns(file.path, reading.max_dataset_bytes)
     digest = d4rl.check_hash(file.path, sha256 or file.sha256)
-    task = task_of_file(file.name, (columns.obs.shape[1], columns.action.shape[1]), reading)
+    shape = (columns.obs.shape[1], columns.action.shape[1])
+    task = task_of_file(file.name, shape, d4rl.with_stored_bounds(file.path, shape[1], reading))
     return Read(columns, task, Provenance(file.name, (str(file.path),), (digest,), reading.next_obs))

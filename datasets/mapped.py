@@ -23,7 +23,7 @@ from offline_vi.data.order import contradictions, ends_shown
 from offline_vi.data.steps import Steps
 from offline_vi.data.transitions import Provenance, Transitions
 from offline_vi.datasets.cache import cached_folder
-from offline_vi.datasets.d4rl import admitted, check_hash
+from offline_vi.datasets.d4rl import admitted, check_hash, with_stored_bounds
 from offline_vi.datasets.finding import File
 from offline_vi.datasets.reading import Reading
 from offline_vi.datasets.safe.hdf5 import half_of_memory, open_hdf5, read_rows
@@ -67,7 +67,7 @@ def load_mapped(file: File, sha256: str | None, reading: Reading) -> Transitions
     with open_hdf5(file.path) as opened:
         arrays = admitted(opened, file.path, reading.max_dataset_bytes)
         shape = (arrays["observations"].shape[-1], arrays["actions"].shape[-1])
-    task = task_of_file(file.name, shape, reading)
+    task = task_of_file(file.name, shape, with_stored_bounds(file.path, shape[1], reading))
     source = Provenance(file.name, (str(file.path),), (digest,), reading.next_obs)
     return map_rows(lambda folder: _convert(file.path, folder, source, task, reading), source, task, reading)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from offline_vi import factories
@@ -43,6 +44,8 @@ class Reading:
     discrete_actions: DiscreteActions = "error"
     """Actions that are labels (one-hot rows, 0 and 1, whole numbers of up to 32 kinds): refuse, or take them for
     amounts."""
+    columns: str = ""
+    """TOML file that says what the columns of a table (.csv, .tsv, .parquet) are."""
     env: str = ""
     """Environment to score on, where the data set's name does not tell; its box gives the action bounds. A Gymnasium
     id, or code of yours: module:Id, module:Class or module:function, of the working directory or installed."""
@@ -91,6 +94,7 @@ class ReadingOptions(TypedDict, total=False):
     on_nonfinite: OnNonfinite
     on_bad_episode: OnBadEpisode
     discrete_actions: DiscreteActions
+    columns: str | Path | None
     env: str | Factory | None  # a class of environments, or a function that makes one, too
     env_kwargs: Mapping[str, Any] | Sequence[str]
     unscored: bool
@@ -116,6 +120,8 @@ def reading_from(reading: Reading, options: ReadingOptions) -> Reading:
         from offline_vi.data.columns import next_obs_of
 
         given["next_obs"] = next_obs_of(str(given.pop("rows")), stacklevel=4)
+    if "columns" in given:
+        given["columns"] = str(given["columns"])
     if "env" in given:
         given["env"] = factories.allow(given["env"])  # type: ignore[arg-type]
     if isinstance(given.get("env_kwargs"), Mapping):

@@ -1,4 +1,4 @@
-"""offline-vi data: list, describe, check, download and collect data sets."""
+"""offline-vi data: list, describe, check, convert, download and collect data sets."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ LENIENT = {  # how data are read that training would refuse
     "max_episode_steps": 1 << 40,
 }
 FEW = 6  # features that are printed one by one
+STORED = Reading(next_obs="within_episode")  # with the next observations that a file has
 Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -122,6 +123,22 @@ class Check:
             print(f"warning: {message}")
         print(f"ok: {record['name']}, {record['transitions']:,} transitions, {record['training episodes']:,} episodes")
         _print_table({title: value for title, value in record.items() if title not in ("name", "warnings")})
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a data set as Minari's (NAME-v0) or as a file in D4RL's layout (FILE.hdf5): in physical units, the same
+    transitions bit for bit."""
+
+    source: Name
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME-v0|FILE.hdf5")]
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = STORED
+
+    def run(self) -> None:
+        from offline_vi.datasets.converting import convert
+
+        print(convert(self.source, self.target, self.reading))
+        print(f"read it as: --dataset {self.target} --next-obs within_episode")
 
 
 @dataclass(frozen=True)
@@ -298,11 +315,15 @@ def main(arguments: list[str] | None = None) -> None:
         "list": List,
         "info": Info,
         "check": Check,
+        "convert": Convert,
         "download": Download,
         "collect": Collect,
     }
     command = tyro.extras.subcommand_cli_from_dict(
-        verbs, args=arguments, prog="offline-vi data", description="List, describe, check, download, collect data sets."
+        verbs,
+        args=arguments,
+        prog="offline-vi data",
+        description="List, describe, check, convert, download, collect data sets.",
     )
     command.run()
 

@@ -39,7 +39,7 @@ _FILTERS = {
 MAX_EXPANSION = 50
 _FREE_BYTES = 64 << 20
 # what h5py raises on damaged files
-_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, NotImplementedError, MemoryError, SystemError)
+_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, NotImplementedError, SystemError)
 
 
 @contextmanager
@@ -129,6 +129,22 @@ def half_of_memory() -> int:
         return 4 << 30
 
 
+def attribute(file: h5py.File, name: str, shape: tuple[int, ...], path: Path) -> NDArray[np.float64] | None:
+    """An attribute of the file: real numbers of the shape that is expected; None where there is none.
+
+    Raises DatasetFormatError before anything else is read, DatasetCorruptError.
+    """
+    with _damage(path, name):
+        if name not in file.attrs:
+            return None
+        stored = file.attrs.get_id(name)
+        if stored.dtype.kind not in "iuf" or stored.shape != shape:
+            raise DatasetFormatError(
+                f"{path}: the attribute {name!r} holds {stored.dtype} {stored.shape}, not numbers {shape}", "remove it"
+            )
+        return np.asarray(file.attrs[name], np.float64)
+
+
 def allowed_bytes(max_bytes: int, stored: int) -> int:
     """What the arrays of a file of ``stored`` bytes may declare: ``max_bytes``, where that is not 0.
 
@@ -211,5 +227,7 @@ def _damage(path: Path, key: str) -> Iterator[None]:
         yield
     except OfflineVIError:
         raise
+    except MemoryError as error:
+        raise DatasetTooLargeError(f"{path}: no memory for {key!r}", "map it from the disk: memory_budget=N") from error
     except _H5PY_ERRORS as error:
         raise DatasetCorruptError(f"{path}: cannot read {key!r} ({error})", "get the file again") from error

@@ -17,6 +17,7 @@ from offline_vi.data.columns import (
     warn as warn,
 )
 from offline_vi.data.frames import Frames as Frames, SequenceSampler as SequenceSampler
+from offline_vi.data.provenance import ColumnOptions as ColumnOptions, Provenance as Provenance
 from offline_vi.data.replay import Replay as Replay
 from offline_vi.data.report import DataReport as DataReport
 from offline_vi.data.rows import (
@@ -31,9 +32,5 @@ from offline_vi.data.samplers import (
     StackedSampler as StackedSampler,
     columns_on as columns_on,
 )
-from offline_vi.data.transitions import (
-    ColumnOptions as ColumnOptions,
-    Provenance as Provenance,
-    Transitions as Transitions,
-    concatenate as concatenate,
-)
+from offline_vi.data.tables import Roles as Roles, Table as Table
+from offline_vi.data.transitions import Transitions as Transitions, concatenate as concatenate

@@ -6,17 +6,15 @@ belongs to another episode, whatever the reason).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict, Unpack, get_args
+from typing import Any, Unpack, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from offline_vi.data.checks import check_columns
 from offline_vi.data.columns import (
-    FORMER_NEXT_OBS,
     ActionRange,
     Columns,
     DiscreteActions,
@@ -26,49 +24,14 @@ from offline_vi.data.columns import (
     check_choice,
     next_obs_of,
 )
+from offline_vi.data.episodes import columns_from_episodes
+from offline_vi.data.own import Bound, Observations, bounded_task, columns_from_arrays
+from offline_vi.data.provenance import ColumnOptions as ColumnOptions, Provenance as Provenance, ValueOptions
 from offline_vi.data.rows import following_rows, library_actions, rows_within_episodes
 from offline_vi.data.steps import Steps
+from offline_vi.data.tables import Roles, Table, columns_from_table, names_of
 from offline_vi.errors import EmptyDatasetError, SpaceMismatchError
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where rows came from: enough to say in a result which data it rests on."""
-
-    name: str  # data set name or file stem
-    paths: tuple[str, ...] = ()
-    sha256: tuple[str, ...] = ()  # of each file
-    next_obs: NextObs = "following_row"  # where next observations come from: see `Transitions.from_columns`
-    reward_scale: float = 1.0  # the rewards are scale times those of the source, plus shift:
-    reward_shift: float = 0.0  # see `Transitions.with_reward`
-
-    def __post_init__(self) -> None:
-        if self.next_obs in FORMER_NEXT_OBS:
-            object.__setattr__(self, "next_obs", next_obs_of(self.next_obs))
-
-    @property
-    def rows(self) -> RowMode:
-        """The former name and value of ``next_obs``."""
-        warnings.warn("Provenance.rows is now Provenance.next_obs", DeprecationWarning, stacklevel=2)
-        return "d4rl" if self.next_obs == "following_row" else "strict"
-
-    @property
-    def reward_map(self) -> RewardMap:
-        """From the rewards of the source to those of the rows."""
-        return RewardMap(self.reward_scale, self.reward_shift)
-
-
-class ColumnOptions(TypedDict, total=False):
-    """Arguments of `Transitions.from_columns`."""
-
-    next_obs: NextObs
-    task: Task | None
-    action_range: ActionRange
-    on_nonfinite: OnNonfinite
-    discrete_actions: DiscreteActions
-    max_episode_steps: int | None
-    source: Provenance | None
 
 
 @dataclass(frozen=True)
@@ -109,6 +72,124 @@ class Transitions:
         source = options.get("source")
         columns = Columns.from_d4rl(dataset, source.name if source else Provenance("arrays").name)
         return cls.from_columns(columns, **options)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        obs: Observations,
+        action: ArrayLike,
+        reward: ArrayLike,
+        terminated: ArrayLike | None,
+        timeout: ArrayLike | None = None,
+        episode: ArrayLike | None = None,
+        time: ArrayLike | None = None,
+        next_obs: Observations | None = None,
+        log_prob: ArrayLike | None = None,
+        obs_keys: Sequence[str] = (),
+        action_low: Bound | None = None,
+        action_high: Bound | None = None,
+        **options: Unpack[ValueOptions],
+    ) -> Transitions:
+        """N steps as arrays: obs (N, O), action (N, A) in physical units, the others (N,); one number needs no axis.
+
+        ``terminated`` marks the rows after which the task had ended; None says that nothing ended it, so that every
+        episode was cut. Ends are told by ``episode``, the number or name of each row's episode, by ``timeout``, the
+        rows after which an episode was cut, or by ``max_episode_steps=``. Rows are in the order of time, unless
+        ``time`` and ``episode`` say otherwise. ``next_obs`` (N, O) are the observations after each step; without it
+        they are the following row's, and a row that was cut is dropped, because nobody knows what followed. A
+        dictionary of observations is joined by ``obs_keys`` in their order (default: observation and desired_goal, else
+        all entries). ``log_prob`` is log pi_beta(a|s) in nats, of physical actions.
+
+        ``action_low=`` and ``action_high=`` are mapped to -1 and 1; without them actions are in [-1, 1] already.
+
+        Raises UsageError (arguments that contradict each other), and what `from_columns` raises.
+        """
+        columns = columns_from_arrays(
+            obs=obs,
+            action=action,
+            reward=reward,
+            terminated=terminated,
+            timeout=timeout,
+            episode=episode,
+            time=time,
+            next_obs=next_obs,
+            log_prob=log_prob,
+            obs_keys=obs_keys,
+            max_episode_steps=options.get("max_episode_steps"),
+            name=_name(options),
+        )
+        return cls._from_own(columns, action_low, action_high, options)
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: Sequence[Any],
+        *,
+        obs_keys: Sequence[str] = (),
+        action_low: Bound | None = None,
+        action_high: Bound | None = None,
+        **options: Unpack[ValueOptions],
+    ) -> Transitions:
+        """Episodes as dictionaries, dataclasses or Minari's ``EpisodeData``: obs, action, reward, terminated, and
+        optionally timeout, next_obs, log_prob, under these names, Gymnasium's and Minari's, or D4RL's.
+
+        An episode of T steps has T rewards and T + 1 observations, or T, whose last step is dropped unless it
+        terminated. ``terminated`` is one value or T. The other arguments are those of `from_arrays`.
+
+        Raises what `from_arrays` raises.
+        """
+        columns = columns_from_episodes(episodes, obs_keys=obs_keys, name=_name(options))
+        return cls._from_own(columns, action_low, action_high, options)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Table,
+        *,
+        obs: Sequence[str] | str,
+        action: Sequence[str] | str,
+        reward: str,
+        terminated: str | None,
+        timeout: str | None = None,
+        episode: str | None = None,
+        time: str | None = None,
+        next_obs: Sequence[str] | str | None = None,
+        log_prob: str | None = None,
+        action_low: Bound | None = None,
+        action_high: Bound | None = None,
+        **options: Unpack[ValueOptions],
+    ) -> Transitions:
+        """A data frame of pandas or polars; each argument names a column, or several. "sensor_*" stands for all columns
+        that match, in the frame's order. The arguments mean what they mean in `from_arrays`.
+
+        Raises DatasetFormatError where a column is missing (with the nearest name) or holds no numbers, and what
+        `from_arrays` raises.
+        """
+        columns = columns_from_table(
+            frame,
+            Roles(
+                names_of(obs),
+                names_of(action),
+                reward,
+                terminated or "",
+                timeout=timeout or "",
+                episode=episode or "",
+                time=time or "",
+                next_obs=names_of(next_obs or ()),
+                log_prob=log_prob or "",
+            ),
+            max_episode_steps=options.get("max_episode_steps"),
+            name=_name(options),
+        )
+        return cls._from_own(columns, action_low, action_high, options)
+
+    @classmethod
+    def _from_own(cls, columns: Columns, low: Bound | None, high: Bound | None, options: ValueOptions) -> Transitions:
+        """Ends and next observations of own data are known: no row leans on another episode's."""
+        task = bounded_task(options.get("task"), low, high, columns, _name(options))
+        changed: ValueOptions = {**options, "task": task}
+        return cls.from_columns(columns, next_obs="within_episode", **changed)
 
     @classmethod
     def from_columns(cls, columns: Columns, **options: Unpack[ColumnOptions]) -> Transitions:
@@ -254,6 +335,10 @@ class Transitions:
         return self.select(slice(0, border)), self.select(slice(border, len(self)))
 
 
+def _name(options: ValueOptions) -> str:
+    return (options.get("source") or Provenance("arrays")).name
+
+
 def _check_choices(next_obs: str, action_range: str, on_nonfinite: str, discrete_actions: str) -> None:
     check_choice("next_obs", next_obs, get_args(NextObs))
     check_choice("action_range", action_range, get_args(ActionRange))
@@ -308,5 +393,6 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
             first.source.next_obs,
             first.source.reward_scale,
             first.source.reward_shift,
+            first.source.columns,
         ),
     )

@@ -20,7 +20,7 @@ class EvaluateOptions:
     run: tyro.conf.Positional[str]
     """Run directory of `offline-vi train`."""
     env: str = ""
-    """Gymnasium id, where it is not the data set's own."""
+    """Gymnasium id, where it is not the data set's own; the policy keeps the action map that it was trained with."""
     episodes: int = 100
     """Episodes."""
     seed: int = 1000

@@ -53,8 +53,8 @@ class Other(Boxed):
 
 
 BOXED, OTHER = "offline_vi_tests/Boxed-v0", "offline_vi_tests/Other-v0"
-gymnasium.register(BOXED, Boxed, max_episode_steps=30)
-gymnasium.register(OTHER, Other, max_episode_steps=40)
+gymnasium.register(BOXED, Boxed, max_episode_steps=30)  # type: ignore[arg-type]
+gymnasium.register(OTHER, Other, max_episode_steps=40)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ def test_a_box_far_wider_than_the_data_is_reported(box: Any, tmp_path: Path) -> 
 def swing(name: str, episodes: int = 3, steps: int = 20) -> np.ndarray:
     """Pendulum-v1 through RescaleAction(-1, 1), as Minari records it; the recorded actions (N, 1)."""
     env: Any = gymnasium.make("Pendulum-v1")
-    wrapped = RescaleAction(env, -1.0, 1.0)
+    wrapped = RescaleAction(env, -1.0, 1.0)  # type: ignore[arg-type]
     rng, buffers, recorded = np.random.default_rng(0), [], []
     for seed in range(episodes):
         obs, rewards, actions = [wrapped.reset(seed=seed)[0]], [], rng.uniform(-1, 1, (steps, 1)).astype(np.float32)
@@ -258,7 +258,7 @@ def test_references_are_those_of_an_environment(box: Any) -> None:
 
 def dicts(name: str, change: Callable[[h5py.File], None] = lambda file: None) -> dict[str, np.ndarray]:
     """A stored set of one episode with a goal; its observations by key, (6, ...) each."""
-    parts = {"achieved_goal": spaces.Box(-9, 9, (1,)), "desired_goal": spaces.Box(-9, 9, (2,)),
+    parts: dict[str, Any] = {"achieved_goal": spaces.Box(-9, 9, (1,)), "desired_goal": spaces.Box(-9, 9, (2,)),
              "observation": spaces.Box(-9, 9, (3,)), "camera": spaces.Box(0, 255, (2, 2, 1), np.uint8)}  # fmt: skip
     rng = np.random.default_rng(0)
     obs = {key: rng.normal(size=(6, *space.shape)).astype(space.dtype) for key, space in parts.items()}

@@ -81,9 +81,9 @@ def test_keys_that_are_no_vectors(parts: dict[str, Any], keys: tuple[str, ...]) 
 
 NAMES = st.sampled_from(["a", "b", "goal", "observation", "desired_goal"])
 VECTORS = st.builds(lambda size: box(size), st.integers(1, 3))
-SPACES = st.dictionaries(
+SPACES: st.SearchStrategy[Any] = st.dictionaries(
     NAMES, VECTORS | st.builds(spaces.Dict, st.dictionaries(NAMES, VECTORS, min_size=1, max_size=3)), min_size=1
-).map(spaces.Dict)
+).map(lambda parts: spaces.Dict(parts))  # type: ignore[arg-type]
 
 
 @given(SPACES, st.data())
@@ -125,7 +125,7 @@ class Reach(gymnasium.Env[Any, Any]):
         return self._obs(), -float(np.abs(self.goal - action).sum()), True, False, {}
 
 
-gymnasium.register("offline_vi_tests/Reach-v0", entry_point=Reach, max_episode_steps=1)
+gymnasium.register("offline_vi_tests/Reach-v0", entry_point=Reach, max_episode_steps=1)  # type: ignore[arg-type]
 FIRST = ("observation", "desired_goal")
 
 

@@ -26,7 +26,7 @@ from works import rows
 from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
 from offline_vi.behavior.pretrained import read_card
 from offline_vi.datasets import d4rl
-from offline_vi.datasets.minari_metadata import observation_key, read_metadata, space_in, task_in, total_episodes
+from offline_vi.datasets.minari_metadata import observation_keys, read_metadata, space_in, task_in, total_episodes
 from offline_vi.datasets.safe.hdf5 import Budget, arrays_of, open_hdf5
 from offline_vi.errors import CheckpointCorruptError, CheckpointWarning, NoCheckpointError, OfflineVIError
 from offline_vi.nn.description import rebuild
@@ -59,10 +59,10 @@ def hdf5(path: Path) -> None:
 def metadata(path: Path) -> None:
     record = read_metadata(path)
     actions: Any = space_in(record, "action_space", "fuzz")
-    key = observation_key(space_in(record, "observation_space", "fuzz"), "fuzz")
+    keys = observation_keys(space_in(record, "observation_space", "fuzz"), (), "fuzz")
     total_episodes(record, "fuzz")
     if isinstance(actions, gymnasium.spaces.Box):
-        task_in(record, "fuzz", actions, key, True)
+        task_in(record, "fuzz", actions, keys, None)
 
 
 def space(path: Path) -> None:

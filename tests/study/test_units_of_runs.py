@@ -42,8 +42,8 @@ class Follow(gymnasium.Env[Any, Any]):
 
 
 FOLLOW, HALF = "offline_vi_tests/Follow-v0", "offline_vi_tests/FollowHalf-v0"
-gymnasium.register(FOLLOW, Follow, max_episode_steps=STEPS)
-gymnasium.register(HALF, Follow, max_episode_steps=STEPS, kwargs={"bound": 0.5})
+gymnasium.register(FOLLOW, Follow, max_episode_steps=STEPS)  # type: ignore[arg-type]
+gymnasium.register(HALF, Follow, max_episode_steps=STEPS, kwargs={"bound": 0.5})  # type: ignore[arg-type]
 SMALL = ["--steps", "4", "--eval-every", "0", "--eval-episodes", "1", "--hidden", "8", "--batch-size", "8", "-q"]
 
 

@@ -64,7 +64,7 @@ def test_the_command_has_every_field_with_the_same_default() -> None:
         "action_low": (-2.0, -3.0), "action_high": (2.0, 3.0), "max_episode_steps": 7, "max_dataset_bytes": 1 << 20,
         "columns": "log.toml", "memory_budget": 9,
         "sha256": ("ab", "cd"), "download": True, "unscored": True, "obs_keys": ("a", "b/c"),
-        "action_units": "rescaled",
+        "action_units": "rescaled", "env_kwargs": ("a=1", "b=red"),
     }  # fmt: skip
     assert changed.keys() == asdict(Reading()).keys()
     words = ["--dataset", "a.hdf5", "b.hdf5"]

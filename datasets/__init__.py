@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -11,6 +13,7 @@ from offline_vi.datasets.finding import (
     hdf5_file as hdf5_file,
     is_minari as is_minari,
     is_registered as is_registered,
+    is_table as is_table,
     names as names,
     unknown_name as unknown_name,
 )
@@ -23,7 +26,7 @@ from offline_vi.datasets.reading import (
 from offline_vi.datasets.task_choice import (
     acting,
     environment as environment,
-    episode_limit,
+    episode_limit as episode_limit,
     in_environment,
     on_environment as on_environment,
     scored_elsewhere,
@@ -35,10 +38,14 @@ from offline_vi.datasets.task_choice import (
 
 if TYPE_CHECKING:
     from offline_vi.data.frames import Frames
+    from offline_vi.data.report import DataReport
+    from offline_vi.data.steps import Steps
     from offline_vi.data.transitions import Transitions
+    from offline_vi.datasets.minari import Described
     from offline_vi.datasets.vd4rl import Alignment
+    from offline_vi.types import Task
 
-__all__ = ["Reading", "ensure", "load", "load_images", "names", "read"]
+__all__ = ["Reading", "ensure", "inspect", "load", "load_images", "names", "read"]
 
 DEFAULT = Reading()
 
@@ -49,9 +56,10 @@ def load(
     """Read data sets, each alone, and join them: episodes never run across files.
 
     Names are those that plug-ins register, D4RL's ("hopper-medium-v2"), Minari's ("mujoco/hopper/medium-v0"), ours
-    ("offline-vi/pendulum/mixed-v0", collected on first use) or a path to an .hdf5 file in D4RL's layout. Files of
-    D4RL's names, and bare file names that are not in the working directory, are looked for in $OFFLINE_VI_DATA, then
-    $D4RL_DATASET_DIR (default ~/.d4rl/datasets).
+    ("offline-vi/pendulum/mixed-v0", collected on first use), the path of an .hdf5 file in D4RL's layout, or that of a
+    table (.csv, .tsv, .parquet), whose columns ``columns="FILE.toml"`` names. Files of D4RL's names, and bare names of
+    .hdf5 files that are not in the working directory, are looked for in $OFFLINE_VI_DATA, then $D4RL_DATASET_DIR
+    (default ~/.d4rl/datasets).
 
     Options are the fields of `Reading`, as keyword arguments (``action_range="clip"``), as a whole (``reading=``), or
     both: keyword arguments go first. ``next_obs``, ``action_range`` and ``on_nonfinite`` are those of
@@ -63,17 +71,45 @@ def load(
     of the readers and of `Transitions.from_columns`.
     """
     from offline_vi.data.transitions import concatenate
-    from offline_vi.datasets import mapped
 
-    reading = reading_from(reading, options)
-    sources = [str(source) for source in (name_or_path, *more)]
+    parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
+    return _reported(concatenate([data for data, _ in parts]))
+
+
+def inspect(
+    name_or_path: str | Path, *more: str | Path, reading: Reading = DEFAULT, **options: Unpack[ReadingOptions]
+) -> DataReport:
+    """What is in data sets, and what `load` makes of them with the same arguments: it reads them. Raises what it
+    raises."""
+    from offline_vi.data.report import DataReport
+    from offline_vi.data.transitions import concatenate
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
+        data = _reported(concatenate([data for data, _ in parts]))
+    messages = [str(warning.message) for warning in caught]
+    return DataReport.of(data, [steps() for _, steps in parts], messages)
+
+
+def _load(sources: list[str], reading: Reading) -> list[tuple[Transitions, Callable[[], Steps]]]:
+    """Each data set read alone: its transitions, and a function that tells what became of its rows."""
+    from offline_vi.datasets import mapped, minari_mapped
+
     hashes = reading.hashes(len(sources))
-    if len(sources) == 1 and not is_registered(sources[0]) and not is_minari(sources[0]):
+    _check_columns(sources, reading)
+    budget = mapped.budget_of(reading)
+    alone = len(sources) == 1 and not is_registered(sources[0]) and not is_table(sources[0])
+    if alone and is_minari(sources[0]):
+        found = _described(sources[0], reading)
+        if minari_mapped.bytes_in_memory(found) > budget:
+            data = minari_mapped.load_mapped(found, _task_of_minari(found, reading), hashes[0], reading)
+            return [(data, lambda: minari_mapped.steps_of(found, reading))]
+    elif alone:
         file = hdf5_file(sources[0], reading.download)
         if mapped.is_larger(file.path, reading):
-            return _reported(mapped.load_mapped(file, hashes[0], reading))
-    parts = [_load_one(source, sha256, reading) for source, sha256 in zip(sources, hashes, strict=True)]
-    return _reported(concatenate(parts))
+            return [(mapped.load_mapped(file, hashes[0], reading), lambda: mapped.steps_of(file, reading))]
+    return [_load_one(source, sha256, reading) for source, sha256 in zip(sources, hashes, strict=True)]
 
 
 def _reported(data: Transitions) -> Transitions:
@@ -85,27 +121,29 @@ def _reported(data: Transitions) -> Transitions:
     return data
 
 
-def _load_one(source: str, sha256: str | None, reading: Reading) -> Transitions:
+def _load_one(source: str, sha256: str | None, reading: Reading) -> tuple[Transitions, Callable[[], Steps]]:
+    from offline_vi.data.steps import Steps
     from offline_vi.data.transitions import Transitions
     from offline_vi.datasets import registered
 
     if is_registered(source):
         found = registered.load(source, reading)
         if isinstance(found, Transitions):
-            return found
+            return found, lambda: Steps.of_transitions(found)
         columns, task, provenance = found
     else:
         columns, task, provenance = _read(source, sha256, reading)
-    data = Transitions.from_columns(
+    data, steps = Transitions.examined(
         columns,
         next_obs=provenance.next_obs,
         task=task,
         action_range=reading.action_range,
         on_nonfinite=reading.on_nonfinite,
+        discrete_actions=reading.discrete_actions,
         max_episode_steps=episode_limit(task, reading) if columns.timeout is None else None,
         source=provenance,
     )
-    return replace(data, task=acting(data.task, reading))
+    return replace(data, task=acting(data.task, reading)), lambda: steps
 
 
 def load_images(
@@ -127,25 +165,51 @@ def read(name_or_path: str | Path, *, reading: Reading = DEFAULT, **options: Unp
     Raises what `load` raises, but for the checks of values.
     """
     reading = reading_from(reading, options)
+    _check_columns([str(name_or_path)], reading)
     return _read(str(name_or_path), reading.hashes(1)[0], reading)
+
+
+def _described(name: str, reading: Reading) -> Described:
+    """A Minari set by its metadata."""
+    from offline_vi.datasets import minari
+
+    env = "" if reading.unscored else reading.env or None
+    return minari.describe(name, reading.download, env, reading.obs_keys)
+
+
+def _task_of_minari(found: Described, reading: Reading) -> Task | None:
+    """The task of a set in the units that the options say."""
+    from offline_vi.datasets import minari
+
+    own = in_environment(found.task, reading, found.name)
+    if reading.env and own.env_id:
+        own = scored_elsewhere(own, minari.origin(found.name))
+    return with_bounds(own, found.widths[1], reading, found.name)
+
+
+def _check_columns(sources: list[str], reading: Reading) -> None:
+    """Raises UsageError where a file of columns is given and there is no table."""
+    from offline_vi.errors import UsageError
+
+    if reading.columns and not any(map(is_table, sources)):
+        raise UsageError(f"{', '.join(sources)}: only tables have columns to name", "leave columns= out")
 
 
 def _read(source: str, sha256: str | None, reading: Reading) -> Read:
     from offline_vi.data.transitions import Provenance
-    from offline_vi.datasets import d4rl, minari, registered
+    from offline_vi.datasets import d4rl, minari, registered, tables
 
     if is_registered(source):
         return registered.read(source, reading)
+    if is_table(source):
+        return tables.read(source, sha256, reading)
     if is_minari(source):
-        env = "" if reading.unscored else reading.env or None
-        found = minari.read(source, reading.max_dataset_bytes, sha256, reading.download, env, reading.obs_keys)
-        assert found.task is not None
-        own = in_environment(found.task, reading, source)
-        if reading.env and own.env_id:
-            own = scored_elsewhere(own, minari.origin(source))
-        return found._replace(task=with_bounds(own, found.columns.action.shape[1], reading, source))
+        described = _described(source, reading)
+        found = minari.read(described, reading.max_dataset_bytes, sha256, reading.on_bad_episode)
+        return found._replace(task=_task_of_minari(described, reading))
     file = hdf5_file(source, reading.download)
     columns = d4rl.read_columns(file.path, reading.max_dataset_bytes)
     digest = d4rl.check_hash(file.path, sha256 or file.sha256)
-    task = task_of_file(file.name, (columns.obs.shape[1], columns.action.shape[1]), reading)
+    shape = (columns.obs.shape[1], columns.action.shape[1])
+    task = task_of_file(file.name, shape, d4rl.with_stored_bounds(file.path, shape[1], reading))
     return Read(columns, task, Provenance(file.name, (str(file.path),), (digest,), reading.next_obs))

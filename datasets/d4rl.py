@@ -6,15 +6,19 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from offline_vi.data.columns import D4RL_KEYS, LOG_PROB_KEY, MATRICES, REQUIRED_KEYS, Columns
-from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_rows, sha256_of
+from offline_vi.data.columns import D4RL_KEYS, LOG_PROB_KEY, MATRICES, REQUIRED_KEYS, Columns, as_float32
+from offline_vi.datasets.reading import Reading
+from offline_vi.datasets.safe.hdf5 import Budget, arrays_of, attribute, open_hdf5, read_rows, sha256_of
 from offline_vi.datasets.tasks import d4rl_hashes, d4rl_references
 from offline_vi.errors import (
     DatasetCorruptError,
@@ -27,6 +31,7 @@ from offline_vi.errors import (
 # the groups are searched for links to elsewhere; of their arrays only the log-probabilities are read
 TOP_LEVEL = (*(key for key in D4RL_KEYS.values() if key != LOG_PROB_KEY), "infos", "metadata")
 _MATRICES = tuple(D4RL_KEYS[field] for field in MATRICES)
+BOUNDS = ("action_low", "action_high")  # attributes of files that `data convert` writes
 _TRIES = 5
 _BLOCK = 1 << 20
 
@@ -53,15 +58,26 @@ def find_file(name: str) -> Path | None:
     return None
 
 
-def read_columns(path: Path, max_bytes: int = DEFAULT_BUDGET) -> Columns:
-    """The columns of a file, as they are stored.
+def read_columns(path: Path, max_bytes: int = 0) -> Columns:
+    """The columns of a file, as they are stored, in float32 where that is narrower.
 
     Raises MissingInputError, DatasetCorruptError, UnsafeDatasetError, DatasetFormatError, DatasetTooLargeError, all
     but corruption of the compressed data itself before anything is read.
     """
     with open_hdf5(path) as file:
         arrays = admitted(file, path, max_bytes)
-        return Columns.from_d4rl({key: read_rows(array, path, key) for key, array in arrays.items()}, str(path))
+        return Columns.from_d4rl({key: _column(array, path, key) for key, array in arrays.items()}, str(path))
+
+
+def _column(array: h5py.Dataset, path: Path, key: str) -> NDArray[Any]:
+    """As it is stored; numbers wider than float32 become float32 on the way, so that memory holds no more than that.
+    Integers for actions stay what they are: they may be labels."""
+    wide = array.dtype.itemsize > 4 and (array.dtype.kind == "f" or key != "actions")
+    if not wide:
+        return read_rows(array, path, key)
+    return as_float32(
+        lambda start, stop: read_rows(array, path, key, start, stop), array.shape, array.dtype, key, str(path)
+    )
 
 
 def admitted(file: h5py.File, path: Path, max_bytes: int) -> dict[str, h5py.Dataset]:
@@ -73,6 +89,25 @@ def admitted(file: h5py.File, path: Path, max_bytes: int) -> dict[str, h5py.Data
         budget.admit(array, key)
     _check_shapes(arrays, path)
     return arrays
+
+
+def with_stored_bounds(path: Path, action_dim: int, reading: Reading) -> Reading:
+    """The options with the action bounds that the file itself has as attributes, where the call gives none.
+
+    Raises DatasetFormatError where they are no bounds of so many actions, and what `open_hdf5` raises.
+    """
+    if reading.action_low or reading.action_high or reading.action_range == "data":
+        return reading
+    with open_hdf5(path) as file:
+        found = [attribute(file, name, (action_dim,), path) for name in BOUNDS]
+    low, high = found
+    if low is None or high is None:
+        return reading
+    if not (np.isfinite([low, high]).all() and (low <= high).all()):
+        raise DatasetFormatError(
+            f"{path}: its bounds {low} and {high} are no intervals", "give others: action_low= and action_high="
+        )
+    return replace(reading, action_low=tuple(low.tolist()), action_high=tuple(high.tolist()))
 
 
 def check_hash(path: Path, expected: str | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from offline_vi import registry
+from offline_vi.datasets.local import local_names
 from offline_vi.datasets.tasks import (
     MINARI_NAMES,
     PIXEL_NAMES,
@@ -16,6 +17,9 @@ from offline_vi.datasets.tasks import (
     d4rl_references,
 )
 from offline_vi.errors import MissingInputError, UsageError
+
+HDF5 = (".hdf5", ".h5")
+TABLES = (".csv", ".tsv", ".parquet")
 
 
 class File(NamedTuple):
@@ -27,13 +31,19 @@ class File(NamedTuple):
 
 
 def names() -> list[str]:
-    """Every data set that has a name: those of plug-ins, ours, D4RL's, Minari's."""
-    return [*registry.data_sets(), *RECIPE_NAMES, *PIXEL_NAMES, *d4rl_references(), *MINARI_NAMES]
+    """Every data set that has a name: those of plug-ins, ours, D4RL's, Minari's, and others in Minari's folder."""
+    known = [*registry.data_sets(), *RECIPE_NAMES, *PIXEL_NAMES, *d4rl_references(), *MINARI_NAMES]
+    return [*known, *(name for name in local_names() if name not in known)]
 
 
 def is_registered(source: str) -> bool:
     """Whether a plug-in registered a data set of this name (`registry.register_dataset`)."""
     return source in registry.data_sets()
+
+
+def is_table(source: str) -> bool:
+    """Whether a path is one of a table."""
+    return Path(source).suffix in TABLES and not is_registered(source)
 
 
 def ensure(source: str) -> None:
@@ -48,13 +58,16 @@ def ensure(source: str) -> None:
     if is_minari(source):
         if not minari.is_local(source):
             minari.fetch(source, download_missing=True)
+    elif is_table(source):
+        if not Path(source).expanduser().is_file():
+            raise MissingInputError(f"{source} is not there", "check it")
     elif not (path := hdf5_file(source, download=True).path).is_file():
         raise MissingInputError(f"{source} is not there", f"put it at {path}, or set OFFLINE_VI_DATA to its folder")
 
 
 def is_minari(source: str) -> bool:
     """Whether a name is one of Minari's, local or not. Raises UsageError for a name that is nobody's."""
-    if Path(source).suffix in (".hdf5", ".h5") or source in d4rl_references():
+    if Path(source).suffix in (*HDF5, *TABLES) or source in d4rl_references():
         return False
     from offline_vi.datasets import d4rl, minari
 
@@ -69,7 +82,7 @@ def hdf5_file(source: str, download: bool = False) -> File:
     """The file of a D4RL name or a path. Raises MissingInputError, OfflineError."""
     from offline_vi.datasets import d4rl
 
-    if Path(source).suffix in (".hdf5", ".h5"):
+    if Path(source).suffix in HDF5:
         given = Path(source).expanduser()
         elsewhere = d4rl.find_file(given.stem) if given.name == source and not given.exists() else None
         return File(elsewhere or given, d4rl_name(given.stem), None)
@@ -83,5 +96,6 @@ def hdf5_file(source: str, download: bool = False) -> File:
 
 def unknown_name(source: str) -> UsageError:
     close = get_close_matches(source, names(), n=1)
-    hint = f"did you mean {close[0]}?" if close else "`offline-vi data list` shows the names; a file ends in .hdf5"
+    files = ", ".join((*HDF5, *TABLES))
+    hint = f"did you mean {close[0]}?" if close else f"`offline-vi data list` shows the names; files end in {files}"
     return UsageError(f"unknown data set {source!r}", hint)

@@ -17,7 +17,7 @@ from offline_vi.data.transitions import Provenance
 from offline_vi.datasets import minari, pixels
 from offline_vi.datasets.frames import MAX_SIDE, Episode, cached_frames
 from offline_vi.datasets.minari_metadata import read_metadata, space_in, task_in, total_episodes
-from offline_vi.datasets.safe.hdf5 import Budget, child, open_hdf5, read_array, sha256_of
+from offline_vi.datasets.safe.hdf5 import Budget, allowed_bytes, child, open_hdf5, read_array, sha256_of
 from offline_vi.datasets.tasks import PIXEL_NAMES
 from offline_vi.errors import (
     DatasetCorruptError,
@@ -50,9 +50,10 @@ def read(name: str, max_bytes: int) -> Frames:
     last = box.shape[2] in (1, 3, 4) and box.shape[0] not in (1, 3, 4)  # channels last
     shape = (box.shape[2], *box.shape[:2]) if last else box.shape
     steps = _total_steps(path, episodes)
-    if (steps + episodes) * int(np.prod(shape)) > max_bytes:
+    allowed = allowed_bytes(max_bytes, path.stat().st_size)
+    if (steps + episodes) * int(np.prod(shape)) > allowed:
         raise DatasetTooLargeError(
-            f"{name}: more than the {max_bytes:,} bytes allowed", "if you trust it: max_dataset_bytes=N"
+            f"{name}: more than the {allowed:,} bytes allowed", "if you trust it: max_dataset_bytes=N"
         )
     digest = sha256_of(path)
     return cached_frames(

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET, Budget, arrays_of, open_hdf5, read_array
+from offline_vi.datasets.safe.hdf5 import Budget, arrays_of, open_hdf5, read_array
 from offline_vi.errors import DatasetFormatError, MissingInputError, NonFiniteDataError
 
 Float64Array = NDArray[np.float64]
@@ -81,7 +81,7 @@ class TanhGaussianPolicy:
         return np.tanh(mean + np.exp(log_std) * noise)
 
 
-def read_policy(path: Path | str, max_bytes: int = DEFAULT_BUDGET) -> TanhGaussianPolicy:
+def read_policy(path: Path | str, max_bytes: int = 0) -> TanhGaussianPolicy:
     """The policy in a D4RL file's ``metadata/policy``: fc0, fc1, ..., last_fc, last_fc_log_std, each weight and bias.
 
     Raises MissingInputError where there is none, DatasetFormatError where it is of another kind or its shapes do not

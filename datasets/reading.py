@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from offline_vi import factories
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 NextObs = Literal["following_row", "within_episode"]
 ActionRange = Literal["error", "clip", "data"]
-OnNonfinite = Literal["error", "drop-episode"]
+OnNonfinite = Literal["error", "drop-episode", "split", "hold"]
+DiscreteActions = Literal["error", "continuous"]
+OnBadEpisode = Literal["error", "drop"]
 ActionUnits = Literal["compared", "environment", "rescaled"]
 
 
@@ -34,7 +37,15 @@ class Reading:
     action_range: ActionRange = "error"
     """Actions outside the bounds: refuse, clip, or map the data's range to [-1, 1]."""
     on_nonfinite: OnNonfinite = "error"
-    """NaN or infinity in the data: refuse, or drop the episodes that hold them."""
+    """NaN or infinity in the data: refuse, drop the episodes that hold them, cut the episodes at the bad rows (split),
+    or repeat the last good values (hold)."""
+    on_bad_episode: OnBadEpisode = "error"
+    """Episodes of a Minari set that cannot be read, or that are missing: refuse the set, or read the others."""
+    discrete_actions: DiscreteActions = "error"
+    """Actions that are labels (one-hot rows, 0 and 1, whole numbers of up to 32 kinds): refuse, or take them for
+    amounts."""
+    columns: str = ""
+    """TOML file that says what the columns of a table (.csv, .tsv, .parquet) are."""
     env: str = ""
     """Environment to score on, where the data set's name does not tell; its box gives the action bounds. A Gymnasium
     id, or code of yours: module:Id, module:Class or module:function, of the working directory or installed."""
@@ -56,8 +67,9 @@ class Reading:
     max_episode_steps: int = 0
     """Steps after which an episode is cut, where a file has no timeouts and where policies are scored; 0: the
     environment's own limit."""
-    max_dataset_bytes: int = 32 << 30
-    """Bytes that a file may declare; one that declares more is refused before it is read."""
+    max_dataset_bytes: int = 0
+    """Bytes that a file may declare; one that declares more is refused before it is read. 0: half of the memory, and
+    beyond that 50 times the file's own size."""
     memory_budget: int = 0
     """Bytes that the rows of a file may take; larger ones are mapped from the cache. 0: half of the memory."""
     sha256: tuple[str, ...] = ()
@@ -80,6 +92,9 @@ class ReadingOptions(TypedDict, total=False):
     next_obs: NextObs
     action_range: ActionRange
     on_nonfinite: OnNonfinite
+    on_bad_episode: OnBadEpisode
+    discrete_actions: DiscreteActions
+    columns: str | Path | None
     env: str | Factory | None  # a class of environments, or a function that makes one, too
     env_kwargs: Mapping[str, Any] | Sequence[str]
     unscored: bool
@@ -105,6 +120,8 @@ def reading_from(reading: Reading, options: ReadingOptions) -> Reading:
         from offline_vi.data.columns import next_obs_of
 
         given["next_obs"] = next_obs_of(str(given.pop("rows")), stacklevel=4)
+    if "columns" in given:
+        given["columns"] = str(given["columns"])
     if "env" in given:
         given["env"] = factories.allow(given["env"])  # type: ignore[arg-type]
     if isinstance(given.get("env_kwargs"), Mapping):

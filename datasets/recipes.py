@@ -155,13 +155,18 @@ def specified(task: Task) -> EnvSpec:
 def write(
     name: str,
     episodes: list[EpisodeBuffer],
-    env: str | EnvSpec,
+    env: str | EnvSpec | None,
     ref_min: float | None,
     ref_max: float | None,
     description: str,
     by: str = "mixture of hand-written controllers",
+    observation_space: gymnasium.Space[Any] | None = None,
+    action_space: gymnasium.Space[Any] | None = None,
 ) -> Path:
-    """Put episodes of a registered environment into Minari's root, whole or not at all; returns the folder."""
+    """Put episodes into Minari's root, whole or not at all; returns the folder.
+
+    Without a registered environment the spaces have to be given; else they are its own by default.
+    """
     folder = folder_of(name)
     root().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".collect-", dir=root()) as scratch:
@@ -178,6 +183,8 @@ def write(
                 ref_min_score=ref_min,
                 ref_max_score=ref_max,
                 description=description,
+                observation_space=observation_space,
+                action_space=action_space,
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -17,7 +17,16 @@ from offline_vi.errors import DatasetFormatError, UsageError
 HASHES = ("sha256",)
 """What is asked of a file."""
 
-FIXED = (*HASHES, "next_obs", "action_range", "on_nonfinite", "action_low", "action_high", "action_units")
+FIXED = (
+    *HASHES,
+    "next_obs",
+    "action_range",
+    "on_nonfinite",
+    "discrete_actions",
+    "action_low",
+    "action_high",
+    "action_units",
+)
 """Options that no longer mean anything once there are transitions."""
 
 

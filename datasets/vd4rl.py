@@ -15,29 +15,37 @@ import numpy as np
 from offline_vi.data.frames import Frames
 from offline_vi.data.transitions import Provenance
 from offline_vi.datasets.frames import MAX_SIDE, Episode, cached_frames
-from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET
+from offline_vi.datasets.safe.hdf5 import allowed_bytes
 from offline_vi.datasets.safe.npz import Member, read_arrays, read_directory
 from offline_vi.errors import DatasetFormatError, DatasetTooLargeError, MissingInputError, SpaceMismatchError
 
 Alignment = Literal["led-to", "taken-at"]
 
+FIRST_ACTION = (
+    "the first image has an action, but nothing led to it",
+    'actions seem to be those taken at each image, shifted by one: alignment="taken-at"',
+)
 KEYS = ("image", "action", "reward", "discount", "is_first", "is_last")
 
 
-def read(folder: Path, alignment: Alignment = "led-to", max_bytes: int = DEFAULT_BUDGET) -> Frames:
+def read(folder: Path, alignment: Alignment = "led-to", max_bytes: int = 0) -> Frames:
     """All episodes of a folder. Raises what `load_images` raises."""
     files = sorted(folder.glob("*.npz"))
     if not files:
-        raise MissingInputError(f"{folder} holds no .npz episode", "a folder of V-D4RL's layout: one episode a file")
+        raise MissingInputError(
+            f"{folder} holds no .npz episode and no .hdf5 shard",
+            "a folder of V-D4RL's layout: one .npz episode a file, or .hdf5 files of 84 pixels",
+        )
     members = [read_directory(file, max_bytes) for file in files]
     for file, found in zip(files, members, strict=True):
         _check_members(found, file)
     shapes = [found["image"].shape for found in members]
     _same(files, [shape[1:] for shape in shapes], "images")
     _same(files, [found["action"].shape[1:] for found in members], "actions")
-    if sum(found["image"].nbytes for found in members) > max_bytes:
+    allowed = allowed_bytes(max_bytes, sum(file.stat().st_size for file in files))
+    if sum(found["image"].nbytes for found in members) > allowed:
         raise DatasetTooLargeError(
-            f"{folder}: more than the {max_bytes:,} bytes allowed", "if you trust it: max_dataset_bytes=N"
+            f"{folder}: more than the {allowed:,} bytes allowed", "if you trust it: max_dataset_bytes=N"
         )
     height, width, channels = shapes[0][1:]
     stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -77,7 +85,7 @@ def _check_members(members: dict[str, Member], path: Path) -> None:
         )
 
 
-def read_episode(path: Path, alignment: Alignment = "led-to", max_bytes: int = DEFAULT_BUDGET) -> Episode:
+def read_episode(path: Path, alignment: Alignment = "led-to", max_bytes: int = 0) -> Episode:
     """One .npz episode. Raises what `load_images` raises."""
     members = read_directory(path, max_bytes)
     _check_members(members, path)
@@ -91,10 +99,7 @@ def read_episode(path: Path, alignment: Alignment = "led-to", max_bytes: int = D
         raise DatasetFormatError(f"{path}: the task ends before the last image", "one episode a file")
     action, reward = columns["action"].astype(np.float32), columns["reward"].astype(np.float32)
     if alignment == "led-to" and (action[0] != 0.0).any():
-        raise DatasetFormatError(
-            f"{path}: the first image has an action, but nothing led to it",
-            'actions seem to be those taken at each image, shifted by one: alignment="taken-at"',
-        )
+        raise DatasetFormatError(f"{path}: {FIRST_ACTION[0]}", FIRST_ACTION[1])
     shift = slice(1, None) if alignment == "led-to" else slice(None, -1)
     return Episode(np.moveaxis(columns["image"], 3, 1), action[shift], reward[shift], ended[1:])
 

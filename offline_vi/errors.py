@@ -75,11 +75,11 @@ class DatasetTooLargeError(DataError):
 
 
 class NonFiniteDataError(DataError):
-    """NaN or infinity in the data: drop the episodes (``--on-nonfinite drop-episode``)."""
+    """NaN or infinity in the data: repair them (``--on-nonfinite drop-episode``, ``split`` or ``hold``)."""
 
 
 class ActionRangeError(DataError):
-    """Actions outside [-1, 1]: choose ``--action-range clip`` or ``data``."""
+    """Actions outside [-1, 1]: choose ``--action-range clip`` or ``data``. Or labels where amounts are expected."""
 
 
 class EmptyDatasetError(DataError):

@@ -24,7 +24,7 @@ VERBS = {
     "benchmark": "run a suite: algorithms x data sets x seeds, resumable, on one machine or a cluster",
     "report": "tables and plots of a benchmark or of single runs, next to the published numbers",
     "tune": "search hyper-parameters on a suite",
-    "data": "list, describe, check, download and collect data sets",
+    "data": "list, describe, check, convert, download and collect data sets",
     "demo": "the main job on the embedded data set, in minutes",
     "info": "versions, device, paths",
 }

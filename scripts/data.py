@@ -1,4 +1,4 @@
-"""offline-vi data: list, describe, check, download and collect data sets."""
+"""offline-vi data: list, describe, check, convert, download and collect data sets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from offline_vi import datasets
+from offline_vi.datasets.local import local_names
 from offline_vi.datasets.reading import Reading
 from offline_vi.datasets.tasks import (
     MINARI_NAMES,
@@ -27,23 +29,29 @@ from offline_vi.datasets.tasks import (
     defects_of,
     family_of,
 )
-from offline_vi.errors import UsageError
+from offline_vi.errors import DataError, UsageError
 from offline_vi.registry import data_sets
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from offline_vi.data.columns import Columns
+    from offline_vi.data.report import DataReport
 
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")]
-WITHIN_EPISODE = Reading(next_obs="within_episode")
+AS_TRAINED = Reading()
+LENIENT = {  # how data are read that training would refuse
+    "action_range": "clip",
+    "on_nonfinite": "split",
+    "discrete_actions": "continuous",
+    "max_episode_steps": 1 << 40,
+}
+FEW = 6  # features that are printed one by one
+STORED = Reading(next_obs="within_episode")  # with the next observations that a file has
 Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclass(frozen=True)
 class List:
-    """The data sets that have a name, and the environments that score them."""
+    """The data sets that have a name, those in Minari's folder on this machine ("here"), and the environments that
+    score them."""
 
     json: Json = False
     """Machine-readable output on stdout."""
@@ -59,60 +67,78 @@ class List:
             *({"name": name, "source": "D4RL"} | _d4rl_facts(name) for name in d4rl_references()),
             *({"name": name, "source": "Minari", "env": ""} for name in MINARI_NAMES),
         ]
+        local, known = local_names(), {str(row["name"]) for row in rows}
+        rows += [{"name": name, "source": "Minari", "env": ""} for name in local if name not in known]
+        rows = [row | {"local": row["name"] in local} for row in rows]
         if self.json:
             _print_json(rows)
             return
         width = max(len(str(row["name"])) for row in rows)
         for row in rows:
-            print(f"{row['name']:<{width}}  {row['source']:<7}  {row['env']:<22}  {row.get('note', '')}".rstrip())
+            here = "here" if row["local"] else ""
+            print(
+                f"{row['name']:<{width}}  {row['source']:<7}  {here:<4}  {row['env']:<22}  "
+                f"{row.get('note', '')}".rstrip()
+            )
 
 
 @dataclass(frozen=True)
 class Info:
-    """What is in a data set: sizes, returns, actions, episode ends, known defects."""
+    """What is in a data set: rows, episodes, returns, ends, ranges, units, known defects, and what training would drop.
+    No environment is made. Where training would refuse the data as they are read, that is said, and the rest is told
+    nonetheless."""
 
     name: Name
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = AS_TRAINED
     json: Json = False
     """Machine-readable output on stdout."""
 
     def run(self) -> None:
-        record = describe(self.name)
+        record = describe(self.name, self.reading)
         if self.json:
             _print_json(record)
-            return
-        for title, value in record.items():
-            if isinstance(value, dict):
-                value = "  ".join(f"{key} {_short(number)}" for key, number in value.items())
-            elif isinstance(value, list):
-                value = f"\n{'':<16}".join(map(str, value))
-            print(f"{title:<16}{_short(value)}")
+        else:
+            _print_table(record)
 
 
 @dataclass(frozen=True)
 class Check:
-    """Read a data set (a file, a name, a folder of images) as training would, say what is wrong with it. Exit code 65
-    where it cannot be used."""
+    """Read a data set (a file, a name, a folder of images) exactly as training would with the same options, report what
+    is in it and what training would drop. Exit code 65 where it cannot be used."""
 
     name: Name
-    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = WITHIN_EPISODE
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = AS_TRAINED
     json: Json = False
     """Machine-readable output on stdout."""
 
     def run(self) -> None:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            data: Any
-            if self.name in PIXEL_NAMES or Path(self.name).is_dir():
-                data = datasets.load_images(self.name, max_dataset_bytes=self.reading.max_dataset_bytes)
-            else:
-                data = datasets.load(self.name, reading=self.reading)
-        messages = [str(warning.message) for warning in caught]
+        if self.name in PIXEL_NAMES or Path(self.name).is_dir():
+            record = _images(self.name, self.reading)
+        else:
+            record = _record(datasets.inspect(self.name, reading=self.reading))
         if self.json:
-            _print_json({"name": data.source.name, "rows": len(data), "warnings": messages})
+            _print_json(record)
             return
-        for message in messages:
+        for message in record["warnings"]:
             print(f"warning: {message}")
-        print(f"ok: {data.source.name}, {len(data):,} transitions, {len(data.episode_returns()):,} episodes")
+        print(f"ok: {record['name']}, {record['transitions']:,} transitions, {record['training episodes']:,} episodes")
+        _print_table({title: value for title, value in record.items() if title not in ("name", "warnings")})
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a data set as Minari's (NAME-v0) or as a file in D4RL's layout (FILE.hdf5): in physical units, the same
+    transitions bit for bit."""
+
+    source: Name
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME-v0|FILE.hdf5")]
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = STORED
+
+    def run(self) -> None:
+        from offline_vi.datasets.converting import convert
+
+        print(convert(self.source, self.target, self.reading))
+        print(f"read it as: --dataset {self.target} --next-obs within_episode")
 
 
 @dataclass(frozen=True)
@@ -136,7 +162,7 @@ class Download:
         from offline_vi.datasets import minari
 
         minari.download(self.name)
-        minari.read(self.name)  # the guards: what came is refused now, not in a training run
+        minari.read(minari.describe(self.name))  # the guards: what came is refused now, not in a training run
         print(minari.folder_of(self.name))
 
 
@@ -169,69 +195,82 @@ class Collect:
         print(module.collect(self.recipe, **asked, seed=self.seed))
 
 
-def describe(source: str) -> dict[str, Any]:
+def describe(source: str, reading: Reading = AS_TRAINED) -> dict[str, Any]:
     """The facts about a data set that `data info` prints, JSON values only."""
-    import numpy as np
+    if source in PIXEL_NAMES or Path(source).is_dir():
+        return _images(source, reading)
+    try:
+        return _record(datasets.inspect(source, reading=reading))
+    except DataError as error:
+        for ways in ({}, {"next_obs": "within_episode"}):
+            lenient = replace(reading, **LENIENT, **ways)  # type: ignore[arg-type]
+            with suppress(DataError):
+                return _record(datasets.inspect(source, reading=lenient)) | {"training refuses": str(error)}
+        raise
 
-    columns, task, provenance = datasets.read(source)
-    reward = columns.reward.reshape(-1).astype(np.float64)
-    action = columns.action
-    ends = _episode_ends(columns, task.max_episode_steps if task else None)
-    returns, lengths = _per_episode(reward, ends)
-    terminal = columns.terminal.reshape(-1).astype(bool)
-    bounds = (np.array(task.action_low), np.array(task.action_high)) if task else (-1.0, 1.0)
+
+def _record(report: DataReport) -> dict[str, Any]:
+    """A report under the titles that are printed."""
+    ends, observations, actions = report.ends, report.observations, report.actions
     record: dict[str, Any] = {
-        "name": provenance.name,
-        "file": list(provenance.paths),
-        "sha256": list(provenance.sha256),
-        "rows": len(reward),
-        "episodes": len(returns),
-        "observations": list(columns.obs.shape[1:]),
-        "actions": list(action.shape[1:]),
-        "returns": _statistics(returns),
-        "lengths": _statistics(lengths),
-        "terminations": int(terminal.sum()),
-        "timeouts": "no column" if columns.timeout is None else int(columns.timeout.sum()),
-        "action range": {"min": float(action.min()), "max": float(action.max())},
-        "on the bounds": f"{np.mean((action <= bounds[0]) | (action >= bounds[1])):.2%} of action entries",
-        "next states": "taken from the next row" if columns.next_obs is None else "stored",
-        "log-densities": "not stored" if columns.log_prob is None else "of the behaviour policy, stored",
+        "name": report.name,
+        "file": list(report.paths),
+        "sha256": list(report.sha256),
+        "rows": report.rows,
+        "episodes": report.episodes,
+        "transitions": report.transitions,
+        "training episodes": report.training_episodes,
+        "dropped rows": report.dropped,
+        "dropped episodes": report.dropped_episodes,
+        "returns": report.returns._asdict(),
+        "lengths": report.lengths._asdict(),
+        "terminations": ends.terminal,
+        "timeouts": "no column" if ends.timeout is None else ends.timeout,
+        "other ends": {"limit of steps": ends.limit, "not marked": ends.unmarked, "unfinished": ends.open},
+        "observations": [len(observations.low)],
+        "observation range": {"min": list(observations.low), "max": list(observations.high)},
+        "constant observations": list(observations.constant),
+        "equal observations": [list(pair) for pair in observations.duplicated],
+        "actions": [len(actions.low)],
+        "action kind": report.action_kind,
+        "action range": {"min": list(actions.low), "max": list(actions.high)},
+        "constant actions": list(actions.constant),
+        "equal actions": [list(pair) for pair in actions.duplicated],
+        "-1 stands for": list(report.action_low),
+        "+1 stands for": list(report.action_high),
+        "on the bounds": f"{report.on_bounds:.2%} of action entries",
+        "next states": "stored" if report.next_obs_stored else "not stored",
+        "next_obs": report.next_obs,
+        "log-densities": "of the behavior policy, stored" if report.log_prob_stored else "not stored",
     }
-    if task is not None:
-        record["normalized"] = _statistics(task.normalized(returns))
-        record["environment"] = f"{task.env_id or 'none'} {json.dumps(task.kwargs) if task.kwargs else ''}".strip()
-        record["note"] = task.note
-    record["known defects"] = defects_of(provenance.name) or "none known"
-    return record
+    if report.scores is not None:
+        record["normalized"] = report.scores._asdict()
+    record["environment"] = report.environment or "none"
+    record["note"] = report.note
+    record["known defects"] = defects_of(report.name) or "none known"
+    return record | {"warnings": list(report.warnings)}
 
 
-def _episode_ends(columns: Columns, limit: int | None) -> NDArray[np.bool_]:
-    """(N,) the last row of each episode; where there are no timeouts, episodes are cut after ``limit`` steps."""
-    import numpy as np
+def _images(source: str, reading: Reading) -> dict[str, Any]:
+    """The facts about a data set of images, read as `train-pixels` reads it."""
+    from offline_vi.data.report import Statistics
 
-    ends = columns.terminal.reshape(-1).astype(np.bool_)
-    if columns.timeout is not None:
-        return ends | columns.timeout.reshape(-1).astype(np.bool_)
-    if limit is not None:
-        rows = np.arange(len(ends))
-        start = np.maximum.accumulate(np.where(np.append(True, ends[:-1]), rows, 0))
-        ends = ends | ((rows - start) % limit == limit - 1)
-    return ends
-
-
-def _per_episode(reward: NDArray[np.float64], ends: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    import numpy as np
-
-    starts = np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1])
-    return np.add.reduceat(reward, starts), np.diff(np.append(starts, len(reward)))
-
-
-def _statistics(values: NDArray[Any]) -> dict[str, float]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = datasets.load_images(source, max_dataset_bytes=reading.max_dataset_bytes)
     return {
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "min": float(values.min()),
-        "max": float(values.max()),
+        "name": data.source.name,
+        "rows": len(data),
+        "episodes": len(data.lengths),
+        "transitions": len(data),
+        "training episodes": len(data.lengths),
+        "frames": list(data.frames.shape),
+        "actions": [data.spec.action_dim],
+        "returns": Statistics.of(data.episode_returns())._asdict(),
+        "lengths": Statistics.of(data.lengths)._asdict(),
+        "terminations": int(data.terminated.sum()),
+        "environment": data.task.env_id if data.task else "none",
+        "warnings": [str(warning.message) for warning in caught],
     }
 
 
@@ -241,7 +280,19 @@ def _d4rl_facts(name: str) -> dict[str, Any]:
     return {"env": family.env_id if family else "", "note": defects, "sha256": d4rl_hashes().get(name)}
 
 
+def _print_table(record: dict[str, Any]) -> None:
+    """One line for each title; numbers for each feature only where there are few."""
+    for title, value in record.items():
+        print(f"{title:<24}{_short(value)}".rstrip())
+
+
 def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {_short(entry)}" for key, entry in value.items())
+    if isinstance(value, list) and value and all(isinstance(entry, float) for entry in value):
+        return " ".join(map(_short, value)) if len(value) <= FEW else f"{_short(min(value))} to {_short(max(value))}"
+    if isinstance(value, list):
+        return ", ".join(map(_short, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -254,6 +305,8 @@ def _finite(value: Any) -> Any:
     """JSON has no NaN: scores of tasks without reference returns become null."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -262,11 +315,15 @@ def main(arguments: list[str] | None = None) -> None:
         "list": List,
         "info": Info,
         "check": Check,
+        "convert": Convert,
         "download": Download,
         "collect": Collect,
     }
     command = tyro.extras.subcommand_cli_from_dict(
-        verbs, args=arguments, prog="offline-vi data", description="List, describe, check, download, collect data sets."
+        verbs,
+        args=arguments,
+        prog="offline-vi data",
+        description="List, describe, check, convert, download, collect data sets.",
     )
     command.run()
 

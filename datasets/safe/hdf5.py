@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -27,15 +28,18 @@ from offline_vi.errors import (
     UnsafeDatasetError,
 )
 
-DEFAULT_BUDGET = 32 << 30  # bytes
+MAX_MAPPED = 32 << 30  # bytes
 MAX_DEPTH = 4
 MAX_OBJECTS = 256
-_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-# D4RL's files expand one- to threefold; a gzip bomb a thousandfold
-_MAX_EXPANSION = 50
+# LZF is h5py's own
+_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF,
+}  # fmt: skip
+# D4RL's files expand one- to threefold, one-hot logs a hundredfold, a gzip bomb a thousandfold
+MAX_EXPANSION = 50
 _FREE_BYTES = 64 << 20
 # what h5py raises on damaged files
-_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, NotImplementedError, MemoryError, SystemError)
+_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, NotImplementedError, SystemError)
 
 
 @contextmanager
@@ -82,6 +86,12 @@ def child(group: h5py.Group, name: str, path: Path) -> h5py.Dataset | h5py.Group
         return item
 
 
+def names_in(group: h5py.Group, path: Path) -> list[str]:
+    """The names of everything in a group; nothing is opened. Raises DatasetCorruptError."""
+    with _damage(path, str(group.name)):
+        return list(group)
+
+
 def arrays_of(file: h5py.File, path: Path, names: Iterable[str]) -> dict[str, h5py.Dataset]:
     """The arrays below the top-level ``names`` by their path, e.g. "infos/qpos". Other names are not touched.
 
@@ -111,13 +121,45 @@ def arrays_of(file: h5py.File, path: Path, names: Iterable[str]) -> dict[str, h5
     return found
 
 
-class Budget:
-    """What the arrays of one file may occupy: an absolute bound, and one relative to what the file stores."""
+def half_of_memory() -> int:
+    """Bytes: half of the machine's memory; 4 GiB where the system does not tell (Windows)."""
+    try:
+        return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES")) // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30
 
-    def __init__(self, path: Path, max_bytes: int = DEFAULT_BUDGET) -> None:
+
+def attribute(file: h5py.File, name: str, shape: tuple[int, ...], path: Path) -> NDArray[np.float64] | None:
+    """An attribute of the file: real numbers of the shape that is expected; None where there is none.
+
+    Raises DatasetFormatError before anything else is read, DatasetCorruptError.
+    """
+    with _damage(path, name):
+        if name not in file.attrs:
+            return None
+        stored = file.attrs.get_id(name)
+        if stored.dtype.kind not in "iuf" or stored.shape != shape:
+            raise DatasetFormatError(
+                f"{path}: the attribute {name!r} holds {stored.dtype} {stored.shape}, not numbers {shape}", "remove it"
+            )
+        return np.asarray(file.attrs[name], np.float64)
+
+
+def allowed_bytes(max_bytes: int, stored: int) -> int:
+    """What the arrays of a file of ``stored`` bytes may declare: ``max_bytes``, where that is not 0.
+
+    Else what fits into half of the memory, and beyond that 50 times what the file stores, at most 32 GiB.
+    """
+    return max_bytes or max(half_of_memory(), min(MAX_EXPANSION * stored, MAX_MAPPED))
+
+
+class Budget:
+    """What the arrays of one file may occupy (`allowed_bytes`)."""
+
+    def __init__(self, path: Path, max_bytes: int = 0) -> None:
         self.path = path
-        self.max_bytes = max_bytes
         self.stored = path.stat().st_size
+        self.allowed = allowed_bytes(max_bytes, self.stored)
         self.declared = 0
 
     def admit(self, array: h5py.Dataset, key: str) -> None:
@@ -136,16 +178,15 @@ class Budget:
                 )
             # a chunk is unpacked whole, however few of its rows exist
             chunk = math.prod(array.chunks) * array.dtype.itemsize if array.chunks else 0
+            if chunk > size + _FREE_BYTES:
+                raise DatasetTooLargeError(
+                    f"{self.path}: a chunk of '{key}' takes {chunk:,} bytes, all its rows {size:,}", "repack the file"
+                )
             self.declared += max(size, chunk)
-        if self.declared > self.max_bytes:
+        if self.declared > self.allowed:
             raise DatasetTooLargeError(
-                f"{self.path}: {self.declared:,} bytes declared, {self.max_bytes:,} allowed",
+                f"{self.path}: {self.declared:,} bytes declared in a file of {self.stored:,}, {self.allowed:,} allowed",
                 "if you trust it: max_dataset_bytes=N",
-            )
-        if self.declared > _MAX_EXPANSION * self.stored + _FREE_BYTES:
-            raise DatasetTooLargeError(
-                f"{self.path}: {self.declared:,} bytes declared in a file of {self.stored:,}",
-                "no real data compress so well: distrust it",
             )
 
 
@@ -174,7 +215,8 @@ def _refuse_unknown_filters(array: h5py.Dataset, path: Path, key: str) -> None:
         if code not in _FILTERS:
             name = label.decode(errors="replace") or code
             raise UnsafeDatasetError(
-                f"{path}: '{key}' needs the filter {name}", "gzip, shuffle and fletcher32 are accepted: repack the file"
+                f"{path}: '{key}' needs the filter {name}",
+                "gzip, LZF, shuffle and fletcher32 are accepted: repack the file",
             )
 
 
@@ -185,5 +227,7 @@ def _damage(path: Path, key: str) -> Iterator[None]:
         yield
     except OfflineVIError:
         raise
+    except MemoryError as error:
+        raise DatasetTooLargeError(f"{path}: no memory for {key!r}", "map it from the disk: memory_budget=N") from error
     except _H5PY_ERRORS as error:
         raise DatasetCorruptError(f"{path}: cannot read {key!r} ({error})", "get the file again") from error

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from offline_vi.datasets.safe.hdf5 import DEFAULT_BUDGET
+from offline_vi.datasets.safe.hdf5 import allowed_bytes
 from offline_vi.errors import DatasetCorruptError, DatasetFormatError, DatasetTooLargeError, UnsafeDatasetError
 
 MAX_EXPANSION = 2000  # of deflate, beyond what its format can reach: 1032
@@ -37,7 +37,7 @@ class Member:
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
 
-def read_directory(path: Path, max_bytes: int = DEFAULT_BUDGET) -> dict[str, Member]:
+def read_directory(path: Path, max_bytes: int = 0) -> dict[str, Member]:
     """The arrays of an .npz file by their headers; nothing else is unpacked.
 
     Raises DatasetCorruptError, DatasetFormatError, DatasetTooLargeError, UnsafeDatasetError.
@@ -60,10 +60,10 @@ def read_directory(path: Path, max_bytes: int = DEFAULT_BUDGET) -> dict[str, Mem
                         "the file is damaged: get it again",
                     )
             members[key] = member
-    total = sum(member.nbytes for member in members.values())
-    if total > max_bytes:
+    total, allowed = sum(member.nbytes for member in members.values()), allowed_bytes(max_bytes, path.stat().st_size)
+    if total > allowed:
         raise DatasetTooLargeError(
-            f"{path}: {total:,} bytes declared, {max_bytes:,} allowed", "if you trust it: max_dataset_bytes=N"
+            f"{path}: {total:,} bytes declared, {allowed:,} allowed", "if you trust it: max_dataset_bytes=N"
         )
     return members
 

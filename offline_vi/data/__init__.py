@@ -6,6 +6,7 @@ from offline_vi.data.checks import check_columns as check_columns
 from offline_vi.data.columns import (
     ActionRange as ActionRange,
     Columns as Columns,
+    DiscreteActions as DiscreteActions,
     IntArray as IntArray,
     NextObs as NextObs,
     OnNonfinite as OnNonfinite,
@@ -16,7 +17,9 @@ from offline_vi.data.columns import (
     warn as warn,
 )
 from offline_vi.data.frames import Frames as Frames, SequenceSampler as SequenceSampler
+from offline_vi.data.provenance import ColumnOptions as ColumnOptions, Provenance as Provenance
 from offline_vi.data.replay import Replay as Replay
+from offline_vi.data.report import DataReport as DataReport
 from offline_vi.data.rows import (
     Rows as Rows,
     following_rows as following_rows,
@@ -29,9 +32,5 @@ from offline_vi.data.samplers import (
     StackedSampler as StackedSampler,
     columns_on as columns_on,
 )
-from offline_vi.data.transitions import (
-    ColumnOptions as ColumnOptions,
-    Provenance as Provenance,
-    Transitions as Transitions,
-    concatenate as concatenate,
-)
+from offline_vi.data.tables import Roles as Roles, Table as Table
+from offline_vi.data.transitions import Transitions as Transitions, concatenate as concatenate

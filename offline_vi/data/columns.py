@@ -5,7 +5,7 @@ become transitions.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ from offline_vi.types import BoolArray, FloatArray
 IntArray = NDArray[np.int64]
 NextObs = Literal["following_row", "within_episode"]
 ActionRange = Literal["error", "clip", "data"]
-OnNonfinite = Literal["error", "drop-episode"]
+OnNonfinite = Literal["error", "drop-episode", "split", "hold"]
+DiscreteActions = Literal["error", "continuous"]
 RowMode = Literal["d4rl", "strict"]  # the former values of `NextObs`, under the name "rows"
 FORMER_NEXT_OBS: dict[str, NextObs] = {"d4rl": "following_row", "strict": "within_episode"}
 
@@ -35,6 +36,7 @@ D4RL_KEYS = {  # field of `Columns` -> key of D4RL's layout
 }
 MATRICES = ("obs", "action", "next_obs")
 FLAGS = ("terminal", "timeout")
+BLOCK_ROWS = 1 << 14  # converted at once
 ROUNDING_TOLERANCE = 1e-4  # conversions to float32 that move a value further are reported
 
 
@@ -134,17 +136,33 @@ def _numeric_column(values: NDArray[Any], field: str, name: str) -> NDArray[Any]
 
 def _real_column(values: NDArray[Any], field: str, name: str) -> FloatArray:
     values = _numeric_column(values, field, name)
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is reported as such
-        column = values.astype(np.float32, copy=False)
-    if values.dtype.kind in "iu" or values.dtype.itemsize > 4:
-        with np.errstate(invalid="ignore"):
-            moved = np.abs(column.astype(np.float64) - values.astype(np.float64))
-        far = np.isfinite(column) & (moved > ROUNDING_TOLERANCE)
-        if far.any():
-            warn(
-                f"{name}: {far.sum()} entries of '{D4RL_KEYS[field]}' ({values.dtype}) lose more than "
-                f"{ROUNDING_TOLERANCE:g} as float32, at most {moved[far].max():.3g}"
-            )
+    if values.dtype == np.float32:
+        return values.astype(np.float32, copy=False)  # of this machine's byte order
+    return as_float32(lambda start, stop: values[start:stop], values.shape, values.dtype, D4RL_KEYS[field], name)
+
+
+def as_float32(
+    rows: Callable[[int, int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any], key: str, name: str
+) -> FloatArray:
+    """A column of ``shape`` as float32, converted a block of rows at a time: ``rows(start, stop)`` gives them.
+
+    Entries that move by more than `ROUNDING_TOLERANCE` are reported in a DataWarning that names the data and the key.
+    """
+    column = np.empty(shape, np.float32)
+    count, farthest = 0, 0.0
+    for start in range(0, len(column), BLOCK_ROWS):
+        part = column[start : start + BLOCK_ROWS]
+        values = rows(start, start + len(part))
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite and is reported as such
+            part[:] = values
+            moved = np.abs(part.astype(np.float64) - values.astype(np.float64))
+        far = np.isfinite(part) & (moved > ROUNDING_TOLERANCE)
+        count, farthest = count + int(far.sum()), max(farthest, float(moved.max(where=far, initial=0.0)))
+    if count:
+        warn(
+            f"{name}: {count} entries of '{key}' ({dtype}) lose more than {ROUNDING_TOLERANCE:g} as float32, at most "
+            f"{farthest:.3g}"
+        )
     return column
 
 

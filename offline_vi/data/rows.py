@@ -68,7 +68,8 @@ def library_actions(
         raise ActionRangeError(
             f"{name}: actions from {columns.action.min():.6g} to {columns.action.max():.6g}, {beyond.sum()} of "
             f"{beyond.size} entries outside the bounds",
-            'action_range="clip" cuts them off; action_range="data" maps their range to [-1, 1]',
+            'give their bounds: action_low= and action_high=; action_range="clip" cuts them off, action_range="data" '
+            "maps their range to [-1, 1]",
         )
     if beyond.any():
         if action_range != "data":  # there it is the rounding of the map itself

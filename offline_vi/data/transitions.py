@@ -6,67 +6,32 @@ belongs to another episode, whatever the reason).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict, Unpack, get_args
+from typing import Any, Unpack, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from offline_vi.data.checks import check_columns
 from offline_vi.data.columns import (
-    FORMER_NEXT_OBS,
     ActionRange,
     Columns,
+    DiscreteActions,
     NextObs,
     OnNonfinite,
     RowMode,
     check_choice,
     next_obs_of,
 )
+from offline_vi.data.episodes import columns_from_episodes
+from offline_vi.data.own import Bound, Observations, bounded_task, columns_from_arrays
+from offline_vi.data.provenance import ColumnOptions as ColumnOptions, Provenance as Provenance, ValueOptions
 from offline_vi.data.rows import following_rows, library_actions, rows_within_episodes
+from offline_vi.data.steps import Steps
+from offline_vi.data.tables import Roles, Table, columns_from_table, names_of
 from offline_vi.errors import ConfigError, EmptyDatasetError, SpaceMismatchError
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where rows came from: enough to say in a result which data it rests on."""
-
-    name: str  # data set name or file stem
-    paths: tuple[str, ...] = ()
-    sha256: tuple[str, ...] = ()  # of each file
-    next_obs: NextObs = "following_row"  # where next observations come from: see `Transitions.from_columns`
-    reward_scale: float = 1.0  # the rewards are scale times those of the source, plus shift:
-    reward_shift: float = 0.0  # see `Transitions.with_reward`
-    weights: Mapping[str, Any] | None = None  # the rule of `Transitions.with_weights`; None: all rows count alike
-
-    def __post_init__(self) -> None:
-        if self.next_obs in FORMER_NEXT_OBS:
-            object.__setattr__(self, "next_obs", next_obs_of(self.next_obs))
-
-    @property
-    def rows(self) -> RowMode:
-        """The former name and value of ``next_obs``."""
-        warnings.warn("Provenance.rows is now Provenance.next_obs", DeprecationWarning, stacklevel=2)
-        return "d4rl" if self.next_obs == "following_row" else "strict"
-
-    @property
-    def reward_map(self) -> RewardMap:
-        """From the rewards of the source to those of the rows."""
-        return RewardMap(self.reward_scale, self.reward_shift)
-
-
-class ColumnOptions(TypedDict, total=False):
-    """Arguments of `Transitions.from_columns`."""
-
-    next_obs: NextObs
-    task: Task | None
-    action_range: ActionRange
-    on_nonfinite: OnNonfinite
-    max_episode_steps: int | None
-    source: Provenance | None
 
 
 @dataclass(frozen=True)
@@ -110,23 +75,133 @@ class Transitions:
         return cls.from_columns(columns, **options)
 
     @classmethod
-    def from_columns(
+    def from_arrays(
         cls,
-        columns: Columns,
         *,
-        next_obs: NextObs = "following_row",
-        task: Task | None = None,
-        action_range: ActionRange = "error",
-        on_nonfinite: OnNonfinite = "error",
-        max_episode_steps: int | None = None,
-        source: Provenance | None = None,
+        obs: Observations,
+        action: ArrayLike,
+        reward: ArrayLike,
+        terminated: ArrayLike | None,
+        timeout: ArrayLike | None = None,
+        episode: ArrayLike | None = None,
+        time: ArrayLike | None = None,
+        next_obs: Observations | None = None,
+        log_prob: ArrayLike | None = None,
+        obs_keys: Sequence[str] = (),
+        action_low: Bound | None = None,
+        action_high: Bound | None = None,
+        **options: Unpack[ValueOptions],
     ) -> Transitions:
+        """N steps as arrays: obs (N, O), action (N, A) in physical units, the others (N,); one number needs no axis.
+
+        ``terminated`` marks the rows after which the task had ended; None says that nothing ended it, so that every
+        episode was cut. Ends are told by ``episode``, the number or name of each row's episode, by ``timeout``, the
+        rows after which an episode was cut, or by ``max_episode_steps=``. Rows are in the order of time, unless
+        ``time`` and ``episode`` say otherwise. ``next_obs`` (N, O) are the observations after each step; without it
+        they are the following row's, and a row that was cut is dropped, because nobody knows what followed. A
+        dictionary of observations is joined by ``obs_keys`` in their order (default: observation and desired_goal, else
+        all entries). ``log_prob`` is log pi_beta(a|s) in nats, of physical actions.
+
+        ``action_low=`` and ``action_high=`` are mapped to -1 and 1; without them actions are in [-1, 1] already.
+
+        Raises UsageError (arguments that contradict each other), and what `from_columns` raises.
+        """
+        columns = columns_from_arrays(
+            obs=obs,
+            action=action,
+            reward=reward,
+            terminated=terminated,
+            timeout=timeout,
+            episode=episode,
+            time=time,
+            next_obs=next_obs,
+            log_prob=log_prob,
+            obs_keys=obs_keys,
+            max_episode_steps=options.get("max_episode_steps"),
+            name=_name(options),
+        )
+        return cls._from_own(columns, action_low, action_high, options)
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: Sequence[Any],
+        *,
+        obs_keys: Sequence[str] = (),
+        action_low: Bound | None = None,
+        action_high: Bound | None = None,
+        **options: Unpack[ValueOptions],
+    ) -> Transitions:
+        """Episodes as dictionaries, dataclasses or Minari's ``EpisodeData``: obs, action, reward, terminated, and
+        optionally timeout, next_obs, log_prob, under these names, Gymnasium's and Minari's, or D4RL's.
+
+        An episode of T steps has T rewards and T + 1 observations, or T, whose last step is dropped unless it
+        terminated. ``terminated`` is one value or T. The other arguments are those of `from_arrays`.
+
+        Raises what `from_arrays` raises.
+        """
+        columns = columns_from_episodes(episodes, obs_keys=obs_keys, name=_name(options))
+        return cls._from_own(columns, action_low, action_high, options)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Table,
+        *,
+        obs: Sequence[str] | str,
+        action: Sequence[str] | str,
+        reward: str,
+        terminated: str | None,
+        timeout: str | None = None,
+        episode: str | None = None,
+        time: str | None = None,
+        next_obs: Sequence[str] | str | None = None,
+        log_prob: str | None = None,
+        action_low: Bound | None = None,
+        action_high: Bound | None = None,
+        **options: Unpack[ValueOptions],
+    ) -> Transitions:
+        """A data frame of pandas or polars; each argument names a column, or several. "sensor_*" stands for all columns
+        that match, in the frame's order. The arguments mean what they mean in `from_arrays`.
+
+        Raises DatasetFormatError where a column is missing (with the nearest name) or holds no numbers, and what
+        `from_arrays` raises.
+        """
+        columns = columns_from_table(
+            frame,
+            Roles(
+                names_of(obs),
+                names_of(action),
+                reward,
+                terminated or "",
+                timeout=timeout or "",
+                episode=episode or "",
+                time=time or "",
+                next_obs=names_of(next_obs or ()),
+                log_prob=log_prob or "",
+            ),
+            max_episode_steps=options.get("max_episode_steps"),
+            name=_name(options),
+        )
+        return cls._from_own(columns, action_low, action_high, options)
+
+    @classmethod
+    def _from_own(cls, columns: Columns, low: Bound | None, high: Bound | None, options: ValueOptions) -> Transitions:
+        """Ends and next observations of own data are known: no row leans on another episode's."""
+        task = bounded_task(options.get("task"), low, high, columns, _name(options))
+        changed: ValueOptions = {**options, "task": task}
+        return cls.from_columns(columns, next_obs="within_episode", **changed)
+
+    @classmethod
+    def from_columns(cls, columns: Columns, **options: Unpack[ColumnOptions]) -> Transitions:
         """The transitions of N rows in the order of collection, in the environment's units.
 
         ``next_obs`` says where next observations come from, and with it which rows become transitions:
 
         - "following_row": the rows of ``d4rl.qlearning_dataset``, bit for bit: the next observation is the following
-          row's; rows with a timeout and the last row are dropped. Stored next observations are only compared.
+          row's; rows with a timeout and the last row are dropped. Stored next observations are only compared: where
+          they contradict the following row in up to 1 % of the steps within episodes, these are ends of episodes that
+          were not marked, and the episodes are cut there; more are refused.
         - "within_episode": no next observation comes from another episode. Where they are stored every row is kept.
           Else rows whose next state is unknown (timeouts that are not terminal, the last row) are dropped, and the
           next_obs of a terminal row, which nothing may read, is its own observation.
@@ -134,22 +209,51 @@ class Transitions:
         ``task`` gives the action bounds (without it: [-1, 1]) and, where there are no timeouts, the episode length
         unless ``max_episode_steps`` does. ``action_range`` says what happens to actions outside the bounds: "error"
         (up to 1e-3 is clipped), "clip", or "data", which maps the range of the data to [-1, 1] and keeps the map in
-        the task; log-probabilities follow the map. ``on_nonfinite="drop-episode"`` leaves out episodes with NaN or
-        infinities. Messages count rows and episodes from 0, and a DataWarning counts everything that was repaired.
+        the task; log-probabilities follow the map. ``discrete_actions`` says what happens to actions that are labels
+        (one-hot rows, 0 and 1, whole numbers of up to 32 kinds): "error", or "continuous", which takes them for
+        amounts.
 
-        Raises DatasetFormatError (shapes, types, order, unknown episode length), NonFiniteDataError, ActionRangeError,
-        SpaceMismatchError (action dimension of task and data), EmptyDatasetError, UsageError.
+        ``on_nonfinite`` says what happens to NaN and infinities: "error"; "drop-episode" leaves out the episodes;
+        "split" leaves out the rows, cuts the episode before each and begins another after it; "hold" repeats the last
+        good value of the same entry within the episode, and splits off rows that have none before them. Messages count
+        rows and episodes from 0, and a DataWarning counts everything that was repaired.
+
+        Raises DatasetFormatError (shapes, types, order, unknown episode length), NonFiniteDataError, ActionRangeError
+        (outside the bounds, or labels), SpaceMismatchError (action dimension of task and data), EmptyDatasetError,
+        UsageError.
         """
-        _check_choices(next_obs, action_range, on_nonfinite)
+        return cls.examined(columns, **options)[0]
+
+    @classmethod
+    def examined(
+        cls,
+        given: Columns,
+        *,
+        next_obs: NextObs = "following_row",
+        task: Task | None = None,
+        action_range: ActionRange = "error",
+        on_nonfinite: OnNonfinite = "error",
+        discrete_actions: DiscreteActions = "error",
+        max_episode_steps: int | None = None,
+        source: Provenance | None = None,
+    ) -> tuple[Transitions, Steps]:
+        """What `from_columns` returns, and what became of the rows; raises what it raises."""
+        _check_choices(next_obs, action_range, on_nonfinite, discrete_actions)
         source = replace(source or Provenance("arrays"), next_obs=next_obs)
         if max_episode_steps is None and task is not None:
             max_episode_steps = task.max_episode_steps
-        columns = check_columns(
-            columns, source.name, next_obs=next_obs, on_nonfinite=on_nonfinite, max_episode_steps=max_episode_steps
+        checked = check_columns(
+            given,
+            source.name,
+            next_obs=next_obs,
+            on_nonfinite=on_nonfinite,
+            discrete_actions=discrete_actions,
+            max_episode_steps=max_episode_steps,
         )
+        columns = checked.columns
         action, task, log_prob = library_actions(columns, task, action_range, source.name)
         kept, after, episode_end = (following_rows if next_obs == "following_row" else rows_within_episodes)(columns)
-        return cls(
+        data = cls(
             obs=columns.obs[kept],
             action=action[kept],
             reward=columns.reward[kept],
@@ -161,6 +265,7 @@ class Transitions:
             behavior_log_prob=None if log_prob is None else log_prob[kept],
             source=source,
         )
+        return data, Steps.of(given, checked, kept)
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -247,10 +352,15 @@ class Transitions:
         return self.select(slice(0, border)), self.select(slice(border, len(self)))
 
 
-def _check_choices(next_obs: str, action_range: str, on_nonfinite: str) -> None:
+def _name(options: ValueOptions) -> str:
+    return (options.get("source") or Provenance("arrays")).name
+
+
+def _check_choices(next_obs: str, action_range: str, on_nonfinite: str, discrete_actions: str) -> None:
     check_choice("next_obs", next_obs, get_args(NextObs))
     check_choice("action_range", action_range, get_args(ActionRange))
     check_choice("on_nonfinite", on_nonfinite, get_args(OnNonfinite))
+    check_choice("discrete_actions", discrete_actions, get_args(DiscreteActions))
 
 
 def concatenate(parts: Sequence[Transitions]) -> Transitions:
@@ -301,5 +411,6 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
             first.source.next_obs,
             first.source.reward_scale,
             first.source.reward_shift,
+            first.source.columns,
         ),
     )

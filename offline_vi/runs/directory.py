@@ -5,7 +5,7 @@ A checkpoint is a directory that one rename publishes: its files are written and
 those bytes and parses those bytes. Nothing here knows an algorithm, and nothing is ever unpickled::
 
     RUN/
-      run.lock                   held (flock) for the life of a `RunDirectory`
+      run.lock                   held for the life of a `RunDirectory`
       config.json run.json ...   `RunDirectory.write_json`
       metrics.csv episodes.csv support.csv     `RunDirectory.log_metrics`, `log_episode`, `log_support`
       checkpoints/
@@ -15,7 +15,6 @@ those bytes and parses those bytes. Nothing here knows an algorithm, and nothing
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from filelock import lock_descriptor
 from torch import Tensor
 
 from offline_vi.errors import (
@@ -49,6 +49,7 @@ from offline_vi.runs.files import (
     read_json,
     remove,
     replace_file,
+    safely,
     sync_folder,
     temporary_name,
     write_json,
@@ -265,18 +266,16 @@ def _making(path: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """Descriptor of the run's lock, held; the process number in it is for the message of whoever comes second."""
-    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    """Descriptor of the run's lock, held: flock, or LockFileEx of the first byte on Windows, where nobody else can read
+    that byte then. The process number after it is for the message of whoever comes second."""
+    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | safely(), 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_descriptor(descriptor, blocking=False):
+            os.lseek(descriptor, 1, os.SEEK_SET)
+            owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            raise RunLockedError(f"the run {path} is locked by pid {owner}", "wait for it, or choose another --output")
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError:
-        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise RunLockedError(
-            f"the run {path} is locked by pid {owner}", "wait for it, or choose another --output"
-        ) from None
+        os.write(descriptor, f" {os.getpid()}\n".encode())
     except BaseException:
         os.close(descriptor)
         raise

@@ -24,13 +24,23 @@ MAX_JSON = 1_000_000  # bytes of a JSON file that people may edit
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
+def open_flags(*names: str) -> int:
+    """The flags of `os.open` that this system has: Windows lacks those of links, pipes and folders."""
+    return sum(int(getattr(os, name, 0)) for name in names)
+
+
+def safely() -> int:
+    """Not through a link, and bytes as they are."""
+    return open_flags("O_NOFOLLOW", "O_BINARY")
+
+
 def temporary_name(folder: Path) -> Path:
     return folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
 
 
 def write_new(path: Path, data: bytes) -> None:
     """Create ``path`` with ``data`` on the disk; permissions are those of any new file (0o666 less the umask)."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | safely(), 0o666)
     try:
         view = memoryview(data)
         while view:
@@ -41,8 +51,10 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in ``folder`` on the disk: a rename alone may be lost with the power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Put the names in ``folder`` on the disk: a rename alone may be lost with the power. Windows opens no folders."""
+    if not (directory := open_flags("O_DIRECTORY")):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | directory | safely())
     try:
         os.fsync(descriptor)
     finally:
@@ -63,8 +75,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def read_file(path: Path, limit: int | None = None) -> bytes:
     """All bytes of a regular file. Raises ValueError for anything else (links, pipes, devices) and beyond ``limit``."""
+    if path.is_symlink():  # before it is opened: not every system refuses to follow it
+        raise ValueError(f"cannot be opened ({os.strerror(errno.ELOOP)})")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | open_flags("O_NONBLOCK") | safely())
     except FileNotFoundError:
         raise ValueError("missing") from None
     except OSError as error:

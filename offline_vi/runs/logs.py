@@ -15,7 +15,7 @@ from typing import Any
 from offline_vi.errors import (
     CheckpointWarning,
 )
-from offline_vi.runs.files import read_file, replace_file, writing
+from offline_vi.runs.files import read_file, replace_file, safely, writing
 
 
 class CsvLog:
@@ -39,7 +39,7 @@ class CsvLog:
             if added:
                 self._rewrite(self.columns + added, self._table()[1])
             line = csv_bytes([[row.get(name, "") for name in self.columns]])
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | safely())
             try:
                 size = os.fstat(descriptor).st_size
                 if os.write(descriptor, line) != len(line):

@@ -100,7 +100,7 @@ def run_job(job: Job, journal: Path | None = None, started: Started | None = Non
 def note(journal: Path, *cells: object) -> None:
     """Append a row to a CSV file that others append to at the same time: one line, one call of the system."""
     line = ",".join(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells) + "\n"
-    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(descriptor, line.encode())
     finally:
@@ -175,7 +175,7 @@ def end_with_parent() -> None:
     """Ask the kernel for SIGTERM when whoever started this process dies, SIGKILL included: the step is finished, the
     checkpoint written, the lock released. Where the kernel cannot do that (it is Linux's), the cell goes on alone."""
     set_death_signal = 1
-    with suppress(AttributeError, OSError):
+    with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).prctl(set_death_signal, int(signal.SIGTERM), 0, 0, 0)
     if str(os.getppid()) != os.environ.get(PARENT):  # whoever started it is gone already
         sys.exit(128 + signal.SIGTERM)

@@ -44,7 +44,8 @@ class DataOptions(Reading):
     """Next observations: of the following row, as in D4RL's qlearning_dataset; or those of the same episode alone, so
     that steps cut by time are kept. Minari's sets hold them all. (--rows d4rl and --rows strict mean the same.)"""
     dataset: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME|FILE ...")] = ()
-    """D4RL, Minari or offline-vi names, or .hdf5 files; several are each read alone and then joined."""
+    """D4RL, Minari or offline-vi names, .hdf5 files, or tables (.csv, .tsv, .parquet) with --columns; several are each
+    read alone and then joined."""
 
     @classmethod
     def from_record(cls, record: Any) -> DataOptions:
@@ -58,7 +59,12 @@ class DataOptions(Reading):
         names = data.source.name.split("+")  # of data sets that were joined
         named = len(names) == len(data.source.paths)
         found = [_by_name(name, path) for name, path in zip(names, data.source.paths, strict=True)] if named else []
-        return cls(dataset=tuple(found) or data.source.paths, next_obs=data.source.next_obs, env=env)
+        return cls(
+            dataset=tuple(found) or data.source.paths,
+            next_obs=data.source.next_obs,
+            columns=data.source.columns,
+            env=env,
+        )
 
     def load(self) -> Transitions:
         """Raises UsageError where no data set is given, and what `datasets.load` raises."""

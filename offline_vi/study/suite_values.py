@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
+from offline_vi.datasets.finding import HDF5, TABLES
 from offline_vi.errors import ConfigError
 
 Scalar: TypeAlias = bool | int | float | str
@@ -76,7 +77,7 @@ def datasets(value: object) -> dict[str, tuple[str, ...]]:
     names = strings(value, "datasets")
     if len(set(names)) != len(names):
         raise ConfigError(f"the data set {Counter(names).most_common(1)[0][0]} is there twice", "name each once")
-    return {Path(name).stem if name.endswith((".hdf5", ".h5")) else name: (name,) for name in names}
+    return {Path(name).stem if name.endswith((*HDF5, *TABLES)) else name: (name,) for name in names}
 
 
 def seeds(value: object) -> tuple[int, ...]:

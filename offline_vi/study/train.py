@@ -195,7 +195,7 @@ def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
     card = read_card(directory) if directory else None
     model = value_of(arguments, "--behavior") or (card.model if card else "") or str(before.get("behavior_model", ""))
     model = model or preset(chosen).behavior_of(name)
-    train = TrainOptions(preset=chosen, normalize=row.normalize, **preset(chosen).options(name, model))  # type: ignore[arg-type]
+    train = TrainOptions(preset=chosen, **{"normalize": row.normalize} | preset(chosen).options(name, model))  # type: ignore[arg-type]
     train = replace(from_json(train, before), behavior_model=model)
     own = tuned(name, task) if (task := value_of(arguments, "--tuned-for")) else {}
     if "reward_scale" in own:  # the one setting of a paper's table that is not the algorithm's

@@ -20,6 +20,8 @@ import pytest
 from oracle_data import distinct_columns
 
 from offline_vi import datasets
+from offline_vi.datasets.safe import hdf5
+from offline_vi.datasets.safe.hdf5 import half_of_memory
 from offline_vi.errors import (
     DatasetCorruptError,
     DatasetFormatError,
@@ -149,7 +151,9 @@ def named_type(path: Path, secret: Path) -> None:
 
 
 def other_filter(path: Path, secret: Path) -> None:
-    write(path, compression="lzf")
+    write(path, skip=("rewards",))
+    with h5py.File(path, "a") as file:
+        file.create_dataset("rewards", data=np.zeros(20, np.float32), scaleoffset=3)
 
 
 ATTACKS: dict[Callable[[Path, Path], None], type[OfflineVIError]] = {
@@ -213,13 +217,11 @@ def fill_value_bomb(path: Path) -> None:
 
 
 def gzip_bomb(path: Path) -> None:
-    rows = 1 << 20
+    rows = half_of_memory() // 64  # of 80 bytes each
     with h5py.File(path, "w") as file:
-        for key, width in (("observations", 20), ("actions", 1)):
+        for key, width in (("observations", 20), ("actions", 1), ("rewards", 1), ("terminals", 1), ("timeouts", 1)):
             file.create_dataset(key, shape=(rows, width), dtype="f4", chunks=(1 << 16, width), compression=9)
-            file[key][:] = np.broadcast_to(np.float32(0), (rows, width))
-        for key in ("rewards", "terminals", "timeouts"):
-            file.create_dataset(key, data=np.zeros(rows, np.int8), compression=9)
+            file[key][: 1 << 16] = 0.0
 
 
 def chunk_bomb(path: Path) -> None:
@@ -260,6 +262,8 @@ import os, resource, signal, sys, warnings
 from pathlib import Path
 import numpy as np
 from offline_vi import datasets
+from offline_vi.datasets.safe import hdf5
+from offline_vi.datasets.safe.hdf5 import half_of_memory
 from offline_vi.errors import OfflineVIError
 
 signal.alarm(100)  # a hang kills the child
@@ -368,3 +372,51 @@ def test_shapes_are_checked_before_reading(key: str, tmp_path: Path) -> None:
         file[key] = np.zeros((19, 2) if key in ("observations", "actions") else 19, np.float32)
     with pytest.raises(OfflineVIError, match=r"has 20 rows, 'observations' 19|has 19 rows, 'observations' 20"):
         datasets.load(path)
+
+
+# ------------------------------------------------------------------ what only looks like harm
+
+
+@pytest.mark.parametrize("compression", ["lzf", "gzip"])
+def test_one_hot_logs_compress_a_hundredfold_and_are_read(compression: str, tmp_path: Path) -> None:
+    rows, states = 100_000, 200
+    state = np.arange(rows) % states
+    path = tmp_path / "log.hdf5"
+    with h5py.File(path, "w") as file:
+        obs = file.create_dataset(
+            "observations", (rows, states), "f4", chunks=(1000, states), compression=compression, shuffle=True
+        )
+        obs[:] = np.eye(states, dtype=np.float32)[state]
+        file["actions"] = np.sin(np.arange(rows))[:, None]
+        for key in ("rewards", "terminals", "timeouts"):
+            file.create_dataset(key, data=np.zeros(rows, np.int8), compression=compression)
+    assert rows * states * 4 > 50 * path.stat().st_size or compression == "lzf"
+    data = datasets.load(path)
+    assert len(data) == rows - 1
+    np.testing.assert_array_equal(data.obs.argmax(1), state[:-1])
+
+
+def test_the_bound_on_bytes_follows_the_memory_and_yields_to_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "data.hdf5", rows=2000, skip=("observations", "next_observations"))
+    with h5py.File(path, "a") as file:
+        file.create_dataset("observations", (2000, 2000), "i1", chunks=(10, 2000), compression="gzip")[:10] = 1
+    assert 50 * path.stat().st_size < 2000 * 2000
+    assert len(datasets.load(path)) == 1999
+    monkeypatch.setattr(hdf5, "half_of_memory", lambda: 1 << 20)
+    with pytest.raises(DatasetTooLargeError, match=r"4,\d+,000 bytes declared in a file of") as caught:
+        datasets.load(path)
+    assert "max_dataset_bytes=N" in caught.value.hint
+    assert len(datasets.load(path, max_dataset_bytes=1 << 23, memory_budget=1 << 30)) == 1999
+
+
+@pytest.mark.parametrize("swmr", [False, True])
+def test_a_file_that_this_process_is_writing_is_read(swmr: bool, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "data.hdf5", "w", libver="latest") as opened:
+        for key, column in distinct_columns(20).items():
+            opened[key] = column
+        opened.flush()
+        if swmr:
+            opened.swmr_mode = True
+        assert len(datasets.load(tmp_path / "data.hdf5")) == 19

@@ -16,6 +16,7 @@ import pytest
 from offline_vi.data.frames import Frames, SequenceSampler
 from offline_vi.datasets import images, load_images, pixels
 from offline_vi.datasets.images import Episode, save_episode
+from offline_vi.environments import check_spaces
 from offline_vi.errors import (
     ActionRangeError,
     DatasetCorruptError,
@@ -129,6 +130,7 @@ def test_recipes_are_drawn_and_read() -> None:
     data = load_images(pixels.POINT_MASS)
     assert data.frames.shape == (6300, 1, 16, 16) and len(data) == 6000
     assert data.task is not None and data.task.ref_max == pixels.STRAIGHT_RETURN
+    assert check_spaces(data.spec, data.task) == 30, "its environment is ours, and nobody has to name it"
     narrow = load_images(pixels.NARROW)
     assert np.abs(narrow.action).max() <= pixels.NARROW_BOUND + 1e-6
 

@@ -54,9 +54,35 @@ def test_the_rows_are_those_of_the_file_read_whole(
     assert (found.spec, found.task, found.source) == (whole.spec, whole.task, whole.source)
 
 
+def test_ends_that_were_not_marked_and_labels_are_those_of_the_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "data.hdf5", rows=900)
+    with h5py.File(path, "a") as file:
+        file["next_observations"][[7, 8, 9, 500]] += 9.0  # 7, 8 and 9 are half of their block
+        file["actions"][600:640] = 1.0  # some blocks hold labels alone
+        file["actions"][640:660] = 0.0
+    monkeypatch.setattr(mapped, "BLOCK_BYTES", 8 * 4 * 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole, found = datasets.load(path), datasets.load(path, memory_budget=1)
+    assert found.reward.tolist() == [10.0 * row for row in range(899) if row not in (7, 8, 9, 500)]
+    for name in mapped.COLUMNS:
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    with h5py.File(path, "a") as file:
+        file["actions"][:] = np.arange(900)[:, None] % 2
+    with pytest.raises(ActionRangeError, match="0 and 1"):
+        datasets.load(path, memory_budget=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert len(datasets.load(path, memory_budget=1, discrete_actions="continuous")) == 895
+
+
 def test_values_are_checked_and_what_needs_all_rows_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "data.hdf5")
-    needing_all: list[dict[str, Any]] = [{"action_range": "data"}, {"on_nonfinite": "drop-episode"}]
+    needing_all: list[dict[str, Any]] = [
+        {"action_range": "data"}, {"on_nonfinite": "drop-episode"}, {"on_nonfinite": "split"}, {"on_nonfinite": "hold"}
+    ]  # fmt: skip
     for options in needing_all:
         with pytest.raises(DatasetTooLargeError, match="all its rows"):
             datasets.load(path, memory_budget=1, **options)

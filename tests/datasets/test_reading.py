@@ -52,17 +52,19 @@ def shaped(rows: int, obs_dim: int, action_dim: int) -> dict[str, np.ndarray]:
 
 def test_python_s_keywords_are_the_fields_and_the_core_s_choices() -> None:
     assert set(ReadingOptions.__annotations__) == {field.name for field in fields(Reading)} | {"rows"}
-    for name in ("NextObs", "ActionRange", "OnNonfinite"):
+    for name in ("NextObs", "ActionRange", "OnNonfinite", "DiscreteActions"):
         assert get_args(getattr(options, name)) == get_args(getattr(columns, name))
 
 
 def test_the_command_has_every_field_with_the_same_default() -> None:
     assert {name: value for name, value in asdict(DataOptions()).items() if name != "dataset"} == asdict(Reading())
     changed: dict[str, Any] = {
-        "next_obs": "within_episode", "action_range": "clip", "on_nonfinite": "drop-episode", "env": "Pendulum-v1",
+        "next_obs": "within_episode", "action_range": "clip", "on_nonfinite": "drop-episode",
+        "on_bad_episode": "drop", "discrete_actions": "continuous", "env": "Pendulum-v1",
         "action_low": (-2.0, -3.0), "action_high": (2.0, 3.0), "max_episode_steps": 7, "max_dataset_bytes": 1 << 20,
-        "memory_budget": 9, "sha256": ("ab", "cd"), "download": True, "unscored": True, "obs_keys": ("a", "b/c"),
-        "action_units": "rescaled",
+        "columns": "log.toml", "memory_budget": 9,
+        "sha256": ("ab", "cd"), "download": True, "unscored": True, "obs_keys": ("a", "b/c"),
+        "action_units": "rescaled", "env_kwargs": ("a=1", "b=red"),
     }  # fmt: skip
     assert changed.keys() == asdict(Reading()).keys()
     words = ["--dataset", "a.hdf5", "b.hdf5"]
@@ -219,12 +221,15 @@ def test_rows_that_are_not_in_the_order_of_time(budget: int, tmp_path: Path) -> 
     np.testing.assert_array_equal(found.obs, given["observations"])
 
 
-def test_a_few_contradictions_are_unmarked_ends_and_reported() -> None:
+def test_a_few_contradictions_are_unmarked_ends_where_episodes_are_cut() -> None:
     given = distinct_columns(401)
     given["next_observations"][[50, 200]] += 3.0  # two of 400 steps, as where D4RL's timeouts are missing
     with pytest.warns(DataWarning, match="in 2 of 400 steps .* first at row 50"):
         found = Transitions.from_d4rl(given)
-    np.testing.assert_array_equal(found.next_obs, given["observations"][1:])
+    kept = np.delete(np.arange(400), [50, 200])  # as rows that a time limit cut
+    np.testing.assert_array_equal(found.obs, given["observations"][kept])
+    np.testing.assert_array_equal(found.next_obs, given["observations"][kept + 1])
+    assert np.flatnonzero(found.episode_end).tolist() == [49, 198, 397]
     given["next_observations"][300:304] += 3.0
     with pytest.raises(DatasetFormatError, match="in 6 of 400 steps"):
         Transitions.from_d4rl(given)

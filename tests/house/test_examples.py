@@ -32,6 +32,7 @@ def test_the_examples_run_one_after_the_other(tmp_path: Path) -> None:
     assert "normalized score" in run(tmp_path, str(EXAMPLES / "quickstart.py"), "--steps", "8")
     assert "->" in run(tmp_path, str(EXAMPLES / "finetune.py"), "runs/quickstart", "--steps", "8")
     run(tmp_path, str(EXAMPLES / "own_dataset.py"), "--steps", "8")
+    run(tmp_path, str(EXAMPLES / "own_logs.py"), "--steps", "8")
     run(tmp_path, str(EXAMPLES / "own_behavior_model.py"), "8")
     data = pendulum(tmp_path / "data.hdf5")
     published = ["--dataset", data, "--env", "Pendulum-v1", "--steps", "4"]

@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import torch
 
+from offline_vi.datasets.safe.hdf5 import half_of_memory
 from offline_vi.errors import (
     CheckpointCorruptError,
     CheckpointWarning,
@@ -519,6 +520,32 @@ def test_twenty_processes_one_winner(tmp_path: Path, reached: Reached) -> None:
     assert caught.value.exit_code == 75
     RunDirectory.resume(tmp_path / "run").close()  # the lock died with its holder
     reached(30, "processes", 20)
+
+
+def test_a_system_without_the_flags_of_links_pipes_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows: nothing is opened with them, folders are not opened at all, links are refused all the same, and
+    nobody else can read the byte that is locked."""
+    for name in ("O_NOFOLLOW", "O_DIRECTORY", "O_NONBLOCK", "O_CLOEXEC", "sysconf", "pread", "pwrite"):
+        monkeypatch.delattr(os, name)
+    read = os.read
+
+    def read_unlocked(descriptor: int, size: int) -> bytes:
+        if os.lseek(descriptor, 0, os.SEEK_CUR) == 0 and size == 32:
+            raise PermissionError("the byte is locked")
+        return read(descriptor, size)
+
+    monkeypatch.setattr(os, "read", read_unlocked)
+    with RunDirectory.create(tmp_path / "run") as run:
+        write(run, 10)
+        run.log_metrics({"step": 10})
+        with pytest.raises(RunLockedError, match=f"locked by pid {os.getpid()}"):
+            RunDirectory.resume(tmp_path / "run")
+    with RunDirectory.resume(tmp_path / "run") as run:
+        assert check(run.latest()) == 10
+    (tmp_path / "link.json").symlink_to(tmp_path / "run" / "run.lock")
+    with pytest.raises(ConfigError, match=r"link\.json"):
+        read_json(tmp_path / "link.json")
+    assert half_of_memory() == 4 << 30
 
 
 def test_of_two_at_once_one_wins(tmp_path: Path, reached: Reached) -> None:

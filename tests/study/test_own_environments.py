@@ -181,6 +181,23 @@ def test_experience_is_collected_in_spite_of_failures(module: str, capsys: pytes
     assert record("run/result.json")["returns"] == [6.0] * 4
 
 
+def test_fine_tuning_keeps_the_arguments_of_the_run_and_takes_others(
+    module: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--env", f"{module}:Valley", "--max-episode-steps", "9"]
+    data_words = ["--dataset", data, "--env-kwargs", "weight=3"]
+    assert run(["train", "bc", *data_words, *words, "--output", "run", *SMALL], capsys)[0] == 0
+    for own, weight in (([], 3.0), (["--env-kwargs", "weight=2"], 2.0)):
+        out = f"tuned-{weight:.0f}"
+        tune = ["finetune", "run", *words[:2], *own, "--output", out, *SMALL, "--warmup", "2"]
+        assert run(tune, capsys)[0] == 0
+        config = record(f"{out}/config.json")
+        assert (config["task"]["kwargs"], config["max_episode_steps"]) == ({"weight": weight}, 9)
+        assert record(f"{out}/result.json")["returns"] == [15.0 * weight] * 4
+        assert run(["resume", out, "--steps", "12", *words[:2], "-q"], capsys)[0] == 0
+        assert record(f"{out}/result.json")["returns"] == [15.0 * weight] * 4
+
+
 # ------------------------------------------------------------------ a file is not trusted
 
 

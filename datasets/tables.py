@@ -1,0 +1,69 @@
+"""Tables of one's own: CSV and Parquet files, whose columns a file names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from offline_vi.data.provenance import Provenance
+from offline_vi.data.tables import columns_from_table
+from offline_vi.datasets.columns_file import ColumnsFile, example, read_columns_file
+from offline_vi.datasets.d4rl import check_hash
+from offline_vi.datasets.finding import TABLES
+from offline_vi.datasets.reading import Read, Reading
+from offline_vi.datasets.safe import delimited, parquet
+from offline_vi.datasets.safe.delimited import FileTable
+from offline_vi.datasets.safe.hdf5 import half_of_memory
+from offline_vi.datasets.task_choice import episode_limit, task_of_file
+from offline_vi.errors import DatasetTooLargeError, MissingInputError, UsageError
+
+
+def read(source: str, sha256: str | None, reading: Reading) -> Read:
+    """The columns of a table, its task and where it came from.
+
+    Ends of episodes and next observations are known: the rows are those of "within_episode". Raises MissingInputError,
+    UsageError and ConfigError (no file of columns, or one that does not fit), DatasetFormatError, DatasetTooLargeError,
+    DatasetCorruptError, MissingDependencyError, EmptyDatasetError.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise MissingInputError(f"{path} is not there", "check it")
+    known = read_columns_file(Path(reading.columns).expanduser()) if reading.columns else None
+    names, delimiter = _header(path, known.delimiter if known else "")
+    if known is None:
+        raise UsageError(
+            f"{path}: nothing says what its columns are: {', '.join(names[:50])}{', ...' * (len(names) > 50)}",
+            f'name them in a file, columns="FILE.toml", such as{example(names)}',
+        )
+    known = replace(known, roles=known.roles.resolved(names, str(path)), delimiter=delimiter)
+    reading = known.applied(reading)
+    digest = check_hash(path, sha256)
+    table = _table(path, known, reading)
+    task = task_of_file(path.stem, (len(known.roles.obs), len(known.roles.action)), reading)
+    timed = known.roles.episode or known.roles.timeout
+    limit = None if timed else episode_limit(task, reading)
+    columns = columns_from_table(table, known.roles, max_episode_steps=limit, name=str(path))
+    where = Provenance(path.stem, (str(path),), (digest,), "within_episode", columns=reading.columns)
+    return Read(columns, task, where)
+
+
+def _header(path: Path, delimiter: str) -> tuple[list[str], str]:
+    if path.suffix == TABLES[-1]:
+        return parquet.header(path), ""
+    return delimited.header(path, delimiter)
+
+
+def _table(path: Path, known: ColumnsFile, reading: Reading) -> FileTable:
+    """The columns that the roles name. A table is read whole: one larger than the memory budget is refused."""
+    names = list(dict.fromkeys(name for named in known.roles.named().values() for name in named))
+    texts = [name for name in (known.roles.episode, known.roles.time) if name]
+    remedies = {
+        "max_dataset_bytes=N": reading.max_dataset_bytes,
+        "memory_budget=N": reading.memory_budget or half_of_memory(),
+    }
+    remedy, bound = min(((remedy, bound) for remedy, bound in remedies.items() if bound), key=lambda pair: pair[1])
+    if path.suffix == TABLES[-1]:
+        return parquet.read(path, names, texts, bound, remedy)
+    if (size := path.stat().st_size) > bound:
+        raise DatasetTooLargeError(f"{path} has {size:,} bytes, {bound:,} are allowed", f"raise it: {remedy}")
+    return delimited.read(path, names, texts, known.delimiter, known.decimal)

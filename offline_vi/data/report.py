@@ -1,0 +1,167 @@
+"""What is in a data set, and what training makes of it: counted once, printed by `offline-vi data check` and `info`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_vi.data.steps import Steps
+from offline_vi.data.transitions import Transitions
+from offline_vi.types import FloatArray, unit_task
+
+BLOCK_ROWS = 1 << 14  # looked at at once: rows may be mapped
+
+
+class Statistics(NamedTuple):
+    """Of the numbers that are finite; NaN where there are none."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> Statistics:
+        finite = values[np.isfinite(values)].astype(np.float64)
+        if len(finite) == 0:
+            return cls(math.nan, math.nan, math.nan, math.nan)
+        return cls(float(finite.mean()), float(finite.std()), float(finite.min()), float(finite.max()))
+
+
+class Features(NamedTuple):
+    """The features of a matrix (R, F)."""
+
+    low: tuple[float, ...]  # (F,) smallest values
+    high: tuple[float, ...]  # (F,) largest values
+    constant: tuple[int, ...]  # features with one value
+    duplicated: tuple[tuple[int, int], ...]  # pairs of features that are equal in every row, and not constant
+
+    @classmethod
+    def of(cls, blocks: Callable[[], Iterator[FloatArray]]) -> Features:
+        """Of a matrix that ``blocks`` gives a few rows at a time."""
+        low, high, sums = (np.array([]) for _ in range(3))
+        rng = np.random.default_rng(0)
+        for number, block in enumerate(blocks()):
+            # equal features have equal sums, whatever the weights; others almost surely do not
+            weighted = (rng.uniform(1.0, 2.0, (len(block), 1)) * block).sum(0, dtype=np.float64)
+            low = block.min(0) if number == 0 else np.minimum(low, block.min(0))
+            high = block.max(0) if number == 0 else np.maximum(high, block.max(0))
+            sums = weighted if number == 0 else sums + weighted
+        constant = low == high
+        first: dict[tuple[float, ...], int] = {}
+        pairs = []
+        for feature in np.flatnonzero(~constant).tolist():
+            other = first.setdefault((float(sums[feature]), float(low[feature]), float(high[feature])), feature)
+            if other != feature:
+                pairs.append((other, feature))
+        return cls(_numbers(low), _numbers(high), tuple(np.flatnonzero(constant).tolist()), tuple(pairs))
+
+
+class Ends(NamedTuple):
+    """How the episodes of a data set end."""
+
+    terminal: int  # the task ended
+    timeout: int | None  # cut, as recorded (rows that are both count here, too); None where there is no such column
+    limit: int  # cut by the limit of steps, where there is no such column
+    unmarked: int  # cut where next observations show that an end was not marked
+    open: int  # neither: the last row of a data set
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """A data set as it is stored (rows, episodes) and as training gets it (transitions)."""
+
+    name: str
+    paths: tuple[str, ...]
+    sha256: tuple[str, ...]
+    rows: int
+    episodes: int
+    transitions: int
+    training_episodes: int  # what `Transitions.episode_slices` counts
+    dropped: dict[str, int]  # why -> rows that are no transitions
+    dropped_episodes: int  # of which no transition is left
+    ends: Ends
+    returns: Statistics  # of whole episodes, undiscounted, in the data's units
+    lengths: Statistics  # rows of whole episodes
+    scores: Statistics | None  # normalized returns, where the task has reference scores
+    observations: Features
+    actions: Features  # in the data's units
+    action_low: tuple[float, ...]  # what -1 stands for
+    action_high: tuple[float, ...]  # what +1 stands for
+    on_bounds: float  # share of action entries at -1 or +1
+    action_kind: str  # "amounts", or the labels that they look like
+    environment: str  # that scores policies; empty where there is none
+    next_obs: str  # where next observations come from, as in `Transitions.from_columns`
+    next_obs_stored: bool
+    log_prob_stored: bool
+    note: str
+    warnings: tuple[str, ...]  # everything that was repaired or is odd
+
+    @classmethod
+    def of(cls, data: Transitions, steps: Sequence[Steps], warnings: Sequence[str] = ()) -> DataReport:
+        """Of transitions and the rows of the data sets that were joined to them."""
+        task = data.task or unit_task(data.spec.action_dim)
+        returns = np.concatenate([part.returns for part in steps])
+        scores = task.normalized(returns)
+        bounds = [np.abs(block) >= 1.0 for block in _blocks(data.action)]
+        labels = " + ".join(sorted({part.labels for part in steps if part.labels}))
+        return cls(
+            name=data.source.name,
+            paths=data.source.paths,
+            sha256=data.source.sha256,
+            rows=sum(len(part.reward) for part in steps),
+            episodes=len(returns),
+            transitions=len(data),
+            training_episodes=len(data.episode_slices()),
+            dropped={
+                "NaN or infinities": sum(int((~part.finite).sum()) for part in steps),
+                "next state unknown": sum(int((part.finite & ~part.used).sum()) for part in steps),
+            },
+            dropped_episodes=sum(part.dropped_episodes for part in steps),
+            ends=_ends(steps),
+            returns=Statistics.of(returns),
+            lengths=Statistics.of(np.concatenate([part.lengths for part in steps])),
+            scores=Statistics.of(scores) if np.isfinite(scores).any() else None,
+            observations=Features.of(lambda: _blocks(data.obs)),
+            actions=Features.of(lambda: (task.to_env(block) for block in _blocks(data.action))),
+            action_low=task.action_low,
+            action_high=task.action_high,
+            on_bounds=sum(float(block.sum()) for block in bounds) / data.action.size,
+            action_kind=labels or "amounts",
+            environment=task.env_id,
+            next_obs=data.source.next_obs,
+            next_obs_stored=all(part.next_obs for part in steps),
+            log_prob_stored=all(part.log_prob for part in steps),
+            note=task.note,
+            warnings=tuple(warnings),
+        )
+
+
+def _ends(steps: Sequence[Steps]) -> Ends:
+    known = [part.recorded for part in steps if part.recorded is not None]
+    cuts = [part.timeout.sum() for part in steps]
+    added = [
+        int(cut) - (0 if part.recorded is None else int(part.recorded.sum()))
+        for cut, part in zip(cuts, steps, strict=True)
+    ]
+    return Ends(
+        terminal=sum(int(part.terminal.sum()) for part in steps),
+        timeout=sum(int(flags.sum()) for flags in known) if known else None,
+        limit=sum(count for count, part in zip(added, steps, strict=True) if part.recorded is None),
+        unmarked=sum(count for count, part in zip(added, steps, strict=True) if part.recorded is not None),
+        open=sum(not (part.terminal[-1] or part.timeout[-1]) for part in steps),
+    )
+
+
+def _blocks(matrix: FloatArray) -> Iterator[FloatArray]:
+    for start in range(0, len(matrix), BLOCK_ROWS):
+        yield np.asarray(matrix[start : start + BLOCK_ROWS])
+
+
+def _numbers(values: NDArray[Any]) -> tuple[float, ...]:
+    return tuple(map(float, values))

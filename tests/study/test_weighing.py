@@ -1,0 +1,113 @@
+"""Weights by flags: what the record says, and what batches are drawn from."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import run
+from fresh import bytes_of
+from small_data import pendulum
+
+from offline_vi.data.samplers import Sampler
+from offline_vi.runs.tensors import load_tensors
+from offline_vi.training import trajectory_values
+
+SMALL = ["--hidden", "8", "--batch-size", "8", "--unscored", "-q", "--log-every", "5", "--save-every", "5"]
+
+
+def better_and_better(columns: dict[str, Any]) -> None:
+    """Four episodes of 100 rows, each with a higher return than the one before."""
+    columns["rewards"] = np.repeat(np.arange(4.0), 100).astype(np.float32) + columns["rewards"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return pendulum(tmp_path / "pendulum.hdf5", better_and_better)
+
+
+def train(data: str, output: Path, flags: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    return run(["train", "bc", "--dataset", data, "--steps", "10", *SMALL, "--output", str(output), *flags], capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "rule"),
+    [
+        (["best", "--best-share", "0.5"], {"rule": "best", "best_share": 0.5}),
+        (["returns"], {"rule": "returns", "weight_alpha": 0.1}),
+        (["advantages", "--weight-alpha", "0.3"], {"rule": "advantages", "weight_alpha": 0.3}),
+    ],
+)
+def test_the_record_says_which_rows_count(
+    flags: list[str], rule: dict[str, Any], data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(data, tmp_path / "run", ["--episode-weights", *flags], capsys)[0] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["weights"] == rule
+
+
+def test_batches_are_drawn_from_the_best_episodes(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    sample = Sampler.sample
+
+    def noted(self: Sampler) -> Any:
+        batch = sample(self)
+        drawn.extend(batch.index.tolist())
+        return batch
+
+    monkeypatch.setattr(Sampler, "sample", noted)
+    assert train(data, tmp_path / "run", ["--episode-weights", "best", "--best-share", "0.25"], capsys)[0] == 0
+    assert len(drawn) == 80
+    assert min(drawn) >= 3 * 99  # `following_row` drops the last row of each episode
+
+
+def test_improving_rows_are_better_than_expected_in_the_better_half(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--episode-weights", "improving", "--best-share", "0.5", "--value-steps", "10"]
+    assert train(data, tmp_path / "run", flags, capsys)[0] == 0
+    advantages = load_tensors(tmp_path / "run" / "values" / "advantages.safetensors")["advantages"].numpy()
+    assert advantages.shape == (4 * 99,)
+    from offline_vi import datasets
+
+    weight = trajectory_values.improving_rows(datasets.load(data), advantages, 0.5)
+    assert set(np.flatnonzero(weight)) == {row for row in range(2 * 99, 4 * 99) if advantages[row] > 0.0}
+
+
+def test_an_interrupted_fit_of_the_values_ends_with_the_same_bytes(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--episode-weights", "improving", "--value-steps", "20"]
+    assert train(data, tmp_path / "whole", flags, capsys)[0] == 0
+    update = trajectory_values.TrajectoryValues.update
+
+    def interrupted(self: trajectory_values.TrajectoryValues, batch: Any) -> Any:
+        if self.trained_steps == 12:
+            signal.raise_signal(signal.SIGTERM)
+        return update(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trajectory_values.TrajectoryValues, "update", interrupted)
+        assert train(data, tmp_path / "cut", flags, capsys)[0] == 143
+    assert run(["resume", str(tmp_path / "cut"), "-q"], capsys)[0] == 0
+    assert bytes_of(tmp_path / "whole") == bytes_of(tmp_path / "cut")
+
+
+def test_a_fitted_model_s_card_says_that_it_is_of_weighted_data(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--dataset", data, "--steps", "5", "--hidden", "8", "--unscored", "-q", "--episode-weights", "best"]
+    assert run(["fit-behavior", "gaussian", *flags, "--output", str(tmp_path / "fit")], capsys)[0] == 0
+    card = json.loads((tmp_path / "fit" / "model" / "card.json").read_text())
+    assert card["data"]["weights"] == {"rule": "best", "best_share": 0.25}
+
+
+def test_a_share_that_is_none_is_refused(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = train(data, tmp_path / "run", ["--episode-weights", "best", "--best-share", "1.5"], capsys)
+    assert code == 78
+    assert "1.5" in error

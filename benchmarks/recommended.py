@@ -1,0 +1,92 @@
+"""What the preset `recommended` makes of each data set, next to clones of all of it and of its best quarter.
+
+    python benchmarks/recommended.py --output FOLDER [--data NAME|FILE+FILE ...] [--seeds 0 1 2] [--report-only]
+
+Every contender has the same network, optimizer and number of steps; only the rows that count differ. The final policy is
+scored over 20 episodes. recommended.md: normalized scores, mean and 95 % Student interval over seeds, and the seconds that
+training took with everything that is fitted for it, one thread. Done cells are skipped, cut ones resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from cells import interval
+
+from offline_vi import datasets
+from offline_vi.data.weights import Best
+from offline_vi.datasets.tasks import ROBOTS
+from offline_vi.study.cells import Job, is_done, result, run_job
+
+CONTENDERS = {
+    "clone of all": ("--episode-weights", "all"),
+    "clone of the best quarter": ("--episode-weights", "best", "--best-share", "0.25"),
+    "recommended": (),
+}
+LEVELS = ("expert", "medium-expert", "medium", "medium-replay", "random")
+SHIPPED = tuple(f"offline-vi/{robot}/{level}-v0" for level in LEVELS for robot in ROBOTS)
+
+
+def jobs_of(data: str, options: argparse.Namespace) -> dict[str, list[Job]]:
+    """Contender -> a job for each seed."""
+    common = ["train", "bc", "--preset", "recommended", "--dataset", *data.split("+"), "-q"]
+    common += ["--eval-every", "0", "--eval-episodes", "20", *options.flags.split()]
+    title = re.sub(r"\W+", "-", data).strip("-")
+    return {
+        name: [
+            Job(
+                options.output / "runs" / f"{title}-{name.replace(' ', '-')}-{seed}",
+                (*common, "--seed", str(seed), *flags),
+            )
+            for seed in options.seeds
+        ]
+        for name, flags in CONTENDERS.items()
+    }
+
+
+def row_of(data: str, jobs: dict[str, list[Job]], flags: str) -> dict[str, str]:
+    """A row of the table."""
+    env = re.search(r"--env (\S+)", flags)
+    rows = datasets.load(*data.split("+"), env=env.group(1) if env else None)
+    assert rows.task is not None
+    scores = rows.task.normalized(rows.episode_returns())
+    best = np.array([Best(0.25)(rows)[part.start] > 0.0 for part in rows.episode_slices()])
+    row = {"data set": data, "data (best quarter)": f"{scores.mean():.1f} ({scores[best].mean():.1f})"}
+    for name, of_seeds in jobs.items():
+        done = [job.path for job in of_seeds if is_done(job.path)]
+        row[name] = interval([float(str(result(path)["normalized_score"])) for path in done]) if done else ""
+        seconds = [json.loads((path / "run.json").read_text())["wall_seconds"] for path in done]
+        if seconds and name == "recommended":
+            row["seconds"] = f"{np.mean(seconds):.0f}"
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
+    parser.add_argument("--data", nargs="+", default=SHIPPED, help="names or files; FILE+FILE are joined")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--flags", default="", help="further flags of `offline-vi train`, e.g. '--env Hopper-v5'")
+    parser.add_argument("--report-only", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    jobs = {data: jobs_of(data, options) for data in options.data}
+    if not options.report_only:
+        for job in (job for of_data in jobs.values() for of_seeds in of_data.values() for job in of_seeds):
+            if not is_done(job.path):
+                outcome = run_job(job)
+                print(f"{job.path.name}: {f'{outcome.seconds:.0f} s' if outcome.done else outcome.error}", flush=True)
+    rows = [row_of(data, of_data, options.flags) for data, of_data in jobs.items()]
+    head = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines += [f"| {' | '.join(row.get(name, '') for name in head)} |" for row in rows]
+    (options.output / "recommended.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,9 +2,9 @@
 
     python benchmarks/recommended.py --output FOLDER [--data NAME|FILE+FILE ...] [--seeds 0 1 2] [--report-only]
 
-Every contender has the same network, optimizer and number of steps; only the rows that count differ. The final policy is
-scored over 20 episodes. recommended.md: normalized scores, mean and 95 % Student interval over seeds, and the seconds that
-training took with everything that is fitted for it, one thread. Done cells are skipped, cut ones resumed.
+Every contender has the same network, optimizer and number of steps; only the rows that count differ. The final policy
+is scored over 20 episodes. recommended.md: normalized scores, mean and 95 % Student interval over seeds, and the
+seconds that training took with everything that is fitted for it, one thread. Done cells are skipped, cut ones resumed.
 """
 
 from __future__ import annotations

@@ -48,6 +48,8 @@ def make_env(task: Task) -> Env:
     """
     import gymnasium  # here and below: a run that is scored nowhere does not wait for it
 
+    if not task.env_id:
+        raise UsageError(f"no environment is known for {task.name or 'this task'}", "name one: env=ID")
     _register_robotics(task.env_id)
     with warnings.catch_warnings(), _without_deprecations(task.env_id), factories.working_directory():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -13,6 +13,7 @@ from offline_vi.environments import task_in
 from offline_vi.errors import UsageError
 from offline_vi.evaluation import evaluate
 from offline_vi.factories import allow
+from offline_vi.types import unit_task
 
 
 class Percent(gymnasium.Env[Any, Any]):
@@ -53,3 +54,8 @@ def test_an_episode_has_at_least_one_step(limit: int) -> None:
 def test_an_environment_itself_makes_none() -> None:
     with pytest.raises(UsageError):
         evaluate(Arrays(), Percent(), 2, max_episode_steps=3)  # type: ignore[arg-type]
+
+
+def test_a_task_without_an_environment_says_so() -> None:
+    with pytest.raises(UsageError, match="no environment"):
+        evaluate(Arrays(), unit_task(1), 2, max_episode_steps=3)

@@ -287,6 +287,12 @@ def _with_next_obs(columns: Columns, name: str) -> Columns:
         raise EmptyDatasetError(
             f"{name}: no step is followed by another one of its episode", "record the observations after each step, too"
         )
+    if unknown.any():
+        alone = np.count_nonzero(np.isin(columns.episode[unknown], columns.episode[kept], invert=True))
+        warn(
+            f"{name}: {unknown.sum()} rows are the last ones of episodes that were cut; nobody knows what followed: "
+            f"they are left out with their rewards{f', and {alone} episodes of one row with them' if alone else ''}"
+        )
     terminal = columns.terminal[kept]
     after = np.minimum(kept + 1, len(unknown) - 1)
     found = {field: values[kept] for field, values in columns.present().items()}

@@ -76,3 +76,9 @@ def test_times_in_nanoseconds_keep_their_order() -> None:
 def test_other_values_of_a_flag_are_shown_with_their_row() -> None:
     with pytest.raises(DatasetFormatError, match=r"nan in row 2"):
         Transitions.from_arrays(**{**LOG, "terminated": [0, 0, np.nan, 0, 0, 0]}, **BOUNDS)
+
+
+def test_rows_that_are_left_out_are_counted() -> None:
+    with pytest.warns(UserWarning, match=r"3 rows .* 1 episodes of one row"):
+        found = Transitions.from_arrays(**{**LOG, "episode": [0, 0, 1, 2, 2, 2]}, **BOUNDS)
+    np.testing.assert_array_equal(found.reward, [0.0, 3.0, 4.0])

@@ -87,9 +87,9 @@ def load_task(
     its constructor and this limit.
 
     The action map is the one that the policy was trained with, whatever the environment: `evaluate(load(run),
-    load_task(run, "Hopper-v5"))`. Without any environment the task maps actions all the same (``env_id`` is empty): for
-    those who act elsewhere, ``task.to_env(policy.act(obs).numpy())``. Raises UsageError where only a file names the code
-    or the arguments that the environment is made of.
+    load_task(run, "Hopper-v5"))`. Without any environment the task maps actions all the same (``env_id`` is empty), for
+    those who act elsewhere: ``task.to_env(policy.act(obs).numpy())``. Raises UsageError where only a file names the
+    code or the arguments that the environment is made of.
     """
     from offline_vi.study.kept import read_config
     from offline_vi.types import Task, unit_task

@@ -22,7 +22,7 @@ from offline_vi.datasets import local, minari, recipes
 from offline_vi.datasets.d4rl import BOUNDS
 from offline_vi.datasets.finding import HDF5
 from offline_vi.datasets.reading import Reading
-from offline_vi.environments import make_env
+from offline_vi.environments import close, make_env
 from offline_vi.errors import DatasetFormatError, DataWarning, OfflineVIError, UsageError
 from offline_vi.runs.files import temporary_name
 from offline_vi.types import FloatArray, Task
@@ -166,7 +166,7 @@ def _environment(physical: Physical) -> EnvSpec | None:
         env = make_env(task)
     except OfflineVIError:
         return None
-    env.close()
+    close(env)
     seen, box = env.observation_space, env.action_space
     if not isinstance(box, gymnasium.spaces.Box) or seen.shape != physical.data.spec.obs_shape:
         return None

@@ -227,11 +227,11 @@ def acting(task: Task | None, reading: Reading) -> Task | None:
 
 def box_of(task: Task) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The bounds of the task's environment. Raises what `make_env` raises."""
-    from offline_vi.environments import action_box, make_env
+    from offline_vi.environments import action_box, close, make_env
 
     with or_unscored():
         env = make_env(task)
-    env.close()
+    close(env)
     return action_box(env, task.env_id)
 
 
@@ -287,12 +287,12 @@ def _of_its_name(task: Task, env: str) -> Task | None:
 
 def _keys_for(env: str, kwargs: dict[str, Any], task: Task) -> tuple[str, ...]:
     """The keys of the training, where the environment's observations are a dict at all."""
-    from offline_vi.environments import make_env
+    from offline_vi.environments import close, make_env
     from offline_vi.observations import entries
     from offline_vi.types import Task
 
     made = make_env(Task(env, (), (), kwargs=kwargs))
-    made.close()
+    close(made)
     return task.obs_keys if entries(made.observation_space) else ()
 
 

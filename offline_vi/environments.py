@@ -48,6 +48,8 @@ def make_env(task: Task) -> Env:
     """
     import gymnasium  # here and below: a run that is scored nowhere does not wait for it
 
+    if not task.env_id:
+        raise UsageError(f"no environment is known for {task.name or 'this task'}", "name one: env=ID")
     _register_robotics(task.env_id)
     with warnings.catch_warnings(), _without_deprecations(task.env_id), factories.working_directory():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -86,6 +88,12 @@ def _made(task: Task) -> Env:
     return env if task.max_episode_steps is None else gymnasium.wrappers.TimeLimit(env, task.max_episode_steps)
 
 
+def close(env: Env) -> None:
+    """Close an environment; what it raises then harms nothing any more."""
+    with suppress(Exception, SystemExit):
+        env.close()
+
+
 def task_in(
     env: str,
     obs_keys: Sequence[str] = (),
@@ -99,7 +107,7 @@ def task_in(
     """
     task = Task(env, (), (), kwargs=dict(kwargs or {}), name=env, max_episode_steps=max_episode_steps)
     made = make_env(task)
-    made.close()
+    close(made)
     low, high = action_box(made, env)
     return replace(task, action_low=low, action_high=high, obs_keys=chosen_keys(made.observation_space, obs_keys, env))
 
@@ -158,7 +166,7 @@ def known_limit(task: Task) -> int | None:
     try:
         return _limit_of(env, task)
     finally:
-        env.close()
+        close(env)
 
 
 def check_limit(task: Task) -> int:
@@ -167,7 +175,7 @@ def check_limit(task: Task) -> int:
     try:
         return episode_limit(env, task)
     finally:
-        env.close()
+        close(env)
 
 
 def registered_limit(env_id: str) -> int | None:
@@ -239,7 +247,7 @@ def check_spaces(spec: Spec, task: Task) -> int:
     try:
         limit = episode_limit(env, task)
     finally:
-        env.close()
+        close(env)
     obs_space, action_space = obs_space_of(env, task), env.action_space
     if not isinstance(action_space, gymnasium.spaces.Box) or spec.discrete:
         kind = "discrete" if spec.discrete else "continuous"
@@ -265,7 +273,7 @@ def spec_of(task: Task) -> Spec:
     import gymnasium
 
     env = make_env(task)
-    env.close()
+    close(env)
     space = obs_space_of(env, task)
     if not isinstance(space, gymnasium.spaces.Box):
         raise UsageError(f"{task.env_id} has the observations {space}", "an environment with array observations")

@@ -30,7 +30,15 @@ OWN_MODEL = re.compile(r"\w+\.xml", re.ASCII)  # a robot's: a bare name is looke
 
 
 def allow(env: str | Factory) -> str:
-    """The name of an environment that the caller hands in: it may be imported from now on."""
+    """The name of an environment that the caller hands in: it may be imported from now on.
+
+    Raises UsageError for an environment itself.
+    """
+    if not (isinstance(env, str) or callable(env)):
+        raise UsageError(
+            f"a {type(env).__name__} makes no environments: each evaluation needs some of its own",
+            "hand in the class, or a function that makes one: env=lambda: MyEnv(...)",
+        )
     name = env if isinstance(env, str) else _name_of(env)
     ALLOWED.add(name)
     return name

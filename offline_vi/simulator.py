@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_vi.environments import make_env, obs_space_of, observation_of
+from offline_vi.environments import close, make_env, obs_space_of, observation_of
 from offline_vi.errors import EnvError
 from offline_vi.types import FloatArray, Task
 
@@ -78,9 +77,8 @@ class Simulator:
     def close(self) -> None:
         """Close the environment; what it raises then harms no episode any more."""
         env, self._env = self._env, None
-        with suppress(Exception, SystemExit):
-            if env is not None:
-                env.close()
+        if env is not None:
+            close(env)
 
     def _observation(self, obs: Any) -> NDArray[Any]:
         space: Any = obs_space_of(self.open(), self.task)

@@ -18,7 +18,7 @@ from offline_vi.errors import DatasetFormatError, EmptyDatasetError
 
 DELIMITERS = (",", ";", "\t", "|")
 MISSING = ("", "na", "n/a", "nan", "null", "none")
-TRUTH = {"true": 1.0, "false": 0.0}
+TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 BLOCK = 20_000  # rows whose cells are in memory as text
 SWAPPED = str.maketrans(",.", ".,")
 
@@ -128,7 +128,9 @@ def _number(cell: str, line: int, name: str, path: Path) -> float:
     if not _is_number(word):
         raise DatasetFormatError(
             f"{path}: line {line}: {name!r} is {cell.strip()[:40]!r}, which is no number",
-            'leave the column out, or say how numbers are written in the file of columns: decimal = ","',
+            'say how numbers are written in the file of columns: decimal = ","'
+            if _is_number(word.translate(SWAPPED))
+            else "leave the column out, or make it numbers: 1234.5, without units and separators of thousands",
         )
     return float(word)
 

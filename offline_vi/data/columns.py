@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from offline_vi.errors import DatasetFormatError, DataWarning, EmptyDatasetError, UsageError
@@ -96,6 +97,17 @@ class Columns:
         return {field: column for field, column in columns.items() if column is not None}
 
 
+def array_of(values: Any) -> NDArray[Any]:
+    """What people hand in as an array: tensors of any device and type, masked entries as NaN, else what NumPy makes of
+    it. Raises ValueError where rows have different lengths."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)
+    if isinstance(values, np.ma.MaskedArray):
+        return np.asarray(np.ma.filled(values.astype(np.float64), np.nan) if np.ma.is_masked(values) else values.data)
+    return np.asarray(values)
+
+
 def converted(columns: Columns, name: str) -> Columns:
     """The same columns as float32 and bool, with their shapes compared.
 
@@ -123,7 +135,7 @@ def converted(columns: Columns, name: str) -> Columns:
 
 
 def _numeric_column(values: NDArray[Any], field: str, name: str) -> NDArray[Any]:
-    values, key, ndim = np.asarray(values), D4RL_KEYS[field], 2 if field in MATRICES else 1
+    values, key, ndim = array_of(values), D4RL_KEYS[field], 2 if field in MATRICES else 1
     if values.dtype.kind not in "biuf":
         raise DatasetFormatError(f"{name}: '{key}' holds {values.dtype}, not numbers", "convert it to float32")
     if ndim == 1 and values.ndim == 2 and values.shape[1] == 1:

@@ -6,6 +6,7 @@ Rows get their order and episodes their ends here. Everything else is checked wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offline_vi.data.columns import Columns, IntArray, converted, warn
+from offline_vi.data.columns import Columns, IntArray, array_of, converted, warn
 from offline_vi.errors import DatasetFormatError, EmptyDatasetError, UsageError
 from offline_vi.types import BoolArray, Task
 
@@ -46,7 +47,7 @@ def columns_from_arrays(
     _check_ends_are_known(episode, time, timeout, max_episode_steps, name)
     flags = {"terminated": terminated, "timeout": timeout}
     given = {flag: None if values is None else flags_of(values, flag, name) for flag, values in flags.items()}
-    reward = np.asarray(reward)
+    reward = array_of(reward)
     columns = Columns(
         obs=matrix_of(obs, obs_keys, "obs", name),
         action=matrix_of(action, (), "action", name),
@@ -54,7 +55,7 @@ def columns_from_arrays(
         terminal=np.zeros(reward.shape[:1], np.bool_) if given["terminated"] is None else given["terminated"],
         timeout=given["timeout"],
         next_obs=None if next_obs is None else matrix_of(next_obs, obs_keys, "next_obs", name),
-        log_prob=None if log_prob is None else np.asarray(log_prob),
+        log_prob=None if log_prob is None else array_of(log_prob),
     )
     columns = converted(columns, name)
     if episode is None:
@@ -88,13 +89,14 @@ def bounded_task(task: Task | None, low: Bound | None, high: Bound | None, colum
     if low is None and high is None:
         return task
     count = columns.action.shape[1]
-    sizes = [0 if bound is None else np.size(bound) for bound in (low, high)]
+    bounds = [np.zeros(0) if bound is None else array_of(bound) for bound in (low, high)]
+    sizes = [bound.size for bound in bounds]
     if not set(sizes) <= {1, count}:
         raise UsageError(
             f"{name}: {sizes[0]} values of action_low, {sizes[1]} of action_high for {count}-d actions",
             "give both, one number for all actions or one for each",
         )
-    lows, highs = (tuple(np.broadcast_to(np.asarray(bound, np.float64), count).tolist()) for bound in (low, high))
+    lows, highs = (tuple(np.broadcast_to(bound.astype(np.float64), count).tolist()) for bound in bounds)
     if not np.isfinite([lows, highs]).all() or not (np.array(lows) <= np.array(highs)).all():
         raise UsageError(f"{name}: action_low {lows} and action_high {highs} are no intervals", "low < high")
     if task is None:
@@ -107,7 +109,7 @@ def times_of(values: ArrayLike, column: str, name: str) -> NDArray[Any]:
 
     Raises DatasetFormatError where one is missing or no time.
     """
-    times = np.asarray(values)
+    times = array_of(values)
     if times.dtype.kind in "OU":
         times = _times_in_text(times, column, name)
     missing = np.isnat(times) if times.dtype.kind in "mM" else ~np.isfinite(times)
@@ -122,10 +124,9 @@ def times_of(values: ArrayLike, column: str, name: str) -> NDArray[Any]:
 
 
 def _times_in_text(texts: NDArray[Any], column: str, name: str) -> NDArray[Any]:
-    try:
-        return texts.astype(np.float64)
-    except (TypeError, ValueError):
-        pass
+    for numbers in (np.int64, np.float64):  # nanoseconds of a clock are too many for the latter
+        with suppress(TypeError, ValueError, OverflowError):
+            return texts.astype(numbers)
     try:
         dates = [datetime.fromisoformat(str(text)) for text in texts.tolist()]
         if len({date.tzinfo is None for date in dates}) > 1:
@@ -140,25 +141,40 @@ def _times_in_text(texts: NDArray[Any], column: str, name: str) -> NDArray[Any]:
 
 def flags_of(values: ArrayLike, flag: str, name: str) -> NDArray[Any]:
     """0 and 1, or True and False. Raises DatasetFormatError for anything else."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+    array = array_of(values)
+    others = np.ones(array.shape, np.bool_) if array.dtype.kind not in "biuf" else ~np.isin(array, (0, 1))
+    if others.any():
+        first = np.unravel_index(int(others.argmax()), array.shape)
         raise DatasetFormatError(
-            f"{name}: '{flag}' holds other values than 0 and 1", f"say it by a comparison: {flag}=(x == code)"
+            f"{name}: '{flag}' holds {others.sum()} other values than 0 and 1, the first is {array[first]!s:.40}"
+            + (f" in row {int(first[0])}" if array.ndim else ""),
+            f"say it by a comparison, {flag}=(x == code), or in the table: 0 or 1 in every row",
         )
     return array
 
 
 def matrix_of(values: Observations, keys: Sequence[str], field: str, name: str) -> NDArray[Any]:
     """(N, O) of what is given as (N, O), as (N,), or by keys."""
+    if isinstance(values, list | tuple) and values and isinstance(values[0], Mapping):
+        values = _by_keys(values, field, name)
     if isinstance(values, Mapping):
         values = _joined(values, keys, field, name)
     try:
-        array = np.asarray(values)
+        array = array_of(values)
     except ValueError as error:  # rows of different lengths
         raise DatasetFormatError(
             f"{name}: '{field}' is no array ({error})", "every row has the same features"
         ) from error
     return array[:, None] if array.ndim == 1 else array
+
+
+def _by_keys(rows: Sequence[Any], field: str, name: str) -> dict[str, Any]:
+    """The entries of N observations, each a dictionary, by their keys."""
+    if any(not isinstance(row, Mapping) or row.keys() != rows[0].keys() for row in rows):
+        raise DatasetFormatError(
+            f"{name}: the dictionaries of '{field}' have different keys", "every row has the same entries"
+        )
+    return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def _joined(entries: Mapping[str, Any], keys: Sequence[str], field: str, name: str) -> NDArray[Any]:
@@ -170,7 +186,7 @@ def _joined(entries: Mapping[str, Any], keys: Sequence[str], field: str, name: s
             f"{name}: '{field}' has no {', '.join(map(repr, missing)) or 'entries'} (it has {', '.join(entries)})",
             "name its entries: obs_keys=",
         )
-    parts = [np.asarray(entries[key]) for key in chosen]
+    parts = [array_of(entries[key]) for key in chosen]
     parts = [part[:, None] if part.ndim == 1 else part for part in parts]
     if any(part.ndim != 2 or len(part) != len(parts[0]) for part in parts):
         shapes = ", ".join(f"{key} {part.shape}" for key, part in zip(chosen, parts, strict=True))
@@ -180,7 +196,8 @@ def _joined(entries: Mapping[str, Any], keys: Sequence[str], field: str, name: s
 
 def _episode_numbers(episode: ArrayLike, rows: int, name: str) -> IntArray:
     """(N,) the number of each row's episode, in the order in which they first appear."""
-    values = np.asarray(episode)
+    values = array_of(episode)
+    values = values[:, 0] if values.shape == (rows, 1) else values
     if values.shape != (rows,):
         raise DatasetFormatError(f"{name}: 'episode' has shape {values.shape}, not ({rows},)", "name one for each row")
     numbers: dict[Any, int] = {}
@@ -269,6 +286,12 @@ def _with_next_obs(columns: Columns, name: str) -> Columns:
     if len(kept) == 0:
         raise EmptyDatasetError(
             f"{name}: no step is followed by another one of its episode", "record the observations after each step, too"
+        )
+    if unknown.any():
+        alone = np.count_nonzero(np.isin(columns.episode[unknown], columns.episode[kept], invert=True))
+        warn(
+            f"{name}: {unknown.sum()} rows are the last ones of episodes that were cut; nobody knows what followed: "
+            f"they are left out with their rewards{f', and {alone} episodes of one row with them' if alone else ''}"
         )
     terminal = columns.terminal[kept]
     after = np.minimum(kept + 1, len(unknown) - 1)

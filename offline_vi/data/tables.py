@@ -49,11 +49,16 @@ class Roles:
     def named(self) -> dict[str, tuple[str, ...]]:
         """The columns by their roles, without roles that nothing has."""
         found = {role: getattr(self, role) for role in (*LISTS, *SINGLE)}
-        return {role: (names,) if isinstance(names, str) else names for role, names in found.items() if names}
+        return {role: names if isinstance(names, tuple) else (names,) for role, names in found.items() if names != ""}
 
     def resolved(self, columns: Sequence[str], name: str) -> Roles:
         """The same without patterns. Raises DatasetFormatError for a column that is not there (with the nearest name)
         or there twice, and UsageError for one that observations must not hold."""
+        if unnamed := [column for names in self.named().values() for column in names if not isinstance(column, str)]:
+            raise UsageError(
+                f"{name}: columns are named by text, not by {unnamed[0]!r}",
+                "frame.columns = frame.columns.map(str) makes text of the names of pandas",
+            )
         if not (self.obs and self.action and self.reward):
             raise UsageError(
                 f"{name}: no column is named for obs, action or reward", "name them: obs=, action=, reward="
@@ -77,17 +82,26 @@ class Roles:
         return found
 
 
-def names_of(names: Sequence[str] | str) -> tuple[str, ...]:
-    """One name or several."""
-    return (names,) if isinstance(names, str) else tuple(names)
+def names_of(names: Sequence[str] | str | None) -> tuple[str, ...]:
+    """One name, several, or none."""
+    if names is None:
+        return ()
+    return tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)
 
 
-def columns_from_table(table: Table, roles: Roles, *, max_episode_steps: int | None = None, name: str) -> Columns:
+def name_of(name: str | None) -> str:
+    """A name, or "" for none."""
+    return "" if name is None else name
+
+
+def columns_from_table(
+    table: Table | Mapping[str, Any], roles: Roles, *, max_episode_steps: int | None = None, name: str
+) -> Columns:
     """The columns of a table in the order of time.
 
     Raises UsageError, DatasetFormatError naming the column, EmptyDatasetError.
     """
-    found = roles.resolved(list(table.columns), name)
+    found = roles.resolved(list(table if isinstance(table, Mapping) else table.columns), name)
 
     def numbers(column: str) -> NDArray[Any]:
         return numbers_of(table[column], column, name)

@@ -29,7 +29,7 @@ from offline_vi.data.own import Bound, Observations, bounded_task, columns_from_
 from offline_vi.data.provenance import ColumnOptions as ColumnOptions, Provenance as Provenance, ValueOptions
 from offline_vi.data.rows import following_rows, library_actions, rows_within_episodes
 from offline_vi.data.steps import Steps
-from offline_vi.data.tables import Roles, Table, columns_from_table, names_of
+from offline_vi.data.tables import Roles, Table, columns_from_table, name_of, names_of
 from offline_vi.errors import ConfigError, EmptyDatasetError, SpaceMismatchError
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
@@ -146,7 +146,7 @@ class Transitions:
     @classmethod
     def from_frame(
         cls,
-        frame: Table,
+        frame: Table | Mapping[str, Any],
         *,
         obs: Sequence[str] | str,
         action: Sequence[str] | str,
@@ -161,8 +161,10 @@ class Transitions:
         action_high: Bound | None = None,
         **options: Unpack[ValueOptions],
     ) -> Transitions:
-        """A data frame of pandas or polars; each argument names a column, or several. "sensor_*" stands for all columns
-        that match, in the frame's order. The arguments mean what they mean in `from_arrays`.
+        """A data frame of pandas or polars, or a dictionary of columns (N,) by their names.
+
+        Each argument names a column, or several. "sensor_*" stands for all columns that match, in the frame's order.
+        The arguments mean what they mean in `from_arrays`.
 
         Raises DatasetFormatError where a column is missing (with the nearest name) or holds no numbers, and what
         `from_arrays` raises.
@@ -173,12 +175,12 @@ class Transitions:
                 names_of(obs),
                 names_of(action),
                 reward,
-                terminated or "",
-                timeout=timeout or "",
-                episode=episode or "",
-                time=time or "",
-                next_obs=names_of(next_obs or ()),
-                log_prob=log_prob or "",
+                name_of(terminated),
+                timeout=name_of(timeout),
+                episode=name_of(episode),
+                time=name_of(time),
+                next_obs=names_of(next_obs),
+                log_prob=name_of(log_prob),
             ),
             max_episode_steps=options.get("max_episode_steps"),
             name=_name(options),

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from offline_vi.data.columns import array_of
 from offline_vi.environments import episode_limit, require_bounded, task_in
 from offline_vi.errors import (
     EnvError,
@@ -168,6 +169,8 @@ def evaluate(
     """
     if episodes < 1 or num_envs < 1:
         raise UsageError(f"{episodes} episodes in {num_envs} environments", "at least one of each")
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise UsageError(f"max_episode_steps is {max_episode_steps}", "an episode has at least one step")
     if not isinstance(task, Task):
         task = require_bounded(task_in(allow(task), max_episode_steps=max_episode_steps))
     task = task if max_episode_steps is None else replace(task, max_episode_steps=max_episode_steps)
@@ -241,7 +244,7 @@ class _Runner:
         while any(episode.running for episode in episodes):
             assert obs is not None
             self._set_noise(int(np.random.SeedSequence([self.seed, wave, step]).generate_state(1, np.uint64)[0] >> 1))
-            action = self.policy.act(torch.from_numpy(obs).to(self.device)).cpu().numpy()
+            action = array_of(self.policy.act(torch.from_numpy(obs).to(self.device)))
             if action.shape != (WIDTH, len(self.task.action_low)):  # NumPy would broadcast some of these silently
                 expected = (WIDTH, len(self.task.action_low))
                 raise EnvError(f"the policy's actions have the shape {action.shape}, expected {expected}")

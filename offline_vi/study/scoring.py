@@ -87,14 +87,19 @@ def load_task(
     its constructor and this limit.
 
     The action map is the one that the policy was trained with, whatever the environment: `evaluate(load(run),
-    load_task(run, "Hopper-v5"))`. Raises UsageError where no environment is known, or where only a file names the code
-    or the arguments that it is made of.
+    load_task(run, "Hopper-v5"))`. Without any environment the task maps actions all the same (``env_id`` is empty), for
+    those who act elsewhere: ``task.to_env(policy.act(obs).numpy())``. Raises UsageError where only a file names the
+    code or the arguments that the environment is made of.
     """
-    from offline_vi.runs.files import read_json
+    from offline_vi.study.kept import read_config
+    from offline_vi.types import Task, unit_task
 
     words = words_of(env_kwargs) if isinstance(env_kwargs, Mapping) else tuple(env_kwargs)
-    config = read_json(Path(run) / "config.json")
-    return task_of_run(config, allow(env) if env else "", words, max_episode_steps)
+    config = read_config(run)
+    saved = config.record.get("task")
+    if not env and not (saved and saved.get("env_id")):
+        return Task.from_json(saved) if saved else unit_task(config.spec.action_dim)
+    return task_of_run(config.record, allow(env) if env else "", words, max_episode_steps)
 
 
 def task_of_run(

@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError
+from offline_vi.factories import environment_title
 from offline_vi.study.cells import is_done, status
 from offline_vi.study.results import (
     Failure,
@@ -30,6 +31,7 @@ SEPARATE = (  # of config.json: no settings, or settings that the agent's descri
     *("algorithm_options", "behavior_options"),
 )
 ELSEWHERE = ("spec", "seed", "behavior_from", "support_from")  # at any depth: they follow from the data and the seed
+READ = ("next_obs", "action_range", "on_nonfinite", "on_bad_episode", "obs_keys", "action_units")  # of `Reading`
 SECTIONS = (
     *("recipe", "agent", "algorithm", "config", "train_options", "online_options", "pixel_options"),
     *("collect_options", "finetune_options", "pixels_options", "eval_options"),
@@ -123,8 +125,21 @@ def describe_run(path: Path) -> Described:
         dataset=dataset,
         files=(dataset,),
         seed=integer(config, "seed") or 0,
-        settings=dict(flattened({key: value for key, value in config.items() if key not in SEPARATE})),
+        settings=dict(flattened({key: value for key, value in config.items() if key not in SEPARATE}))
+        | dict(flattened(reading_of(config))),
     )
+
+
+def reading_of(config: Mapping[str, object]) -> dict[str, object]:
+    """The environment that scores a run, what -1 and 1 stand for, and the options of reading that are not as by
+    default."""
+    from offline_vi.datasets.reading import Reading
+
+    task, options = table(config, "task"), table(config, "data_options")
+    default = json.loads(json.dumps(asdict(Reading())))
+    changed = {name: options[name] for name in READ if options.get(name, default[name]) != default[name]}
+    bounds = {name: task[name] for name in ("action_low", "action_high") if name in task}
+    return {"environment": environment_title(text(task, "env_id"), table(task, "kwargs")), **bounds, **changed}
 
 
 def flattened(record: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

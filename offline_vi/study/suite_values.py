@@ -114,7 +114,8 @@ def options(value: object, where: str) -> dict[str, Option]:
         if name in RESERVED:
             raise ConfigError(f"{where}: {name} is the suite's to decide", "leave it out")
         if isinstance(entry, Mapping):
-            raise ConfigError(f"{where}: {name} is a table", f'write "{name}.KEY" = VALUE')
+            hint = f'write {name} = ["key=value"] where the flag takes such words, else "{name}.KEY" = VALUE'
+            raise ConfigError(f"{where}: {name} is a table", hint)
         scalars = _scalars(entry if isinstance(entry, list | tuple) else [entry])
         if scalars is None:
             raise ConfigError(f"{where}: {name} = {entry!r} is no value of a flag", "a number, a text, or a list")

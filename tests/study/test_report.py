@@ -294,6 +294,25 @@ def test_runs_that_differ_are_rows_of_their_own_labeled_by_what_differs(tmp_path
     assert [method.label for method in read_runs([tmp_path / "a", other]).methods] == ["bcq"]
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("task", {"env_id": "Hopper-v5", "kwargs": {"frame_skip": 8}}),
+        ("task", {"env_id": "Hopper-v4"}),
+        ("task", {"env_id": "Hopper-v5", "action_low": [-3.0], "action_high": [3.0]}),
+        ("data_options", {"on_nonfinite": "hold"}),
+    ],
+)
+def test_seeds_on_other_environments_or_other_rows_are_no_seeds_of_one_method(
+    tmp_path: Path, part: str, value: dict[str, Any]
+) -> None:
+    first, second = fake_run(tmp_path / "a", 1.0), fake_run(tmp_path / "b", 2.0, seed=1)
+    assert len(read_runs([first, second]).methods) == 1
+    config = json.loads((second / "config.json").read_text())
+    (second / "config.json").write_text(json.dumps(config | {part: value}))
+    assert len(read_runs([first, second]).methods) == 2
+
+
 def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
     first = fake_run(tmp_path / "a", 1.0)
     assert len(read_runs([first, first]).runs) == 1

@@ -91,12 +91,15 @@ def test_a_run_without_an_environment_was_trained_in_its_own_units(env: str, bou
     assert (task.env_id, task.action_low, task.action_high) == (env, (-1.0,), (1.0,))
     by_python = ovi.evaluate(ovi.load(run), task, 3, 7)  # type: ignore[arg-type]
     np.testing.assert_array_equal(by_python.returns, score.evaluation.returns)
+    nowhere = ovi.load_task(run)
+    assert (nowhere.env_id, nowhere.action_low, nowhere.action_high) == ("", (-1.0,), (1.0,))
     with pytest.raises(UsageError):
-        ovi.load_task(run)
+        ovi.evaluate(ovi.load(run), nowhere)  # type: ignore[arg-type]
 
 
 def test_a_run_with_bounds_keeps_them(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", write(tmp_path / "a.hdf5", 2.0), "--action-low", "-2", "--action-high", "2")
+    assert ovi.load_task(run).to_env(np.array([[-1.0], [0.5]], np.float32)).tolist() == [[-2.0], [1.0]]
     for env, bound in ((FOLLOW, 3.0), (HALF, 0.5)):
         score = score_run(run, ScoringOptions(env=env, episodes=2, seed=3))
         np.testing.assert_allclose(score.evaluation.returns, returns_by_hand(run, -2.0, 2.0, bound, 2, 3), rtol=1e-5)

@@ -34,3 +34,11 @@ from offline_vi.data.samplers import (
 )
 from offline_vi.data.tables import Roles as Roles, Table as Table
 from offline_vi.data.transitions import Transitions as Transitions, concatenate as concatenate
+from offline_vi.data.weights import (
+    Advantages as Advantages,
+    Best as Best,
+    Returns as Returns,
+    Rule as Rule,
+    effective_rows as effective_rows,
+    weighted as weighted,
+)

@@ -33,3 +33,10 @@ from offline_vi.training.randomness import (
     set_seed as set_seed,
     torch_seed as torch_seed,
 )
+from offline_vi.training.trajectory_values import (
+    Improving as Improving,
+    TrajectoryValues as TrajectoryValues,
+    TrajectoryValuesConfig as TrajectoryValuesConfig,
+    fit_advantages as fit_advantages,
+    improving_rows as improving_rows,
+)

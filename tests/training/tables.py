@@ -77,8 +77,9 @@ def of_command(preset: str) -> Iterator[tuple[str, Case]]:
     for name, row in registry.trainable().items():
         behavior = "--behavior.hidden 8" if row.behavior else ""
         ahead = "--behavior-steps 6" if row.behavior and preset != "published" else ""
-        if row.behavior or preset == "published":  # without a behaviour model the presets are one
-            yield name, partial(trained_by_command, f"{name} --preset {preset} {behavior} {ahead}".split())
+        values = "--value-steps 6" if preset == "recommended" else ""
+        if row.behavior or values or preset == "published":  # without a behaviour model the other presets are one
+            yield name, partial(trained_by_command, f"{name} --preset {preset} {behavior} {ahead} {values}".split())
 
 
 def trained_by_command(arguments: list[str], path: Path) -> str:

@@ -14,7 +14,8 @@ from offline_vi.study.presets import PRESETS
 Reached = Callable[[int, str, int], None]
 pytestmark = pytest.mark.timeout(600)  # a minute each on idle cores
 
-RANKING = {"bcq", "bear", "emaq", "rebrac", "soft-q"}  # algorithms that take any proposals, so the likelier samples too
+# algorithms that take any proposals, so the likelier samples too
+RANKING = {"bcq", "bear", "emaq", "idql", "rebrac", "soft-q"}
 WITHOUT_LATENTS = {"plas mixture"}  # the one model that is no map of noise, for the algorithm that acts in latents
 
 

@@ -51,9 +51,10 @@ class TrajectoryValuesConfig:
 
 
 class TrajectoryValues(Algorithm):
-    """Cross-fitted values of the rows of one data set; its batches are drawn from that very data set.
+    """Cross-fitted values of the rows of one data set; its batches are drawn from that very data set. Where there are
+    fewer episodes than folds, a fold is a part of the rows.
 
-    Raises ConfigError for fewer than two folds, EmptyDatasetError where there are fewer episodes than folds.
+    Raises ConfigError for fewer than two folds, EmptyDatasetError where there are fewer rows than folds.
     """
 
     targets: Tensor  # (K, R) lambda-returns in units of `scale`
@@ -67,10 +68,8 @@ class TrajectoryValues(Algorithm):
         lengths = np.array([rows.stop - rows.start for rows in episodes])
         if config.folds < 2:
             raise ConfigError(f"{config.folds} folds", "at least 2: a network judges episodes that it has not seen")
-        if len(episodes) < config.folds:
-            raise EmptyDatasetError(
-                f"{data.source.name}: {len(episodes)} episodes for {config.folds} folds", "fewer folds, or more data"
-            )
+        if len(data) < config.folds:
+            raise EmptyDatasetError(f"{data.source.name}: {len(data)} rows for {config.folds} folds", "fewer folds")
         self.scale = (
             max((1.0 - config.discount) / float(np.abs(data.reward).mean()), 1e-12) if data.reward.any() else 1.0
         )
@@ -78,7 +77,10 @@ class TrajectoryValues(Algorithm):
         self.value = EnsembleMLP([data.spec.obs_dim, *config.hidden, 1], config.folds, layer_norm=True)
         self.value_opt = adam(self.value.parameters(), lr=config.lr)
         of_episodes = torch.randperm(len(episodes)) % config.folds
-        self.register_buffer("fold", of_episodes.repeat_interleave(torch.from_numpy(lengths)))
+        fold = of_episodes.repeat_interleave(torch.from_numpy(lengths))
+        if len(episodes) < config.folds:  # parts of the rows, in their order
+            fold = torch.arange(len(data)) * config.folds // len(data)
+        self.register_buffer("fold", fold)
         self.register_buffer("targets", self.returns(np.zeros((1, len(data)))).expand(config.folds, -1).clone())
 
     def update(self, batch: Batch) -> Metrics:

@@ -72,6 +72,11 @@ def test_folds_hold_whole_episodes() -> None:
     assert sorted(fold.unique().tolist()) == [0, 1]
 
 
+def test_one_long_episode_is_judged_in_parts() -> None:
+    fold = TrajectoryValues(two_steps(1).select(np.array([0, 1, 0, 1])), TrajectoryValuesConfig(folds=4)).fold
+    assert fold.tolist() == [0, 1, 2, 3]
+
+
 def test_a_fit_that_was_cut_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     data = two_steps(40)
 
@@ -90,6 +95,6 @@ def test_a_fit_that_was_cut_goes_on_with_the_same_bits(tmp_path: Path) -> None:
 def test_what_cannot_be_judged_is_refused() -> None:
     data = two_steps(3)
     with pytest.raises(EmptyDatasetError):
-        TrajectoryValues(data, TrajectoryValuesConfig(folds=4))
+        TrajectoryValues(data, TrajectoryValuesConfig(folds=7))
     with pytest.raises(ConfigError):
         TrajectoryValues(data, TrajectoryValuesConfig(folds=1))

@@ -106,11 +106,12 @@ def trained_by_command(arguments: list[str], path: Path) -> str:
 
 
 def of_python(preset: str) -> Iterator[tuple[str, Case]]:
-    """Every algorithm on every behaviour model, in the way of the preset."""
+    """Every algorithm on every behaviour model, in the way of the preset; `recommended` weighs rows, which only the
+    command does."""
     for name, row in registry.trainable().items():
-        if not row.behavior and preset == "published":
+        if not row.behavior and preset in ("published", "recommended"):
             yield name, partial(trained_by_python, name, preset, "")
-        for model in registry.behavior_models() if row.behavior else []:
+        for model in registry.behavior_models() if row.behavior and preset != "recommended" else []:
             yield f"{name} {model}", partial(trained_by_python, name, preset, model)
 
 

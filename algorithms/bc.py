@@ -5,7 +5,7 @@ with several modes. Settings as in CORL (tinkoff-ai/CORL, algorithms/offline/any
 
 With ``beta`` below 1 a second network predicts the spread sigma of each action around the policy's, and errors count in
 proportion to sigma^(2 beta - 2): where the behavior is precise, precision matters. beta = 0 is the likelihood of a
-Normal, which makes much of outliers and little of everything else; beta = 1/2 is the compromise of M. Seitzer, A.
+Normal, which all but ignores states in which the behavior is noisy; beta = 1/2 is the compromise of M. Seitzer, A.
 Tavakoli, D. Antic, G. Martius: On the Pitfalls of Heteroscedastic Uncertainty Estimation with Probabilistic Neural
 Networks, ICLR 2022 (beta-NLL, eq. 5).
 

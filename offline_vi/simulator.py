@@ -48,11 +48,13 @@ class Simulator:
     def __init__(self, task: Task, wrap: Callable[[Env], Env] = as_it_is) -> None:
         self.task, self.wrap = task, wrap
         self._env: Env | None = None
+        self._space: Any = None  # of its observations
 
     def open(self) -> Env:
         """The environment, made where there is none. Raises what `make_env` raises."""
         if self._env is None:
             self._env = self.wrap(make_env(self.task))
+            self._space = obs_space_of(self._env, self.task)
         return self._env
 
     def reset(self, seed: int) -> NDArray[Any]:
@@ -81,7 +83,7 @@ class Simulator:
             close(env)
 
     def _observation(self, obs: Any) -> NDArray[Any]:
-        space: Any = obs_space_of(self.open(), self.task)
+        space = self._space
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
             value = observation_of(obs, self.task)
         if value.shape != space.shape:

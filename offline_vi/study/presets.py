@@ -54,7 +54,7 @@ class Preset:
 # BCQ's ten candidates at acting are the likeliest of a hundred, as docs/why-bcq.md measured them.
 PRESETS: dict[str, Preset] = {
     "published": Preset(),
-    # The same for all data: see docs/recommended.md for what was measured, and for what was tried instead.
+    # The same for all data; docs/recommended.md says what was measured.
     "recommended": Preset(
         behavior="gaussian",
         train={"precision": "auto"},

@@ -47,7 +47,7 @@ class TrainOptions:
     """Gradient steps."""
     preset: Literal["published", "recommended", "fast", "likely"] = "published"
     """published: the paper's procedure; recommended, to start with (bc): clone the steps that went better than expected
-    in the better half of the episodes, by a network that is hard to over-fit; fast: a fitted, frozen model (BCQ: the
+    in the better half of the episodes, by a regularized network; fast: a fitted, frozen model (BCQ: the
     likeliest tenth of a tanh-Normal's samples; others: a CVAE), candidates drawn ahead, bfloat16 targets; likely: the
     same on a mixture, whose samples are filtered by their own density (algorithms that rank candidates)."""
     tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""

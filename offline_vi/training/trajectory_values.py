@@ -54,7 +54,8 @@ class TrajectoryValues(Algorithm):
     """Cross-fitted values of the rows of one data set; its batches are drawn from that very data set. Where there are
     fewer episodes than folds, a fold is a part of the rows.
 
-    Raises ConfigError for fewer than two folds, EmptyDatasetError where there are fewer rows than folds.
+    Raises ConfigError for fewer than two folds or a discount outside [0, 1), EmptyDatasetError where there are fewer
+    rows than folds.
     """
 
     targets: Tensor  # (K, R) lambda-returns in units of `scale`
@@ -66,6 +67,8 @@ class TrajectoryValues(Algorithm):
         self.batch_size, self.data = config.batch_size, data
         episodes = data.episode_slices()
         lengths = np.array([rows.stop - rows.start for rows in episodes])
+        if not 0.0 <= config.discount < 1.0:
+            raise ConfigError(f"a discount of {config.discount}", "at least 0 and below 1")
         if config.folds < 2:
             raise ConfigError(f"{config.folds} folds", "at least 2: a network judges episodes that it has not seen")
         if len(data) < config.folds:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from offline_vi import registry
+from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.cql import CQL, CQLConfig
 from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
@@ -228,6 +229,22 @@ def test_iql() -> None:
     check(algorithm.actor_loss(batch, q)[0], expected["actor"])
     check(algorithm.critic_loss(batch)[0], expected["critic"])
     same(algorithm.act(batch.obs), oracle.policy(layers(algorithm.actor), rows.state))
+
+
+def test_bc_counts_errors_in_units_of_their_spread() -> None:
+    """beta-NLL by hand: its value, and the gradient of the mean, for which the spread is a constant."""
+    batch, rows = transitions()
+    algorithm = scattered(BC(SPEC, BCConfig(beta=0.3, hidden=HIDDEN["hidden"])))
+    action = oracle.policy(layers(algorithm.actor), rows.state)
+    shift = np.arctanh(2.0 * 4.0 / 7.0 - 1.0)  # log sigma in (-5, 2), -1 where the network says 0, with slope 1 there
+    raw = oracle.relu_net(layers(algorithm.spread), rows.state) / (3.5 / np.cosh(shift) ** 2)
+    sigma = np.exp(-5.0 + 3.5 * (np.tanh(shift + raw) + 1.0))
+    error = action - rows.action
+    loss = algorithm.actor_loss(batch)[0]
+    check(loss, (sigma**0.6 * (error**2 / (2.0 * sigma**2) + np.log(sigma))).mean())
+    (found,) = torch.autograd.grad(loss, list(algorithm.actor.parameters())[-1])
+    same(found, (sigma**-1.4 * error * (1.0 - action**2)).sum(0) / error.size)
+    same(algorithm.act(batch.obs), action)
 
 
 def test_idql() -> None:

@@ -98,3 +98,5 @@ def test_what_cannot_be_judged_is_refused() -> None:
         TrajectoryValues(data, TrajectoryValuesConfig(folds=7))
     with pytest.raises(ConfigError):
         TrajectoryValues(data, TrajectoryValuesConfig(folds=1))
+    with pytest.raises(ConfigError):
+        TrajectoryValues(data, TrajectoryValuesConfig(discount=1.0))

@@ -13,7 +13,7 @@ from offline_vi.algorithms.bc import BC
 from offline_vi.data import Sampler, StackedSampler, Transitions, concatenate
 from offline_vi.errors import CapabilityError, ConfigError
 from offline_vi.training import fit, start_critics
-from offline_vi.types import Spec
+from offline_vi.types import Batch, Spec
 
 SPEC = Spec((3,), 2)
 
@@ -21,10 +21,9 @@ SPEC = Spec((3,), 2)
 def rows(count: int = 400, seed: int = 0) -> Transitions:
     """Rewards that say nothing of the returns, which are known: 3 + 2 s_1 - a_1."""
     rng = np.random.default_rng(seed)
-    obs, action = rng.normal(size=(count, 3)), rng.uniform(-1, 1, (count, 2))
-    columns = [column.astype(np.float32) for column in (obs, action, rng.normal(size=count), obs[::-1])]
+    obs, action = rng.normal(size=(count, 3)).astype(np.float32), rng.uniform(-1, 1, (count, 2)).astype(np.float32)
     never = np.zeros(count, bool)
-    return Transitions(*columns, never, never, SPEC)  # type: ignore[arg-type]
+    return Transitions(obs, action, rng.normal(size=count).astype(np.float32), obs[::-1], never, never, SPEC)
 
 
 def with_known_returns(data: Transitions) -> Transitions:
@@ -54,7 +53,7 @@ def test_training_that_follows_bootstraps_with_fresh_batches() -> None:
     data, one = rows(), agent("emaq")
     start_critics(one, with_known_returns(data), 3, progress=False)
     assert one.trained_steps == 3
-    drawn: list[torch.Tensor] = []
+    drawn: list[Batch] = []
     update = one.update
     one.update = lambda batch: (drawn.append(batch), update(batch))[1]  # type: ignore[func-returns-value]
     fit(one, data, 2, progress=False)

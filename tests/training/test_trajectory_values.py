@@ -87,9 +87,9 @@ def walks(rows: int = 120, seed: int = 0) -> Transitions:
     terminated = rng.random(rows) < 0.05
     episode_end = terminated | (rng.random(rows) < 0.05)
     episode_end[-1] = False
-    obs, action, reward = rng.normal(size=(rows, 3)) * [1, 5, 0.1], rng.uniform(-1, 1, (rows, 2)), rng.normal(size=rows)
-    columns = [column.astype(np.float32) for column in (obs, action, reward, rng.normal(size=(rows, 3)))]
-    return Transitions(*columns, terminated, episode_end, Spec((3,), 2))  # type: ignore[arg-type]
+    obs, next_obs = (rng.normal(size=(2, rows, 3)) * [1, 5, 0.1]).astype(np.float32)
+    action, reward = rng.uniform(-1, 1, (rows, 2)).astype(np.float32), rng.normal(size=rows).astype(np.float32)
+    return Transitions(obs, action, reward, next_obs, terminated, episode_end, Spec((3,), 2))
 
 
 def pairs(module: torch.nn.Module, kind: type[torch.nn.Module]) -> list[tuple[oracle.Array, oracle.Array]]:

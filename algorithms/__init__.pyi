@@ -4,8 +4,10 @@ from .bear import BEAR as BEAR, BEARConfig as BEARConfig
 from .cql import CQL as CQL, CQLConfig as CQLConfig
 from .ddpg import DDPG as DDPG, DDPGConfig as DDPGConfig
 from .emaq import EMaQ as EMaQ, EMaQConfig as EMaQConfig
+from .idql import IDQL as IDQL, IDQLConfig as IDQLConfig
 from .iql import IQL as IQL, IQLConfig as IQLConfig
 from .latent_planning import LatentPlanning as LatentPlanning, LatentPlanningConfig as LatentPlanningConfig
+from .onestep import OneStep as OneStep, OneStepConfig as OneStepConfig
 from .plas import PLAS as PLAS, PLASConfig as PLASConfig
 from .rebrac import ReBRAC as ReBRAC, ReBRACConfig as ReBRACConfig
 from .sac import KLSAC as KLSAC, SAC as SAC, KLSACConfig as KLSACConfig, SACConfig as SACConfig

@@ -53,6 +53,7 @@ class AlgorithmEntry:
     behavior: str = ""  # its default behavior model; empty where it uses none
     proposals: ProposalKind = "samples"  # what it is given of that model, where the model can
     normalize: bool = False  # whether its published results normalize the observations
+    returns: bool = False  # whether its critics regress returns of the data's trajectories
     explores: bool = False  # whether it can collect its own data (`offline-vi train-online`)
     kind: str = Kind.BATCHES
     complete: bool = True  # whether all of the above is known; of an entry point it is when the class is loaded
@@ -131,6 +132,12 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
     "iql": AlgorithmEntry(f"{_ALGORITHMS}.iql:IQL", "implicit Q-learning: expectiles of Q over the data's actions"),
     "kl-sac": AlgorithmEntry(
         f"{_ALGORITHMS}.sac:KLSAC", "soft actor-critic whose action prior is the behavior model", behavior="cvae"
+    ),
+    "onestep": AlgorithmEntry(
+        f"{_ALGORITHMS}.onestep:OneStep",
+        "critics of the behavior, regressed on the data's returns, rank its samples: one step of improvement",
+        behavior="gaussian",
+        returns=True,
     ),
     "plas": AlgorithmEntry(
         f"{_ALGORITHMS}.plas:PLAS", "policy in the latent space of a behavior model", behavior="cvae-published"
@@ -324,13 +331,15 @@ def register_algorithm(
     behavior: str = "",
     proposals: ProposalKind = "samples",
     normalize: bool = False,
+    returns: bool = False,
 ) -> Callable[[Class], Class]:
     """A decorator that makes an `Algorithm` known to the command, suites and reports under ``name``.
 
     Its constructor takes ``(spec, config=None)``, or ``(spec, proposals, config=None)`` where it uses a behavior model,
     whose annotation says which capability it needs; ``config`` is a frozen dataclass, whose fields become flags.
     ``behavior`` names the model that it takes where nobody says otherwise, "cvae" where this is left out; ``proposals``
-    says what it is given of it; ``summary`` is its docstring's first line where left out.
+    says what it is given of it; ``normalize`` and ``returns`` say whether observations are normalized and critics
+    regress returns where nobody says otherwise; ``summary`` is its docstring's first line where left out.
 
     Raises ConfigError where the name is taken or the constructor has other arguments.
     """
@@ -352,6 +361,7 @@ def register_algorithm(
             behavior=(behavior or "cvae") if takes else "",
             proposals=proposals,
             normalize=normalize,
+            returns=returns,
             explores=issubclass(cls, _load("offline_vi.rl.algorithm:OnlineAlgorithm")),
         )
         return cls

@@ -2,12 +2,14 @@
 
 Sources: sfujim/TD3 TD3.py and OurDDPG.py (6a9f7610), sfujim/TD3_BC TD3_BC.py (76cdd148), Wenxuan-Zhou/PLAS algos.py
 (da348520), thuml/SPOT SPOT.py (26a7de7b), ikostrikov/implicit_q_learning critic.py and actor.py (e3d4e613),
-aviralkumar2907/BEAR algos.py (a57faff7), tinkoff-ai/ReBRAC rebrac.py (00d1112b), aviralkumar2907/CQL cql.py (0787a29f).
+aviralkumar2907/BEAR algos.py (a57faff7), tinkoff-ai/ReBRAC rebrac.py (00d1112b), aviralkumar2907/CQL cql.py (0787a29f),
+davidbrandfonbrener/onestep-rl q_learner.py (99994433).
 Never imports the library or torch. Losses that the references average over dimensions are averaged here too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,6 +61,25 @@ class Critics:
 
 def bootstrap(batch: Transition, value: Array, discount: float = 0.99) -> Array:
     return np.asarray(batch.reward + (1.0 - batch.done) * discount * value)
+
+
+def expectile_regression(batch: Transition, critic: Critics, target: Array, tau: float) -> float:
+    """Summed over the critics; tau = 1/2 is half of the squared error."""
+    errors = [target - value for value in critic.all(batch.state, batch.action)]
+    return float(sum((np.where(error < 0.0, 1.0 - tau, tau) * error**2).mean() for error in errors))
+
+
+def slope(loss: Callable[[], float], array: Array, step: float = 1e-6) -> Array:
+    """Central differences of a loss over the entries of an array that it reads."""
+    found = np.zeros_like(array)
+    for place in np.ndindex(array.shape):
+        kept = array[place]
+        array[place] = kept + step
+        above = loss()
+        array[place] = kept - step
+        found[place] = (above - loss()) / (2.0 * step)
+        array[place] = kept
+    return found
 
 
 # ------------------------------------------------------------------ deterministic policies

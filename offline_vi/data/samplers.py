@@ -1,4 +1,4 @@
-"""Sources of batches: random rows of a data set, uniform or in proportion to their weights."""
+"""Sources of batches: random rows of a data set, uniform or in proportion to their weights, with rewards or returns."""
 
 from __future__ import annotations
 
@@ -103,12 +103,10 @@ def drawing(transitions: Transitions) -> Draw:
 
 
 def columns_on(transitions: Transitions, device: torch.device) -> tuple[Tensor, ...]:
-    """obs, action, reward, next_obs and terminated (as 1.0) of all rows, on the device."""
-    columns = (
-        transitions.obs,
-        transitions.action,
-        transitions.reward,
-        transitions.next_obs,
-        transitions.terminated.astype(np.float32),
-    )
+    """obs, action, reward, next_obs and terminated (as 1.0) of all rows, on the device. With `Transitions.returns` each
+    row ends with its return for a reward."""
+    reward, terminated = transitions.reward, transitions.terminated.astype(np.float32)
+    if transitions.returns is not None:
+        reward, terminated = transitions.returns, np.ones_like(terminated)
+    columns = (transitions.obs, transitions.action, reward, transitions.next_obs, terminated)
     return tuple(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns)

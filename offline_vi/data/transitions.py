@@ -53,6 +53,7 @@ class Transitions:
     behavior_log_prob: FloatArray | None = None  # (R,) true log pi_beta(a|s) in nats, of library actions in [-1, 1]
     source: Provenance = field(default_factory=lambda: Provenance("arrays"))
     weight: NDArray[np.float64] | None = None  # (R,) how often each row is drawn, mean 1; None: all alike
+    returns: FloatArray | None = None  # (R,) what critics regress in place of bootstrapped targets; None: bootstrap
 
     def __post_init__(self) -> None:
         if len(self) == 0:
@@ -297,6 +298,7 @@ class Transitions:
             episode_end=self.episode_end[rows],
             behavior_log_prob=log_prob,
             weight=None if self.weight is None else self.weight[rows],
+            returns=None if self.returns is None else self.returns[rows],
         )
 
     def with_weights(self, weight: NDArray[np.float64] | None, rule: Mapping[str, Any]) -> Transitions:
@@ -313,6 +315,23 @@ class Transitions:
         if not (np.isfinite(weight).all() and (weight >= 0.0).all() and weight.any()):
             raise ConfigError("weights are negative, not finite, or all 0", "positive numbers, or 0 to leave rows out")
         return replace(self, weight=weight / weight.mean(), source=replace(self.source, weights=dict(rule)))
+
+    def with_returns(self, returns: NDArray[np.floating[Any]] | None) -> Transitions:
+        """The same rows for critics that regress ``returns`` (R,), in the units of the rewards; None: as they were.
+
+        Training loops then draw each row as an episode of one step whose reward is its return, so that the Bellman
+        target of any algorithm is that return. Rewards, episodes and everything counted from them stay as they are.
+
+        Raises ConfigError where there are not R of them, or one is not finite.
+        """
+        if returns is None:
+            return replace(self, returns=None)
+        returns = np.asarray(returns, np.float32)
+        if returns.shape != (len(self),):
+            raise ConfigError(f"returns of shape {returns.shape} for {len(self)} rows", "one for each row")
+        if not np.isfinite(returns).all():
+            raise ConfigError("returns are not finite", "lower the learning rate of the values that they come from")
+        return replace(self, returns=returns)
 
     def with_task(self, task: Task) -> Transitions:
         """The same actions of the environment, in the units of another task's map and with that task.
@@ -333,8 +352,11 @@ class Transitions:
     def with_reward(self, scale: float = 1.0, shift: float = 0.0) -> Transitions:
         """The same rows with rewards scale * r + shift, recorded in ``source``; done twice, the maps compose.
 
-        Raises ConfigError where the scale is not a positive number or the shift not a number.
+        Raises ConfigError where the scale is not a positive number or the shift not a number, or where the rows have
+        returns of the rewards as they are.
         """
+        if self.returns is not None:
+            raise ConfigError("the returns are of other rewards", "change the rewards first, then compute returns")
         change = RewardMap(scale, shift)
         whole = change.after(self.source.reward_map)
         source = replace(self.source, reward_scale=whole.scale, reward_shift=whole.shift)
@@ -366,7 +388,8 @@ def _check_choices(next_obs: str, action_range: str, on_nonfinite: str, discrete
 
 
 def concatenate(parts: Sequence[Transitions]) -> Transitions:
-    """Join data sets that were each read alone: episodes never run across. Weights are given to the whole, afterwards.
+    """Join data sets that were each read alone: episodes never run across. Weights and returns are given to the whole,
+    afterwards.
 
     Raises SpaceMismatchError where shapes differ.
     """
@@ -406,6 +429,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
         episode_end=np.concatenate(episode_end),
         behavior_log_prob=np.concatenate(log_probs) if len(log_probs) == len(parts) else None,
         weight=None,
+        returns=None,
         source=Provenance(
             "+".join(part.source.name for part in parts),
             tuple(path for part in parts for path in part.source.paths),

@@ -32,9 +32,11 @@ from offline_vi.study.flags import parse, value_of
 from offline_vi.study.names import run_name
 from offline_vi.study.plots import learning_curve
 from offline_vi.study.presets import preset
+from offline_vi.study.returns import ReturnOptions, start, with_returns
 from offline_vi.study.run import Record, RunOptions, data_record
 from offline_vi.study.tuned import tuned
 from offline_vi.study.weighing import WeightOptions, with_weights
+from offline_vi.training.critic_start import critics_of
 from offline_vi.training.randomness import seeds
 from offline_vi.types import RewardMap, Spec, from_json
 
@@ -107,7 +109,7 @@ class Training(Experiment):
         self.choice = resolved(choice_of(algorithm, options), self.data.spec)
         self.name = run_name(algorithm, self.data.source.name, self.seeds, chosen.preset, chosen.behavior_model)
         self.agents: Agents
-        self.rows: Transitions  # the data, weighted
+        self.rows: Transitions  # the data as batches are drawn from them: weighted, with the rewards of training
         self.diagnosis = Diagnosis(
             self.data,
             options.eval,
@@ -123,17 +125,20 @@ class Training(Experiment):
             "algorithm": self.algorithm,
             "data": data_record(self.data)
             | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift}
-            | options.weights.recorded(),
+            | options.weights.recorded()
+            | options.returns.recorded(),
             "task": self.data.task.to_json() if self.data.task else None,
             "max_episode_steps": self.limit,
             **options_record(data=options.data, weights=options.weights, train=self.chosen, eval=options.eval),
-            **options_record(algorithm=options.algorithm),
+            **options_record(algorithm=options.algorithm, returns=options.returns),
             **(options_record(behavior=self.choice.behavior_config) if self.choice.behavior else {}),
         }
 
     def agent(self) -> Algorithm:
         model = shared(self.chosen, self.choice, self.data.spec) if self.chosen.behavior_from else None
         self.agents = build_agents(self.choice, self.data.spec, self.seeds, model, self._cache)
+        if self.options.returns.used:
+            critics_of(self.agents.algorithm)
         if self.diagnosis.density is None and isinstance(self.agents.behavior, DensityModel):
             self.diagnosis.density = self.agents.behavior
         return self.agents.algorithm
@@ -154,15 +159,31 @@ class Training(Experiment):
             about = {"data": data_record(self.data) | self.options.weights.recorded(), "name": self.choice.behavior}
             fit_ahead(model, self.rows, chosen.behavior_steps, run.path / "behavior", self.options.run, about)
         self.agents.one.to(self.device)
+        self.rows = self.rows.with_reward(self.rewards.scale, self.rewards.shift)
+        if self.options.returns.used:
+            self._prepare_returns(run, agent)
+
+    def _prepare_returns(self, run: RunDirectory, agent: Algorithm) -> None:
+        """Give the rows their returns, for all steps or for those in which the critics start."""
+        chosen, own = self.options.returns, self.options.run
+        if chosen.critic_start_steps and run.has_checkpoint():
+            return  # which holds what became of the start
+        rows = with_returns(self.rows, self.diagnosis.discount, chosen, run.path / "returns", own)
+        if chosen.returns:
+            self.rows = rows
+        else:
+            start(agent, self._source(rows, agent), chosen.critic_start_steps, run.path / "start", own)
+
+    def _source(self, rows: Transitions, agent: Algorithm) -> Transitions | Source:
+        """What the loop draws from: several seeds in parallel have a random stream each."""
+        if len(self.seeds) == 1:
+            return rows
+        streams = [seeds(seed, after=agent.trained_steps)["batches"] for seed in self.seeds]
+        return StackedSampler(rows, agent.batch_size, streams, self.device)
 
     @contextmanager
     def batches(self, agent: Algorithm, device: torch.device) -> Iterator[Transitions | Source]:
-        data = self.rows.with_reward(self.rewards.scale, self.rewards.shift)
-        if len(self.seeds) == 1:
-            yield data
-        else:
-            streams = [seeds(seed)["batches"] for seed in self.seeds]
-            yield StackedSampler(data, agent.batch_size, streams, device)
+        yield self._source(self.rows, agent)
 
     def score(self, run: RunDirectory, step: int, agent: Algorithm) -> dict[str, float]:
         several, shown, failures = len(self.seeds) > 1, list[dict[str, float]](), list[str]()
@@ -204,6 +225,7 @@ def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
     parts = {
         "data": DataOptions.from_record(table(saved, "data_options")),
         "weights": from_json(WeightOptions(**preset(chosen).weights), table(saved, "weights_options")),
+        "returns": from_json(ReturnOptions(returns=row.returns), table(saved, "returns_options")),
         "train": train,
         "eval": from_json(EvalOptions(), table(saved, "eval_options")),
         "run": from_json(RunOptions(), table(saved, "run_options")),

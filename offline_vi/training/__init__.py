@@ -9,6 +9,7 @@ from offline_vi.training.collector import (
     Collector as Collector,
     Experience as Experience,
 )
+from offline_vi.training.critic_start import start_critics as start_critics
 from offline_vi.training.loop import (
     Loop as Loop,
     LoopOptions as LoopOptions,
@@ -38,5 +39,7 @@ from offline_vi.training.trajectory_values import (
     TrajectoryValues as TrajectoryValues,
     TrajectoryValuesConfig as TrajectoryValuesConfig,
     fit_advantages as fit_advantages,
+    fit_returns as fit_returns,
+    fit_values as fit_values,
     improving_rows as improving_rows,
 )

@@ -54,8 +54,8 @@ class TrajectoryValues(Algorithm):
     """Cross-fitted values of the rows of one data set; its batches are drawn from that very data set. Where there are
     fewer episodes than folds, a fold is a part of the rows.
 
-    Raises ConfigError for fewer than two folds or a discount outside [0, 1), EmptyDatasetError where there are fewer
-    rows than folds.
+    Raises ConfigError for fewer than two folds, a discount outside [0, 1) or a lambda outside [0, 1], EmptyDatasetError
+    where there are fewer rows than folds.
     """
 
     targets: Tensor  # (K, R) lambda-returns in units of `scale`
@@ -69,6 +69,8 @@ class TrajectoryValues(Algorithm):
         lengths = np.array([rows.stop - rows.start for rows in episodes])
         if not 0.0 <= config.discount < 1.0:
             raise ConfigError(f"a discount of {config.discount}", "at least 0 and below 1")
+        if not 0.0 <= config.lam <= 1.0:
+            raise ConfigError(f"a lambda of {config.lam}", "from 0 (the networks alone) to 1 (the returns alone)")
         if config.folds < 2:
             raise ConfigError(f"{config.folds} folds", "at least 2: a network judges episodes that it has not seen")
         if len(data) < config.folds:
@@ -119,7 +121,14 @@ class TrajectoryValues(Algorithm):
     def advantages(self) -> NDArray[np.float64]:
         """(R,) A_t in the units of the rewards."""
         returns = self.returns(self.values(self.data.next_obs)).double().numpy()
-        every = returns - self.values(self.data.obs)
+        return self.unseen(returns - self.values(self.data.obs))
+
+    def trajectory_returns(self) -> NDArray[np.float64]:
+        """(R,) G_t in the units of the rewards."""
+        return self.unseen(self.returns(self.values(self.data.next_obs)).double().numpy())
+
+    def unseen(self, every: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(K, R) in units of `scale` -> (R,) in those of the rewards, by the network that never saw the row."""
         return np.asarray(every[self.fold.cpu().numpy(), np.arange(len(self.data))] / self.scale)
 
     @torch.no_grad()
@@ -146,11 +155,33 @@ def fit_advantages(
 
     Raises what `TrajectoryValues` and `fit` raise.
     """
+    return fit_values(data, config, **options).advantages()
+
+
+def fit_returns(
+    data: Transitions, config: TrajectoryValuesConfig | None = None, **options: Unpack[LoopOptions]
+) -> NDArray[np.float64]:
+    """(R,) lambda-returns of the rows in the units of the rewards, by `TrajectoryValues` fitted to them: the targets of
+    critics that do not bootstrap, ``data.with_returns(fit_returns(data, config))``. The discount is to be that of the
+    algorithm. Options are those of `fit`.
+
+    Raises what `TrajectoryValues` and `fit` raise.
+    """
+    return fit_values(data, config, **options).trajectory_returns()
+
+
+def fit_values(
+    data: Transitions, config: TrajectoryValuesConfig | None = None, **options: Unpack[LoopOptions]
+) -> TrajectoryValues:
+    """`TrajectoryValues` of the rows, fitted to them; options are those of `fit`.
+
+    Raises what `TrajectoryValues` and `fit` raise.
+    """
     config = config or TrajectoryValuesConfig()
     with seeded(options.get("seed", 0)):
         values = TrajectoryValues(data, config)
     fit(values, data, config.steps, **options)
-    return values.advantages()
+    return values
 
 
 @dataclass(frozen=True)

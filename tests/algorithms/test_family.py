@@ -21,6 +21,7 @@ from offline_vi.algorithms.ddpg import DDPG, DDPGConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
 from offline_vi.algorithms.idql import IDQL, IDQLConfig
 from offline_vi.algorithms.iql import IQL, IQLConfig
+from offline_vi.algorithms.onestep import OneStep, OneStepConfig
 from offline_vi.algorithms.plas import PLAS, PLASConfig
 from offline_vi.algorithms.rebrac import ReBRAC, ReBRACConfig
 from offline_vi.algorithms.sac import KLSAC, SAC, KLSACConfig, SACConfig
@@ -261,6 +262,42 @@ def test_idql() -> None:
     same(algorithm.act(batch.obs), sample[lowest.argmax(0), np.arange(len(rows.state))])
 
 
+@pytest.mark.parametrize("tau", [0.5, 0.9])
+def test_onestep(tau: float) -> None:
+    model, (batch, rows) = Known(), transitions()
+    algorithm = scattered(OneStep(SPEC, model, OneStepConfig(expectile=tau, ensemble=2, num_candidates=5, **HIDDEN)))
+    critic, target = critics(algorithm.critic), critics(algorithm.critic_target)
+    bootstrapped = oracle.bootstrap(rows, target.least(rows.next_state, model.sample_numpy(rows.next_state, 1)[0]))
+    check(algorithm.critic_loss(batch)[0], oracle.expectile_regression(rows, critic, bootstrapped, tau))
+
+    ended = batch._replace(terminated=torch.ones_like(batch.terminated))  # as rows with returns are
+    check(algorithm.critic_loss(ended)[0], oracle.expectile_regression(rows, critic, rows.reward, tau))
+    sample = model.sample_numpy(rows.state, 5)
+    least = critic.least(oracle.over(rows.state, 5), sample)
+    same(algorithm.act(batch.obs), sample[least.argmax(0), np.arange(SIZE)])
+
+
+def test_an_update_of_onestep_is_a_step_of_adam_down_the_slope_of_its_loss() -> None:
+    """The slope by differences of the oracle's loss; at Adam's first step mean and root mean square are both it."""
+    model, (batch, rows) = Known(), transitions()
+    batch = batch._replace(terminated=torch.ones_like(batch.terminated))
+    algorithm = scattered(OneStep(SPEC, model, OneStepConfig(expectile=0.7, lr=0.1, tau=0.2, **HIDDEN)))
+    before, slow = critics(algorithm.critic), critics(algorithm.critic_target)
+
+    def loss() -> float:
+        return oracle.expectile_regression(rows, before, rows.reward, 0.7)
+
+    algorithm.update(batch)
+    arrays = [array for layer in before.members[0] for array in layer]
+    slopes = [oracle.slope(loss, array) for array in arrays]
+    after = [array for layer in critics(algorithm.critic).members[0] for array in layer]
+    follows = [array for layer in critics(algorithm.critic_target).members[0] for array in layer]
+    followed = [array for layer in slow.members[0] for array in layer]
+    for array, slope, now, target, now_target in zip(arrays, slopes, after, followed, follows, strict=True):
+        np.testing.assert_allclose(now, array - 0.1 * slope / (np.abs(slope) + 1e-8), atol=1e-5)
+        np.testing.assert_allclose(now_target, 0.8 * target + 0.2 * now, rtol=1e-12)
+
+
 @pytest.mark.parametrize("warm", [True, False])
 def test_bear(warm: bool) -> None:
     model, (batch, rows) = Known(), transitions()
@@ -438,7 +475,7 @@ def test_a_model_without_the_capability_is_refused_by_name(name: str, needed: st
     assert needed in str(refusal.value.hint)
 
 
-@pytest.mark.parametrize("name", ["bcq", "bear", "emaq", "rebrac", "soft-q"])
+@pytest.mark.parametrize("name", ["bcq", "bear", "emaq", "idql", "onestep", "rebrac", "soft-q"])
 def test_samples_are_enough(name: str) -> None:
     cls: Any = registry.algorithm(name).load()
     cls(SPEC, OnlySamples())

@@ -64,12 +64,22 @@ def test_the_guide_followed_to_the_letter_gives_a_model_and_an_algorithm(copy: P
 
     common = ["--dataset", data, "--env", "Pendulum-v1", "--steps", "30", "--hidden", "8", "-q"]
     offline_vi("fit-behavior", "laplace", *common, "--output", "model", "--log-every", "10")
-    assert "one-step" in offline_vi("train", "--help")
-    train = ["train", "one-step", *common, "--behavior-from", "model", "--eval-episodes", "1", "--batch-size", "16"]
+    assert "expected-sarsa" in offline_vi("train", "--help")
+    train = [
+        "train",
+        "expected-sarsa",
+        *common,
+        "--behavior-from",
+        "model",
+        "--eval-episodes",
+        "1",
+        "--batch-size",
+        "16",
+    ]
     offline_vi(*train, "--output", "run")
-    names = "import offline_vi as o; print(o.behavior.LaplaceBehavior.__name__, o.algorithms.OneStep.__name__)"
+    names = "import offline_vi as o; print(o.behavior.LaplaceBehavior.__name__, o.algorithms.ExpectedSarsa.__name__)"
     found = subprocess.run([sys.executable, "-c", names], capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert found.stdout.split() == ["LaplaceBehavior", "OneStep"]
+    assert found.stdout.split() == ["LaplaceBehavior", "ExpectedSarsa"]
     assert "Pendulum-v1" in offline_vi("evaluate", "run", "--episodes", "1", "-q")
 
 

@@ -19,7 +19,7 @@ FOLDERS = "offline_vi|algorithms|datasets|scripts|tests|benchmarks|examples|docs
 VARIABLES = {"algorithm", "data"}  # names of modules, too
 FILES = ("csv", "html", "journal", "json", "md", "png", "py", "toml")
 ELSEWHERE = {"algorithms/offline/any_percent_bc.py"}  # in reference code
-INVENTED = {"NAME", "laplace", "one_step", "one-step"}  # what CONTRIBUTING.md has a reader write
+INVENTED = {"NAME", "laplace", "expected_sarsa", "expected-sarsa"}  # what CONTRIBUTING.md has a reader write
 
 
 def quoted(page: Path) -> list[str]:

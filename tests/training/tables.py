@@ -78,6 +78,7 @@ def of_command(preset: str) -> Iterator[tuple[str, Case]]:
         behavior = "--behavior.hidden 8" if row.behavior else ""
         ahead = "--behavior-steps 6" if row.behavior and preset != "published" else ""
         values = "--value-steps 6" if preset == "recommended" else ""
+        values += " --return-steps 6" if row.returns else ""
         if row.behavior or values or preset == "published":  # without a behaviour model the other presets are one
             yield name, partial(trained_by_command, f"{name} --preset {preset} {behavior} {ahead} {values}".split())
 

@@ -15,7 +15,7 @@ Reached = Callable[[int, str, int], None]
 pytestmark = pytest.mark.timeout(600)  # a minute each on idle cores
 
 # algorithms that take any proposals, so the likelier samples too
-RANKING = {"bcq", "bear", "emaq", "idql", "rebrac", "soft-q"}
+RANKING = {"bcq", "bear", "emaq", "idql", "onestep", "rebrac", "soft-q"}
 WITHOUT_LATENTS = {"plas mixture"}  # the one model that is no map of noise, for the algorithm that acts in latents
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import oracle_returns as oracle
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from offline_vi.data import Transitions
 from offline_vi.errors import ConfigError, EmptyDatasetError
+from offline_vi.nn.networks import EnsembleLayerNorm, EnsembleLinear
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.training import fit
-from offline_vi.training.trajectory_values import TrajectoryValues, TrajectoryValuesConfig
+from offline_vi.training.trajectory_values import TrajectoryValues, TrajectoryValuesConfig, fit_returns
+from offline_vi.types import Spec
 
 SMALL = TrajectoryValuesConfig(discount=0.5, folds=2, steps=600, refresh=200, hidden=(32,), batch_size=128)
 
@@ -77,6 +81,52 @@ def test_one_long_episode_is_judged_in_parts() -> None:
     assert fold.tolist() == [0, 1, 2, 3]
 
 
+def walks(rows: int = 120, seed: int = 0) -> Transitions:
+    """Episodes that end, episodes that are cut, and one that is not over."""
+    rng = np.random.default_rng(seed)
+    terminated = rng.random(rows) < 0.05
+    episode_end = terminated | (rng.random(rows) < 0.05)
+    episode_end[-1] = False
+    obs, next_obs = (rng.normal(size=(2, rows, 3)) * [1, 5, 0.1]).astype(np.float32)
+    action, reward = rng.uniform(-1, 1, (rows, 2)).astype(np.float32), rng.normal(size=rows).astype(np.float32)
+    return Transitions(obs, action, reward, next_obs, terminated, episode_end, Spec((3,), 2))
+
+
+def pairs(module: torch.nn.Module, kind: type[torch.nn.Module]) -> list[tuple[oracle.Array, oracle.Array]]:
+    """(weight, bias) of every layer of a kind."""
+    found = [layer for layer in module.modules() if isinstance(layer, kind)]
+    arrays = [[part.detach().double().numpy() for part in layer.parameters()] for layer in found]
+    return [(weight, bias) for weight, bias in arrays]
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
+def test_returns_are_those_of_the_oracle(lam: float) -> None:
+    """lambda = 1 is Monte-Carlo up to a time limit, beyond which a network that never saw the row takes over."""
+    data = walks()
+    values = TrajectoryValues(data, TrajectoryValuesConfig(0.9, lam, folds=3, steps=12, refresh=5, hidden=(7, 6)))
+    fit(values, data, 12, progress=False)
+    layers, norms = (pairs(values, kind) for kind in (EnsembleLinear, EnsembleLayerNorm))
+    mean, std = (part.double().numpy() for part in (values.inputs.mean, values.inputs.std))
+
+    def value(obs: NDArray[np.float32]) -> oracle.Array:
+        return oracle.values(layers, norms, (obs.astype(np.float64) - mean) / std) / values.scale
+
+    reward = data.reward.astype(np.float64)
+    ends = data.terminated, data.episode_end
+    by_network = [oracle.recursion(reward, after, *ends, 0.9, lam) for after in value(data.next_obs)]
+    fold, rows = values.fold.numpy(), np.arange(len(data))
+    expected = np.stack(by_network)[fold, rows]
+    np.testing.assert_allclose(values.trajectory_returns(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(values.advantages(), expected - value(data.obs)[fold, rows], rtol=1e-3, atol=1e-5)
+
+
+def test_returns_of_episodes_that_end_are_monte_carlo() -> None:
+    data = two_steps(20)
+    found = fit_returns(data, TrajectoryValuesConfig(0.5, 1.0, folds=2, steps=3, hidden=(4,)), progress=False)
+    np.testing.assert_allclose(found[1::2], data.reward[1::2], rtol=1e-5)
+    np.testing.assert_allclose(found[::2], 0.5 * data.reward[1::2], rtol=1e-5, atol=1e-7)
+
+
 def test_a_fit_that_was_cut_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     data = two_steps(40)
 
@@ -100,3 +150,5 @@ def test_what_cannot_be_judged_is_refused() -> None:
         TrajectoryValues(data, TrajectoryValuesConfig(folds=1))
     with pytest.raises(ConfigError):
         TrajectoryValues(data, TrajectoryValuesConfig(discount=1.0))
+    with pytest.raises(ConfigError, match=r"1\.5"):
+        TrajectoryValues(data, TrajectoryValuesConfig(lam=1.5))

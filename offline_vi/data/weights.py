@@ -12,6 +12,8 @@ and no model knows of it.
   d3rlpy_impls/weighted.py, commit f88e2107, which leaves returns as they are and shifts the weights of RW so that the
   worst episode has none).
 
+`agreeing_share` says how many of the best episodes are of one kind.
+
 Rewards of all rules are those of the rows, summed without a discount. Weights have the mean 1.
 """
 
@@ -76,6 +78,23 @@ class Advantages:
         inputs = np.column_stack([first - first.mean(0), np.ones(len(returns))])
         prediction = inputs @ np.linalg.lstsq(inputs, returns, rcond=None)[0]
         return _softmax(returns - prediction, self.alpha, _lengths(data))
+
+
+def agreeing_share(data: Transitions, tolerance: float = 0.04, least: float = 0.25) -> float:
+    """The largest share of the rows, ``least`` or more, whose best episodes agree: the standard deviation of their
+    returns is at most ``tolerance`` times their mean's magnitude. 0 where not even the best ``least`` agree.
+
+    Episodes that agree are the work of one policy that does what it can; there is little to choose among their steps.
+    """
+    returns, lengths = data.episode_returns(), _lengths(data)
+    order = np.argsort(-returns, kind="stable")
+    share = np.cumsum(lengths[order]) / len(data)
+    share[-1] = 1.0
+    best, count = returns[order] - returns.max(), np.arange(1, len(returns) + 1)  # shifted: sums of squares stay exact
+    mean = np.cumsum(best) / count
+    spread = np.sqrt(np.maximum(np.cumsum(best**2) / count - mean**2, 0.0))
+    agree = (share >= least) & (spread <= tolerance * np.abs(mean + returns.max()))
+    return float(share[agree].max()) if agree.any() else 0.0
 
 
 def weighted(data: Transitions, rule: Rule) -> Transitions:

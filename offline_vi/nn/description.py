@@ -33,6 +33,7 @@ OWN = {  # classes of the library that are in no table of the registry
     "Jointly": "offline_vi.rl.algorithm:Jointly",
     "BehaviorFit": "offline_vi.training.behavior:BehaviorFit",
     "TrajectoryValues": "offline_vi.training.trajectory_values:TrajectoryValues",
+    "BestSteps": "offline_vi.training.best_steps:BestSteps",
     "Normalizer": "offline_vi.nn.normalizer:Normalizer",
     "DecoderMeans": "offline_vi.behavior.proposals:DecoderMeans",
     "CandidateCache": "offline_vi.behavior.proposals:CandidateCache",

@@ -90,7 +90,7 @@ class BehaviorFitting(Experiment):
         """Weigh the rows."""
         if self.weights is not None:
             options, own = self.weights
-            self.weighted = with_weights(self.rows, options, run.path / "values", own)
+            self.weighted = with_weights(self.rows, options, run.path / "rows", own)
 
     @contextmanager
     def batches(self, agent: Algorithm, device: torch.device) -> Iterator[Transitions | Source]:

@@ -59,7 +59,7 @@ PRESETS: dict[str, Preset] = {
         behavior="gaussian",
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000},
-        weights={"episode_weights": "improving", "best_share": 0.5},
+        weights={"episode_weights": "worthwhile"},
         own={
             "bc": Own(
                 "",

@@ -9,10 +9,9 @@ from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.rl.algorithm import Algorithm
-from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.ahead import fitted_ahead
 from offline_vi.study.run import Record, RunOptions
 from offline_vi.training.critic_start import start_critics
-from offline_vi.training.loop import LoopOptions
 from offline_vi.training.trajectory_values import TrajectoryValuesConfig, fit_returns
 
 
@@ -57,27 +56,11 @@ def with_returns(
     ``path`` that goes on where it was cut. Raises what `fit_returns` raises."""
     steps = options.return_steps
     config = TrajectoryValuesConfig(discount, options.return_lambda, steps=steps, refresh=max(steps // 5, 1))
-    with _directory(path) as directory:
-        return data.with_returns(fit_returns(data.with_weights(None, {}), config, **_loop(directory, run)))
+    with fitted_ahead(path, run) as loop:
+        return data.with_returns(fit_returns(data.with_weights(None, {}), config, **loop))
 
 
 def start(agent: Algorithm, source: Transitions | Source, steps: int, path: Path, run: RunOptions) -> None:
     """`start_critics` in a run in ``path`` that goes on where it was cut."""
-    with _directory(path) as directory:
-        start_critics(agent, source, steps, **_loop(directory, run))
-
-
-def _directory(path: Path) -> RunDirectory:
-    return RunDirectory.resume(path) if path.is_dir() else RunDirectory.create(path)
-
-
-def _loop(directory: RunDirectory, run: RunOptions) -> LoopOptions:
-    return {
-        "seed": run.seed,
-        "device": run.torch_device(),
-        "log_every": run.log_every,
-        "run": directory,
-        "save_every": run.save_every,
-        "resume": directory.has_checkpoint(),
-        "progress": not run.quiet,
-    }
+    with fitted_ahead(path, run) as loop:
+        start_critics(agent, source, steps, **loop)

@@ -151,7 +151,7 @@ class Training(Experiment):
 
     def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
         model, chosen = self.agents.behavior, self.chosen
-        self.rows = with_weights(self.data, self.options.weights, run.path / "values", self.options.run)
+        self.rows = with_weights(self.data, self.options.weights, run.path / "rows", self.options.run)
         if chosen.normalize:
             for each in {agent, self.agents.one}:
                 normalizer_of(each).fit(self.data.obs)

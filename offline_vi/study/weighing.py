@@ -1,7 +1,8 @@
-"""Which rows an experiment draws its batches from, as flags; values are fitted ahead where the rule needs them."""
+"""Which rows an experiment draws its batches from, as flags; what a rule needs is fitted ahead."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,30 +13,35 @@ from numpy.typing import NDArray
 
 from offline_vi.data.transitions import Transitions
 from offline_vi.data.weights import Advantages, Best, Returns, Rule
-from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.tensors import load_tensors, save_tensors
+from offline_vi.study.ahead import fitted_ahead
 from offline_vi.study.run import Record, RunOptions
-from offline_vi.training.trajectory_values import TrajectoryValuesConfig, fit_advantages, improving_rows
+from offline_vi.training.best_steps import BestStepsConfig, fit_gains, improving_rows, worthwhile_rows
+from offline_vi.training.loop import LoopOptions
+from offline_vi.training.trajectory_values import TrajectoryValuesConfig, fit_advantages
 
-ADVANTAGES = "advantages.safetensors"  # of the rows, when their values are fitted
+FITTED = "rows.safetensors"  # a number for each row, when what it is made of is fitted
 
 
 @dataclass(frozen=True)
 class WeightOptions:
     """Which rows count, and how much."""
 
-    episode_weights: Literal["all", "best", "returns", "advantages", "improving"] = "all"
+    episode_weights: Literal["all", "best", "returns", "advantages", "improving", "worthwhile"] = "all"
     """Rows that batches are drawn from. all: alike; best: those of the best episodes by return; returns: all, by a
     softmax of their episode's return; advantages: by a softmax of that return above a linear prediction from the first
-    observation; improving: of the best episodes, the steps that went better than expected, by values fitted ahead."""
+    observation; improving: of the best episodes, the best steps of each state, by values fitted ahead; worthwhile: all
+    steps of the best episodes where the returns of these agree, else the improving ones."""
     best_share: float = 0.25
-    """best, improving: share of all rows that the best episodes hold at least."""
+    """best, improving, worthwhile: share of all rows that the best episodes hold at least."""
+    best_steps: float = 0.3
+    """improving, worthwhile: share of the steps of each state that count as its best."""
     weight_alpha: float = 0.1
     """returns, advantages: temperature of the softmax, whose arguments are scaled to [0, 1]."""
     value_steps: int = 4_000
-    """improving: gradient steps of the values."""
+    """improving, worthwhile: gradient steps of the values, and again of what the actions explain of them."""
     value_discount: float = 0.997
-    """improving: discount of the values."""
+    """improving, worthwhile: discount of the values."""
 
     def recorded(self) -> Record:
         """For what config.json says of the data: nothing where all rows count alike."""
@@ -49,7 +55,8 @@ class WeightOptions:
             "best": ("best_share",),
             "returns": ("weight_alpha",),
             "advantages": ("weight_alpha",),
-            "improving": ("best_share", "value_steps", "value_discount"),
+            "improving": ("best_share", "best_steps", "value_steps", "value_discount"),
+            "worthwhile": ("best_share", "best_steps", "value_steps", "value_discount"),
         }[self.episode_weights]
         return {"rule": self.episode_weights, **{name: own[name] for name in parts}} if parts else {}
 
@@ -59,32 +66,34 @@ def with_weights(data: Transitions, options: WeightOptions, path: Path, run: Run
     goes on where it was cut. Raises ConfigError for numbers out of range, and what `fit` raises."""
     if options.episode_weights == "all":
         return data
+    share = options.best_share
     rules: dict[str, Rule] = {
-        "best": Best(options.best_share),
+        "best": Best(share),
         "returns": Returns(options.weight_alpha),
         "advantages": Advantages(options.weight_alpha),
-        "improving": lambda data: improving_rows(data, fitted(data, options, path, run), options.best_share),
+        "improving": lambda data: improving_rows(data, gains(data, options, path, run), share),
+        "worthwhile": lambda data: worthwhile_rows(data, lambda: gains(data, options, path, run), share),
     }
-    return data.with_weights(rules[options.episode_weights](data), options.rule())
+    weights = rules[options.episode_weights](data)
+    if not run.quiet:
+        print(f"batches are drawn from {np.count_nonzero(weights):,} of {len(data):,} rows")
+    return data.with_weights(weights, options.rule())
 
 
-def fitted(data: Transitions, options: WeightOptions, path: Path, run: RunOptions) -> NDArray[np.float64]:
-    """(R,) advantages of the rows by `TrajectoryValues`, fitted in the run ``path`` or read from it."""
-    if (path / ADVANTAGES).is_file():
-        return np.asarray(load_tensors(path / ADVANTAGES)["advantages"].numpy())
+def gains(data: Transitions, options: WeightOptions, path: Path, run: RunOptions) -> NDArray[np.float64]:
+    """(R,) gains of the rows by `BestSteps`, fitted to their advantages by `TrajectoryValues`; each in its run in
+    ``path``."""
     steps = options.value_steps
-    config = TrajectoryValuesConfig(discount=options.value_discount, steps=steps, refresh=max(steps // 5, 1))
-    with RunDirectory.resume(path) if path.is_dir() else RunDirectory.create(path) as directory:
-        advantages = fit_advantages(
-            data,
-            config,
-            seed=run.seed,
-            device=run.torch_device(),
-            log_every=run.log_every,
-            run=directory,
-            save_every=run.save_every,
-            resume=directory.has_checkpoint(),
-            progress=not run.quiet,
-        )
-    save_tensors(path / ADVANTAGES, {"advantages": torch.from_numpy(advantages)})
-    return advantages
+    values = TrajectoryValuesConfig(discount=options.value_discount, steps=steps, refresh=max(steps // 5, 1))
+    config = BestStepsConfig(kept=options.best_steps, steps=steps)
+    advantages = fitted(path / "values", run, lambda loop: fit_advantages(data, values, **loop))
+    return fitted(path / "best-steps", run, lambda loop: fit_gains(data, advantages, config, **loop))
+
+
+def fitted(path: Path, run: RunOptions, fit: Callable[[LoopOptions], NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(R,) what is fitted in the run ``path``, which goes on where it was cut, or read from it."""
+    if not (path / FITTED).is_file():
+        with fitted_ahead(path, run) as loop:
+            found = fit(loop)
+        save_tensors(path / FITTED, {"rows": torch.from_numpy(found)})
+    return np.asarray(load_tensors(path / FITTED)["rows"].numpy())

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from offline_vi.training.behavior import BehaviorFit as BehaviorFit, fit_behavior as fit_behavior
+from offline_vi.training.best_steps import (
+    BestSteps as BestSteps,
+    BestStepsConfig as BestStepsConfig,
+    Worthwhile as Worthwhile,
+    fit_gains as fit_gains,
+    improving_rows as improving_rows,
+    worthwhile_rows as worthwhile_rows,
+)
 from offline_vi.training.collector import (
     Blended as Blended,
     Collection as Collection,
@@ -35,11 +43,9 @@ from offline_vi.training.randomness import (
     torch_seed as torch_seed,
 )
 from offline_vi.training.trajectory_values import (
-    Improving as Improving,
     TrajectoryValues as TrajectoryValues,
     TrajectoryValuesConfig as TrajectoryValuesConfig,
     fit_advantages as fit_advantages,
     fit_returns as fit_returns,
     fit_values as fit_values,
-    improving_rows as improving_rows,
 )

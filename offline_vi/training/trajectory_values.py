@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_vi.data.transitions import Transitions
-from offline_vi.data.weights import Best
 from offline_vi.errors import ConfigError, EmptyDatasetError
 from offline_vi.nn.networks import EnsembleMLP
 from offline_vi.nn.normalizer import Normalizer
@@ -51,11 +50,9 @@ class TrajectoryValuesConfig:
 
 
 class TrajectoryValues(Algorithm):
-    """Cross-fitted values of the rows of one data set; its batches are drawn from that very data set. Where there are
-    fewer episodes than folds, a fold is a part of the rows.
+    """Cross-fitted values of the rows of one data set; its batches are drawn from that very data set.
 
-    Raises ConfigError for fewer than two folds, a discount outside [0, 1) or a lambda outside [0, 1], EmptyDatasetError
-    where there are fewer rows than folds.
+    Raises ConfigError for a discount outside [0, 1) or a lambda outside [0, 1], and what `folds_of` raises.
     """
 
     targets: Tensor  # (K, R) lambda-returns in units of `scale`
@@ -65,27 +62,17 @@ class TrajectoryValues(Algorithm):
         super().__init__()
         self.config = config = config or TrajectoryValuesConfig()
         self.batch_size, self.data = config.batch_size, data
-        episodes = data.episode_slices()
-        lengths = np.array([rows.stop - rows.start for rows in episodes])
         if not 0.0 <= config.discount < 1.0:
             raise ConfigError(f"a discount of {config.discount}", "at least 0 and below 1")
         if not 0.0 <= config.lam <= 1.0:
             raise ConfigError(f"a lambda of {config.lam}", "from 0 (the networks alone) to 1 (the returns alone)")
-        if config.folds < 2:
-            raise ConfigError(f"{config.folds} folds", "at least 2: a network judges episodes that it has not seen")
-        if len(data) < config.folds:
-            raise EmptyDatasetError(f"{data.source.name}: {len(data)} rows for {config.folds} folds", "fewer folds")
         self.scale = (
             max((1.0 - config.discount) / float(np.abs(data.reward).mean()), 1e-12) if data.reward.any() else 1.0
         )
         self.inputs = Normalizer(data.spec).fit(data.obs)
         self.value = EnsembleMLP([data.spec.obs_dim, *config.hidden, 1], config.folds, layer_norm=True)
         self.value_opt = adam(self.value.parameters(), lr=config.lr)
-        of_episodes = torch.randperm(len(episodes)) % config.folds
-        fold = of_episodes.repeat_interleave(torch.from_numpy(lengths))
-        if len(episodes) < config.folds:  # parts of the rows, in their order
-            fold = torch.arange(len(data)) * config.folds // len(data)
-        self.register_buffer("fold", fold)
+        self.register_buffer("fold", folds_of(data, config.folds))
         self.register_buffer("targets", self.returns(np.zeros((1, len(data)))).expand(config.folds, -1).clone())
 
     def update(self, batch: Batch) -> Metrics:
@@ -137,15 +124,21 @@ class TrajectoryValues(Algorithm):
         return obs.new_zeros(*obs.shape[:-1], self.data.spec.action_dim)
 
 
-def improving_rows(data: Transitions, advantages: NDArray[np.float64], share: float = 0.5) -> NDArray[np.float64]:
-    """(R,) 1 for the steps of the best episodes, by return, that went better than expected, 0 for the others: "binary"
-    advantage weights (Wang et al. 2020, Critic Regularized Regression), here of `TrajectoryValues`.
+def folds_of(data: Transitions, folds: int) -> Tensor:
+    """(R,) a fold from 0 to ``folds`` - 1 for each row, the same for the rows of an episode, drawn at random. Where
+    there are fewer episodes than folds, a fold is a part of the rows, in their order.
 
-    ``share`` of the rows lie in the best episodes. Where no advantage is positive there, all of their steps count.
+    Raises ConfigError for fewer than two folds, EmptyDatasetError where there are fewer rows than folds.
     """
-    best = Best(share)(data) > 0.0
-    better = best & (advantages > 0.0)
-    return np.asarray((better if better.any() else best).astype(np.float64))
+    if folds < 2:
+        raise ConfigError(f"{folds} folds", "at least 2: a network judges episodes that it has not seen")
+    if len(data) < folds:
+        raise EmptyDatasetError(f"{data.source.name}: {len(data)} rows for {folds} folds", "fewer folds")
+    episodes = data.episode_slices()
+    if len(episodes) < folds:
+        return torch.arange(len(data)) * folds // len(data)
+    lengths = torch.tensor([rows.stop - rows.start for rows in episodes])
+    return (torch.randperm(len(episodes)) % folds).repeat_interleave(lengths)
 
 
 def fit_advantages(
@@ -182,16 +175,3 @@ def fit_values(
         values = TrajectoryValues(data, config)
     fit(values, data, config.steps, **options)
     return values
-
-
-@dataclass(frozen=True)
-class Improving:
-    """The rule of `improving_rows` for `weighted`: fits the values, which takes a minute or two on a core."""
-
-    share: float = 0.5  # of the rows: the best episodes hold at least so many
-    values: TrajectoryValuesConfig = TrajectoryValuesConfig()
-    seed: int = 0
-
-    def __call__(self, data: Transitions) -> NDArray[np.float64]:
-        """(R,) 0 or the same positive number."""
-        return improving_rows(data, fit_advantages(data, self.values, seed=self.seed), self.share)

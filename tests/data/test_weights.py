@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 from offline_vi.data import Sampler, StackedSampler, Transitions, concatenate
-from offline_vi.data.weights import Advantages, Best, Returns, effective_rows, weighted
+from offline_vi.data.weights import Advantages, Best, Returns, agreeing_share, effective_rows, weighted
 from offline_vi.errors import ConfigError
 
 
@@ -132,3 +132,36 @@ def test_weights_that_are_none_are_refused(weight: NDArray[np.float64]) -> None:
 def test_rules_out_of_range_are_refused(rule: Best | Returns | Advantages) -> None:
     with pytest.raises(ConfigError):
         rule(episodes([3, 2], [1.0, 2.0]))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.floats(-50, 50)), min_size=1, max_size=12),
+    st.floats(0.0, 0.5),
+    st.floats(0.01, 1.0),
+)
+def test_the_agreeing_share_is_the_largest_that_agrees(
+    drawn: list[tuple[int, float]], tolerance: float, least: float
+) -> None:
+    data = episodes([length for length, _ in drawn], [value for _, value in drawn])
+    found = agreeing_share(data, tolerance, least)
+    shares = [0.0]
+    order = sorted(range(len(drawn)), key=lambda i: -np.float32(drawn[i][1]))
+    lengths, returns = np.array([drawn[i][0] for i in order]), np.array([np.float32(drawn[i][1]) for i in order], float)
+    for count in range(1, len(drawn) + 1):
+        share = lengths[:count].sum() / lengths.sum()
+        limit = tolerance * abs(returns[:count].mean())
+        if share >= least and returns[:count].std() <= limit + 1e-9 * (limit > 0.0):
+            shares.append(share)
+    borderline = [
+        lengths[:count].sum() / lengths.sum()
+        for count in range(1, len(drawn) + 1)
+        if abs(returns[:count].std() - tolerance * abs(returns[:count].mean())) < 1e-6
+    ]
+    assert found == pytest.approx(max(shares)) or found in borderline or max(shares) in borderline
+
+
+def test_the_half_of_one_policy_agrees_whatever_the_other_is() -> None:
+    rng = np.random.default_rng(0)
+    data = episodes([10] * 40, [*rng.normal(1000, 5, 20), *rng.uniform(0, 600, 20)])
+    assert agreeing_share(data) == 0.5
+    assert agreeing_share(episodes([10] * 40, list(rng.uniform(0, 600, 40)))) == 0.0

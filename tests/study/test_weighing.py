@@ -13,9 +13,10 @@ from command_line import run
 from fresh import bytes_of
 from small_data import pendulum
 
+from offline_vi import datasets
 from offline_vi.data.samplers import Sampler
 from offline_vi.runs.tensors import load_tensors
-from offline_vi.training import trajectory_values
+from offline_vi.training import BestSteps, TrajectoryValues, improving_rows
 
 SMALL = ["--hidden", "8", "--batch-size", "8", "--unscored", "-q", "--log-every", "5", "--save-every", "5"]
 
@@ -66,33 +67,49 @@ def test_batches_are_drawn_from_the_best_episodes(
     assert min(drawn) >= 3 * 99  # `following_row` drops the last row of each episode
 
 
-def test_improving_rows_are_better_than_expected_in_the_better_half(
+def test_improving_rows_are_the_best_steps_of_the_better_half(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--episode-weights", "improving", "--best-share", "0.5", "--value-steps", "10"]
     assert train(data, tmp_path / "run", flags, capsys)[0] == 0
-    advantages = load_tensors(tmp_path / "run" / "values" / "advantages.safetensors")["advantages"].numpy()
-    assert advantages.shape == (4 * 99,)
-    from offline_vi import datasets
-
-    weight = trajectory_values.improving_rows(datasets.load(data), advantages, 0.5)
-    assert set(np.flatnonzero(weight)) == {row for row in range(2 * 99, 4 * 99) if advantages[row] > 0.0}
+    gains = load_tensors(tmp_path / "run" / "rows" / "best-steps" / "rows.safetensors")["rows"].numpy()
+    assert gains.shape == (4 * 99,)
+    weight = improving_rows(datasets.load(data), gains, 0.5)
+    assert set(np.flatnonzero(weight)) == {row for row in range(2 * 99, 4 * 99) if gains[row] > 0.0}
 
 
-def test_an_interrupted_fit_of_the_values_ends_with_the_same_bytes(
-    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("spread", "fitted"), [(0.001, False), (1.0, True)])
+def test_worthwhile_fits_values_only_where_the_best_episodes_differ(
+    spread: float, fitted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def two_kinds(columns: dict[str, Any]) -> None:
+        columns["rewards"] = np.repeat([1.0, 10.0, 10.0 + spread, 10.0 + 2 * spread], 100).astype(np.float32)
+
+    data = pendulum(tmp_path / "pendulum.hdf5", two_kinds)
+    flags = ["--episode-weights", "worthwhile", "--best-share", "0.5", "--value-steps", "10"]
+    assert train(data, tmp_path / "run", flags, capsys)[0] == 0
+    assert (tmp_path / "run" / "rows").exists() == fitted
+
+
+@pytest.mark.parametrize("cls", [TrajectoryValues, BestSteps])
+def test_an_interrupted_fit_of_the_rows_ends_with_the_same_bytes(
+    cls: type[TrajectoryValues | BestSteps],
+    data: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flags = ["--episode-weights", "improving", "--value-steps", "20"]
     assert train(data, tmp_path / "whole", flags, capsys)[0] == 0
-    update = trajectory_values.TrajectoryValues.update
+    update = cls.update
 
-    def interrupted(self: trajectory_values.TrajectoryValues, batch: Any) -> Any:
+    def interrupted(self: Any, batch: Any) -> Any:
         if self.trained_steps == 12:
             signal.raise_signal(signal.SIGTERM)
         return update(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trajectory_values.TrajectoryValues, "update", interrupted)
+        patch.setattr(cls, "update", interrupted)
         assert train(data, tmp_path / "cut", flags, capsys)[0] == 143
     assert run(["resume", str(tmp_path / "cut"), "-q"], capsys)[0] == 0
     assert bytes_of(tmp_path / "whole") == bytes_of(tmp_path / "cut")

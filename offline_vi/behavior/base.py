@@ -68,6 +68,16 @@ class DensityModel(BehaviorModel):
         with ``num_samples``); differentiable in the action."""
 
 
+def training_loss(model: BehaviorModel, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+    """The loss as a step of training takes it, in training mode; the model is left in evaluation mode, in which it is
+    asked for actions and densities: dropout belongs to the fit alone."""
+    model.train()
+    try:
+        return model.loss(obs, action)
+    finally:
+        model.eval()
+
+
 def one_seed(spec: Spec, model: str) -> Spec:
     """``spec``, if it is of one seed. Raises ConfigError: the model has no weights for several side by side."""
     if spec.stack:

@@ -28,6 +28,8 @@ class MixtureBehaviorConfig:
     num_components: int = 4  # K
     init_log_scale: float = -1.0  # of every component before training, before the tanh
     spread: float = 0.5  # standard deviation of the components' first locations, before the tanh
+    layer_norm: bool = False  # LayerNorm before each activation
+    dropout: float = 0.0  # share of the hidden units left out at each step of training
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
@@ -47,7 +49,8 @@ class MixtureBehavior(DensityModel):
         self.config = config = config or MixtureBehaviorConfig.default(spec)
         features = ConditionalMixtureParameters.features(config.num_components, spec.action_dim)
         self.inputs = RunningNormalizer(spec)
-        net = mlp([spec.obs_dim, *config.hidden, features])
+        sizes = [spec.obs_dim, *config.hidden, features]
+        net = mlp(sizes, dropout=config.dropout, layer_norm=config.layer_norm)
         parameters = ConditionalMixtureParameters(
             net, config.num_components, spec.action_dim, config.init_log_scale, config.spread
         )

@@ -49,10 +49,22 @@ class BehaviorModel(Proposals):
         """(B, O), (B, A) -> a scalar in nats, ready for backward, and detached metrics."""
 
 
-class LatentModel(BehaviorModel):
+class CentralModel(BehaviorModel):
+    """One action stands for the others."""
+
+    @abc.abstractmethod
+    def center(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A): the action to act by where the behavior's noise is left out; differentiable."""
+
+
+class LatentModel(CentralModel):
     """Noise in, action out."""
 
     latent_dim: int
+
+    def center(self, obs: Tensor) -> Tensor:
+        """What the noise 0 is decoded to, (B, O) -> (B, A)."""
+        return self.decode(obs, obs.new_zeros(*obs.shape[:-1], self.latent_dim))
 
     @abc.abstractmethod
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
@@ -106,6 +118,7 @@ def fit_settings(model: BehaviorModel) -> FitSettings:
 CAPABILITIES: dict[type, str] = {
     Proposals: "can be sampled",
     BehaviorModel: "can be fitted and sampled",
+    CentralModel: "has a central action",
     LatentModel: "decodes latents",
     DensityModel: "has a log-density",
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import DensityModel, one_seed
+from offline_vi.behavior.base import CentralModel, DensityModel, one_seed
 from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions.squashed import TanhNormal, log_dtanh
 from offline_vi.inference.latent import ConditionalMixtureParameters, Mixture
@@ -40,7 +40,7 @@ class MixtureBehaviorConfig:
         return cls()
 
 
-class MixtureBehavior(DensityModel):
+class MixtureBehavior(CentralModel, DensityModel):
     """A mixture in the space before the tanh; the tanh of it is the mixture of tanh-Normals."""
 
     def __init__(self, spec: Spec, config: MixtureBehaviorConfig | None = None) -> None:
@@ -74,6 +74,11 @@ class MixtureBehavior(DensityModel):
     @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return torch.tanh(self.mixture.sample(num_samples, self.inputs(obs)))
+
+    def center(self, obs: Tensor) -> Tensor:
+        """tanh of the location of the component that weighs most, (B, O) -> (B, A)."""
+        logits, loc, _ = self.mixture.parameters_of(self.inputs(obs))
+        return torch.tanh(loc[torch.arange(len(obs), device=obs.device), logits.argmax(-1)])
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
         """Exact; ``num_samples`` is of no account."""

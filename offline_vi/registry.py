@@ -185,6 +185,10 @@ BEHAVIOR_MODELS: dict[str, BehaviorEntry] = {
     "gaussian": BehaviorEntry(
         f"{_BEHAVIOR}.gaussian:GaussianBehavior", "tanh-Normal from one network: one mode, exact density"
     ),
+    "least-squares": BehaviorEntry(
+        f"{_BEHAVIOR}.least_squares:LeastSquaresBehavior",
+        "truncated Normal: mean by least squares, spread by likelihood, exact density",
+    ),
     "mixture": BehaviorEntry(
         f"{_BEHAVIOR}.mixture:MixtureBehavior", "mixture of tanh-Normals: separate modes, exact density"
     ),

@@ -1,5 +1,6 @@
 from .base import (
     BehaviorModel as BehaviorModel,
+    CentralModel as CentralModel,
     DensityModel as DensityModel,
     FitSettings as FitSettings,
     LatentModel as LatentModel,
@@ -13,9 +14,14 @@ from .flow_matching import (
     FlowMatchingBehaviorConfig as FlowMatchingBehaviorConfig,
 )
 from .gaussian import GaussianBehavior as GaussianBehavior, GaussianBehaviorConfig as GaussianBehaviorConfig
+from .least_squares import (
+    LeastSquaresBehavior as LeastSquaresBehavior,
+    LeastSquaresBehaviorConfig as LeastSquaresBehaviorConfig,
+)
 from .mixture import MixtureBehavior as MixtureBehavior, MixtureBehaviorConfig as MixtureBehaviorConfig
 from .proposals import (
     CandidateCache as CandidateCache,
+    CentralActions as CentralActions,
     DecoderMeans as DecoderMeans,
     MostLikelySamples as MostLikelySamples,
 )

@@ -49,10 +49,22 @@ class BehaviorModel(Proposals):
         """(B, O), (B, A) -> a scalar in nats, ready for backward, and detached metrics."""
 
 
-class LatentModel(BehaviorModel):
+class CentralModel(BehaviorModel):
+    """One action stands for the others."""
+
+    @abc.abstractmethod
+    def center(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A): the action to act by where the behavior's noise is left out; differentiable."""
+
+
+class LatentModel(CentralModel):
     """Noise in, action out."""
 
     latent_dim: int
+
+    def center(self, obs: Tensor) -> Tensor:
+        """What the noise 0 is decoded to, (B, O) -> (B, A)."""
+        return self.decode(obs, obs.new_zeros(*obs.shape[:-1], self.latent_dim))
 
     @abc.abstractmethod
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
@@ -66,6 +78,16 @@ class DensityModel(BehaviorModel):
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
         """(B, O), (..., B, A) -> (..., B) nats, of actions in [-1, 1]; exact where possible, else a lower bound (IWAE
         with ``num_samples``); differentiable in the action."""
+
+
+def training_loss(model: BehaviorModel, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
+    """The loss as a step of training takes it, in training mode; the model is left in evaluation mode, in which it is
+    asked for actions and densities: dropout belongs to the fit alone."""
+    model.train()
+    try:
+        return model.loss(obs, action)
+    finally:
+        model.eval()
 
 
 def one_seed(spec: Spec, model: str) -> Spec:
@@ -96,6 +118,7 @@ def fit_settings(model: BehaviorModel) -> FitSettings:
 CAPABILITIES: dict[type, str] = {
     Proposals: "can be sampled",
     BehaviorModel: "can be fitted and sampled",
+    CentralModel: "has a central action",
     LatentModel: "decodes latents",
     DensityModel: "has a log-density",
 }

@@ -46,6 +46,8 @@ class CVAEConfig:
     inputs: str = "normalized"  # observations: normalized (by the mean and spread of those seen) | raw
     encoder: str = "smooth"  # how log sigma_q is bounded: smooth | published
     kl_warmup: int = 1_000  # steps over which beta, the weight of the KL divergence, rises from 0 to 1; 0: none
+    layer_norm: bool = False  # LayerNorm before each activation
+    dropout: float = 0.0  # share of the hidden units left out at each step of training
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam; the published loss is 1/(4A) of ours: multiply its 1e-8 by 4A for the same steps
@@ -93,11 +95,9 @@ LIKELIHOODS: dict[str, Callable[[Spec], nn.Module]] = {
     "gaussian": lambda spec: GaussianHead(spec.action_dim, LearnedScale(stack=spec.stack), torch.tanh),
     "published": lambda spec: GaussianHead(spec.action_dim, FixedScale(math.sqrt(PUBLISHED_VARIANCE)), torch.tanh),
 }
-PRIORS: dict[str, Callable[[Spec, int, tuple[int, ...]], nn.Module]] = {
-    "standard": lambda spec, latent_dim, hidden: StandardNormalPrior(latent_dim),
-    "conditional": lambda spec, latent_dim, hidden: ConditionalNormalPrior(
-        mlp([spec.obs_dim, *hidden, 2 * latent_dim], stack=spec.stack)
-    ),
+PRIORS: dict[str, Callable[[int, Callable[[], nn.Module]], nn.Module]] = {  # Z, and what makes a net (B, O) -> (B, 2 Z)
+    "standard": lambda latent_dim, net: StandardNormalPrior(latent_dim),
+    "conditional": lambda latent_dim, net: ConditionalNormalPrior(net()),
 }
 INPUTS: dict[str, Callable[[Spec], RunningNormalizer | RawInputs]] = {
     "normalized": RunningNormalizer,
@@ -118,9 +118,14 @@ class CVAE(LatentModel, DensityModel):
         self.config = config = config or CVAEConfig()
         self.latent_dim = config.latent_dim or 2 * spec.action_dim
         head: Any = LIKELIHOODS[config.likelihood](spec)
-        decoder = mlp([spec.obs_dim + self.latent_dim, *config.hidden, head.features], stack=spec.stack)
-        encoder = mlp([spec.obs_dim + spec.action_dim, *config.hidden, 2 * self.latent_dim], stack=spec.stack)
-        prior = PRIORS[config.prior](spec, self.latent_dim, config.hidden)
+
+        def net(inputs: int, outputs: int) -> nn.Module:
+            sizes = [inputs, *config.hidden, outputs]
+            return mlp(sizes, dropout=config.dropout, stack=spec.stack, layer_norm=config.layer_norm)
+
+        decoder = net(spec.obs_dim + self.latent_dim, head.features)
+        encoder = net(spec.obs_dim + spec.action_dim, 2 * self.latent_dim)
+        prior = PRIORS[config.prior](self.latent_dim, lambda: net(spec.obs_dim, 2 * self.latent_dim))
         self.model = LatentVariableModel(prior, Conditional(decoder, head))
         self.posterior = POSTERIORS[config.encoder](encoder)
         self.inputs = INPUTS[config.inputs](spec)

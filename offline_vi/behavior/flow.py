@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offline_vi.behavior.base import DensityModel, LatentModel, one_seed
 from offline_vi.behavior.inputs import RunningNormalizer
@@ -36,6 +36,8 @@ class FlowBehaviorConfig:
     bins: int = 8  # of each spline
     passes: int = 0  # network calls that invert a transform; 0: A (autoregressive); 2: coupling, faster for large A
     init_log_scale: float = -1.0  # log s(s) before training, before the tanh
+    layer_norm: bool = False  # LayerNorm in the standardizing network; in a transform it would mix what is kept apart
+    dropout: float = 0.0  # share of the hidden units left out at each step of training
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
@@ -66,7 +68,8 @@ class FlowBehavior(LatentModel, DensityModel):
         self.config = config = config or FlowBehaviorConfig.default(spec)
         self.latent_dim = spec.action_dim
         self.inputs = RunningNormalizer(spec)
-        self.standard = mlp([spec.obs_dim, *config.hidden, 2 * spec.action_dim])
+        sizes = [spec.obs_dim, *config.hidden, 2 * spec.action_dim]
+        self.standard = mlp(sizes, dropout=config.dropout, layer_norm=config.layer_norm)
         self.scale = PredictedScale(config.init_log_scale)
         self.flow = zuko.flows.NSF(
             features=spec.action_dim,
@@ -75,6 +78,7 @@ class FlowBehavior(LatentModel, DensityModel):
             bins=config.bins,
             passes=config.passes or spec.action_dim,
             hidden_features=config.hidden,
+            activation=lambda: nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout)),
         )
 
     def parts(self, obs: Tensor) -> tuple[DiagonalNormal, Any]:

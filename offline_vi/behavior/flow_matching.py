@@ -40,6 +40,8 @@ class FlowMatchingBehaviorConfig:
     hidden: tuple[int, ...] = (256, 256, 256)  # units per layer of the field
     ode_steps: int = 20  # of the midpoint rule from noise to action, two network calls each
     sigma_min: float = 1e-3  # width of the path's end about a datum, before the tanh
+    layer_norm: bool = False  # LayerNorm before each activation
+    dropout: float = 0.0  # share of the hidden units left out at each step of training
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
@@ -74,10 +76,11 @@ def trace(field: Field, u: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
 class VelocityField(nn.Module):
     """v(u, t, s), smooth in u, so that its divergence has a gradient."""
 
-    def __init__(self, spec: Spec, hidden: tuple[int, ...]) -> None:
+    def __init__(self, spec: Spec, config: FlowMatchingBehaviorConfig) -> None:
         super().__init__()
         self.inputs = RunningNormalizer(spec)
-        self.net = mlp([spec.obs_dim + spec.action_dim + 1, *hidden, spec.action_dim], nn.SiLU, stack=spec.stack)
+        sizes = [spec.obs_dim + spec.action_dim + 1, *config.hidden, spec.action_dim]
+        self.net = mlp(sizes, nn.SiLU, config.dropout, spec.stack, config.layer_norm)
 
     def forward(self, obs: Tensor, u: Tensor, t: Tensor) -> Tensor:
         """(B, O), (..., B, A), times that broadcast to (..., B, 1) -> (..., B, A)."""
@@ -93,7 +96,7 @@ class FlowMatchingBehavior(LatentModel, DensityModel):
         self.spec = spec
         self.config = config = config or FlowMatchingBehaviorConfig.default(spec)
         self.latent_dim = spec.action_dim
-        self.field = VelocityField(spec, config.hidden)
+        self.field = VelocityField(spec, config)
 
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
         """Half the squared error of the velocity, summed over A, mean over the batch.

@@ -25,6 +25,8 @@ class GaussianBehaviorConfig:
 
     hidden: tuple[int, ...] = (256, 256, 256)  # units per layer
     init_log_scale: float = -1.0  # log s(s) before training, of the action before the tanh
+    layer_norm: bool = False  # LayerNorm before each activation
+    dropout: float = 0.0  # share of the hidden units left out at each step of training
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
@@ -45,7 +47,8 @@ class GaussianBehavior(LatentModel, DensityModel):
         self.latent_dim = spec.action_dim
         self.inputs = RunningNormalizer(spec)
         self.head = TanhNormalHead(spec.action_dim, config.init_log_scale)
-        self.net = mlp([spec.obs_dim, *config.hidden, self.head.features], stack=spec.stack)
+        sizes = [spec.obs_dim, *config.hidden, self.head.features]
+        self.net = mlp(sizes, dropout=config.dropout, stack=spec.stack, layer_norm=config.layer_norm)
 
     def distribution(self, obs: Tensor) -> TanhNormal:
         """(B, O) -> pi_beta(.|s), batch shape (B,)."""

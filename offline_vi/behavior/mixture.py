@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import DensityModel, one_seed
+from offline_vi.behavior.base import CentralModel, DensityModel, one_seed
 from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions.squashed import TanhNormal, log_dtanh
 from offline_vi.inference.latent import ConditionalMixtureParameters, Mixture
@@ -28,6 +28,8 @@ class MixtureBehaviorConfig:
     num_components: int = 4  # K
     init_log_scale: float = -1.0  # of every component before training, before the tanh
     spread: float = 0.5  # standard deviation of the components' first locations, before the tanh
+    layer_norm: bool = False  # LayerNorm before each activation
+    dropout: float = 0.0  # share of the hidden units left out at each step of training
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
@@ -38,7 +40,7 @@ class MixtureBehaviorConfig:
         return cls()
 
 
-class MixtureBehavior(DensityModel):
+class MixtureBehavior(CentralModel, DensityModel):
     """A mixture in the space before the tanh; the tanh of it is the mixture of tanh-Normals."""
 
     def __init__(self, spec: Spec, config: MixtureBehaviorConfig | None = None) -> None:
@@ -47,7 +49,8 @@ class MixtureBehavior(DensityModel):
         self.config = config = config or MixtureBehaviorConfig.default(spec)
         features = ConditionalMixtureParameters.features(config.num_components, spec.action_dim)
         self.inputs = RunningNormalizer(spec)
-        net = mlp([spec.obs_dim, *config.hidden, features])
+        sizes = [spec.obs_dim, *config.hidden, features]
+        net = mlp(sizes, dropout=config.dropout, layer_norm=config.layer_norm)
         parameters = ConditionalMixtureParameters(
             net, config.num_components, spec.action_dim, config.init_log_scale, config.spread
         )
@@ -71,6 +74,11 @@ class MixtureBehavior(DensityModel):
     @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return torch.tanh(self.mixture.sample(num_samples, self.inputs(obs)))
+
+    def center(self, obs: Tensor) -> Tensor:
+        """tanh of the location of the component that weighs most, (B, O) -> (B, A)."""
+        logits, loc, _ = self.mixture.parameters_of(self.inputs(obs))
+        return torch.tanh(loc[torch.arange(len(obs), device=obs.device), logits.argmax(-1)])
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
         """Exact; ``num_samples`` is of no account."""

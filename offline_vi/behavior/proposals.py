@@ -1,6 +1,7 @@
 """Where an algorithm's candidate actions come from: views of a behavior model, drawn on the spot or ahead of time.
 
-A behavior model proposes its own samples; `DecoderMeans` and `MostLikelySamples` propose what is likelier. With a
+A behavior model proposes its own samples; `DecoderMeans` and `MostLikelySamples` propose what is likelier,
+`CentralActions` the one action that stands for the others. With a
 frozen model the candidates of a data set's states can be drawn once and read many times: drawing them is most of a step
 of BCQ. `CandidateCache` draws them anew in turns, so that over a training run a state meets different ones.
 """
@@ -16,7 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import DensityModel, LatentModel, Proposals as Proposals, require_capability
+from offline_vi.behavior.base import (
+    CentralModel,
+    DensityModel,
+    LatentModel,
+    Proposals as Proposals,
+    require_capability,
+)
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.nn.precision import full_precision
@@ -144,6 +151,20 @@ class DecoderMeans(Proposals):
         shape = (num_samples, *obs.shape[:-1], self.model.latent_dim)
         noise = torch.randn(shape, device=obs.device, dtype=obs.dtype).clamp(-self.noise_clip, self.noise_clip)
         return self.model.decode(obs, noise)
+
+
+class CentralActions(Proposals):
+    """The model's central action, once for each candidate that is asked for: a behavior model as a clone without noise,
+    ``BehaviorPolicy(CentralActions(model))``."""
+
+    def __init__(self, model: CentralModel) -> None:
+        super().__init__()
+        self.model = require_capability(model, CentralModel, "CentralActions")
+        self.spec = model.spec
+
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        center = self.model.center(obs)  # (B, A)
+        return center.expand(num_samples, *center.shape)
 
 
 class MostLikelySamples(Proposals):

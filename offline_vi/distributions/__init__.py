@@ -34,3 +34,4 @@ from offline_vi.distributions.pixels import (
 )
 from offline_vi.distributions.reduction import log_mean_exp as log_mean_exp
 from offline_vi.distributions.squashed import TanhNormal as TanhNormal, log_dtanh as log_dtanh
+from offline_vi.distributions.truncated import TruncatedNormal as TruncatedNormal

@@ -37,6 +37,7 @@ OWN = {  # classes of the library that are in no table of the registry
     "Normalizer": "offline_vi.nn.normalizer:Normalizer",
     "DecoderMeans": "offline_vi.behavior.proposals:DecoderMeans",
     "CandidateCache": "offline_vi.behavior.proposals:CandidateCache",
+    "CentralActions": "offline_vi.behavior.proposals:CentralActions",
     "MostLikelySamples": "offline_vi.behavior.proposals:MostLikelySamples",
     "UniformBox": "offline_vi.behavior.reference:UniformBox",
     "EveryAction": "offline_vi.behavior.reference:EveryAction",

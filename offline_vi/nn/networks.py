@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offline_vi.distributions.squashed import TanhNormal
+from offline_vi.errors import ConfigError
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.precision import full_precision
 from offline_vi.types import Spec, Stack
@@ -42,7 +43,12 @@ def mlp(
     layer_norm: bool = False,
 ) -> nn.Sequential:
     """Linear layers of the given sizes, between them ``activation``, with LayerNorm before it and dropout after it
-    where they are asked for, and none at the end."""
+    where they are asked for, and none at the end.
+
+    Raises ConfigError where ``dropout`` is no share below 1.
+    """
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"dropout = {dropout} is no share of the hidden units", "at least 0, below 1")
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes[:-1]):
         layers += [linear(fan_in, fan_out, stack)]

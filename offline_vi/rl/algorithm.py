@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Protocol, TypeVar, final, runtime_checkable
+from typing import Protocol, Self, TypeVar, final, runtime_checkable
 
 from torch import Tensor
 
-from offline_vi.behavior.base import BehaviorModel, fit_settings, require_capability
+from offline_vi.behavior.base import BehaviorModel, Proposals, fit_settings, require_capability, training_loss
 from offline_vi.errors import CapabilityError
 from offline_vi.nn import state
 from offline_vi.nn.normalizer import Normalizer
@@ -32,6 +32,16 @@ class Algorithm(Recorded, abc.ABC):
     @abc.abstractmethod
     def act(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A) in [-1, 1], under no_grad."""
+
+    @final
+    def train(self, mode: bool = True) -> Self:
+        """Training mode of the algorithm's own networks. What its candidate actions come from stays in evaluation mode:
+        a behavior model is in training mode while its own loss is computed (`training_loss`)."""
+        super().train(mode)
+        for part in self.modules():
+            if isinstance(part, Proposals):
+                part.eval()
+        return self
 
     @final
     def snapshot(self) -> dict[str, Tensor]:
@@ -116,6 +126,6 @@ class Jointly(Wrapper):
         self.behavior_opt = adam(behavior.parameters(), settings.lr, eps=settings.eps)
 
     def update(self, batch: Batch) -> Metrics:
-        loss, metrics = self.behavior.loss(batch.obs, batch.action)
+        loss, metrics = training_loss(self.behavior, batch.obs, batch.action)
         gradient_step(self.behavior_opt, loss)
         return metrics | self.algorithm.update(batch)

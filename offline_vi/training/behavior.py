@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from offline_vi.behavior.base import BehaviorModel, fit_settings
+from offline_vi.behavior.base import BehaviorModel, fit_settings, training_loss
 from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
 from offline_vi.nn.optim import adam, cosine_, gradient_step
@@ -36,7 +36,7 @@ class BehaviorFit(Algorithm):
 
     def update(self, batch: Batch) -> Metrics:
         cosine_(self.model_opt, self.lr, self.steps)
-        loss, metrics = self.model.loss(batch.obs, batch.action)
+        loss, metrics = training_loss(self.model, batch.obs, batch.action)
         gradient_step(self.model_opt, loss)
         self.model.trained_steps += 1
         return metrics

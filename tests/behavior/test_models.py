@@ -275,7 +275,7 @@ def test_the_gradient_in_the_action_is_that_of_the_number(name: str) -> None:
 
 @members(DensityModel)
 def test_saved_and_loaded_the_density_is_the_same(name: str) -> None:
-    model, twin = small(name, SPEC), small(name, SPEC)
+    model, twin = small(name, SPEC).eval(), small(name, SPEC).eval()
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.add_(0.1)
@@ -317,14 +317,14 @@ def test_an_exact_density_integrates_to_one(name: str, models: Any) -> None:
 
 @members(DensityModel, but=CVAES)
 def test_an_exact_density_needs_no_samples(name: str) -> None:
-    model = small(name, SPEC).double()
+    model = small(name, SPEC).double().eval()
     obs, action = inputs(3, torch.float64)
     assert torch.equal(model.log_prob(obs, action, 1), model.log_prob(obs, action, 50))
 
 
 @members(DensityModel, but=(*CVAES, "flow-matching"))
 def test_the_loss_of_an_exact_density_is_its_negative_mean(name: str) -> None:
-    model = small(name, SPEC).double()
+    model = small(name, SPEC).double().eval()
     obs, action = inputs(5, torch.float64)
     torch.testing.assert_close(model.loss(obs, action)[0], -model.log_prob(obs, action).mean())
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(600)  # a minute each on idle cores
 
 # algorithms that take any proposals, so the likelier samples too
 RANKING = {"bcq", "bear", "emaq", "idql", "onestep", "rebrac", "soft-q"}
-WITHOUT_LATENTS = {"plas mixture"}  # the one model that is no map of noise, for the algorithm that acts in latents
+WITHOUT_LATENTS = {"plas mixture", "plas least-squares"}  # no maps of noise, for the algorithm that acts in latents
 
 
 def is_refused(case: str) -> bool:

@@ -76,8 +76,8 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     jobs = {data: jobs_of(data, options) for data in options.data}
     if not options.report_only:
-        for job in (job for of_data in jobs.values() for of_seeds in of_data.values() for job in of_seeds):
-            if not is_done(job.path):
+        for name in reversed(CONTENDERS):  # the recommended preset first
+            for job in (job for of_data in jobs.values() for job in of_data[name] if not is_done(job.path)):
                 outcome = run_job(job)
                 print(f"{job.path.name}: {f'{outcome.seconds:.0f} s' if outcome.done else outcome.error}", flush=True)
     rows = [row_of(data, of_data, options.flags) for data, of_data in jobs.items()]

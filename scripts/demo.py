@@ -1,57 +1,59 @@
-"""offline-vi demo: the main job, small enough to watch: data, behavior model, BCQ, score, plot."""
+"""offline-vi demo: what a data set's own policies score, next to clones, BCQ and the recommended preset."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from offline_vi.study.demo import DemoOptions
-
-MUJOCO, PENDULUM = "offline-vi/halfcheetah/medium-expert-v0", "offline-vi/pendulum/mixed-v0"
+MUJOCO, PENDULUM = "offline-vi/hopper/medium-expert-v0", "offline-vi/pendulum/mixed-v0"
 
 
 def main(arguments: list[str] | None = None) -> None:
     dataset = MUJOCO if importlib.util.find_spec("mujoco") else PENDULUM
     parser = argparse.ArgumentParser(
         prog="offline-vi demo",
-        description="Collect a data set on the spot, fit a conditional VAE to its actions, train BCQ on the frozen "
-        f"model, score the policy. Minutes on two cores, without a network. Without MuJoCo it is {PENDULUM}.",
+        description="Collect a data set on the spot; train a clone of all of it, a clone of the best quarter of its "
+        "episodes, BCQ as published and the recommended preset for about the same time; score and plot them. Two to "
+        f"five minutes on two cores, without a network. Without MuJoCo it is {PENDULUM}. Runs that are done are kept.",
     )
     parser.add_argument("--dataset", default=dataset, help="name or file (default: %(default)s)")
-    parser.add_argument("--output", default="runs/demo", help="run directory (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=5_000, help="gradient steps of BCQ (default: %(default)s)")
-    parser.add_argument("--behavior-steps", type=int, default=5_000, help="of the CVAE (default: %(default)s)")
+    parser.add_argument("--output", default="runs/demo", help="folder of runs and picture (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=10_000, help="gradient steps of each clone (default: %(default)s)")
+    parser.add_argument("--bcq-steps", type=int, default=5_000, help="of BCQ (default: %(default)s)")
     options = parser.parse_args(arguments)
-    from offline_vi.study.demo import DemoOptions
-
-    demonstrate(DemoOptions(options.dataset, options.output, options.steps, options.behavior_steps))
+    demonstrate(options.dataset, options.output, options.steps, options.bcq_steps)
 
 
-def demonstrate(options: DemoOptions) -> None:
-    """Data, model, policy, score, plot."""
-    import torch  # here, not above: not for --help
-
-    from offline_vi.scripts import train as train_verb
-    from offline_vi.study.demo import EPISODES, compare_with_behavior, data_facts
+def demonstrate(dataset: str, output: str, steps: int, bcq_steps: int) -> None:
+    """Data, four policies, scores, picture."""
+    from offline_vi.errors import StudyError
+    from offline_vi.study.cells import is_done, run_cells  # here, not above: not for --help
+    from offline_vi.study.demo import EPISODES, DemoOptions, data_facts, picture, trained
 
     started = time.monotonic()
-    print(f"1/3  data: {options.dataset}")
-    data = data_facts(options.dataset)
+    options = DemoOptions(dataset, output, steps, bcq_steps)
+    print(f"1/3  data: {dataset}", flush=True)
+    data = data_facts(dataset)
     print(f"     {data.rows:,} transitions, {data.episodes} episodes, mean {data.measure} {data.score:.1f}")
 
-    print(f"2/3  conditional VAE, {options.behavior_steps:,} steps, then BCQ on it, {options.steps:,} steps")
-    train_verb.main(options.train_words())
+    contenders = options.contenders()
+    cores = min(2, os.cpu_count() or 1)
+    print(f"2/3  {len(contenders)} policies, {cores} at a time: {', '.join(contenders)}", flush=True)
+    run_cells({path: words for path, words in contenders.values()}, jobs=cores)
+    failed = [path.name for path, _ in contenders.values() if not is_done(path)]
+    if failed:
+        raise StudyError(f"{', '.join(failed)} did not come to an end", "see above why; the same command goes on")
 
-    print("3/3  the same behavior model without BCQ, for comparison")
-    scores = compare_with_behavior(options.output)
-    print(f"\n     data {data.score:6.1f}   behavior model {scores.behavior:6.1f}   BCQ {scores.policy:6.1f}", end="")
-    print(f"   ({data.measure}, {EPISODES} episodes)")
-    print(f"     plot: {Path(options.output) / 'learning_curve.png'}")
-    print(f"     {time.monotonic() - started:.0f} s on {torch.get_num_threads()} thread(s)")
+    print(f"3/3  {data.measure}, {EPISODES} episodes, and its standard error")
+    found = {name: trained(path) for name, (path, _) in contenders.items()}
+    print(f"     {'the data':<26}{data.score:8.1f}")
+    for name, one in found.items():
+        print(f"     {name:<26}{one.score:8.1f} +- {one.error:4.1f}   {one.steps:,} steps in {one.seconds:.0f} s")
+    picture(data, found, Path(output) / "demo.png")
+    print(f"     plot: {Path(output) / 'demo.png'}\n     {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

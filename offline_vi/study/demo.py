@@ -1,14 +1,20 @@
-"""The pieces of the demonstration: the data's score, the command that trains, the model next to the policy."""
+"""The demonstration: what a data set's own policies score, next to clones, BCQ and the recommended preset."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from offline_vi.errors import UsageError
+from offline_vi.study.cells import result
 
-EPISODES, EVAL_SEED = 10, 100
+EPISODES = 10  # of each evaluation
 
 
 @dataclass(frozen=True)
@@ -16,16 +22,25 @@ class DemoOptions:
     """What the demonstration trains on, and for how long."""
 
     dataset: str  # name or file
-    output: str = "runs/demo"  # run directory
-    steps: int = 5_000  # gradient steps of BCQ
-    behavior_steps: int = 5_000  # of the CVAE
+    output: str = "runs/demo"  # folder of the runs and of the picture
+    steps: int = 10_000  # gradient steps of each clone
+    bcq_steps: int = 5_000  # of BCQ, which takes about as long
 
-    def train_words(self) -> list[str]:
-        """Of `offline-vi train`: BCQ on a frozen CVAE."""
-        words = ["bcq", "--dataset", self.dataset, "--preset", "fast", "--behavior", "cvae"]
-        words += ["--behavior-steps", str(self.behavior_steps)]
-        words += ["--steps", str(self.steps), "--eval-every", str(max(self.steps // 5, 1)), "--overwrite"]
-        return [*words, "--output", self.output, "--behavior.hidden", "256", "256", "--hidden", "256", "256"]
+    def contenders(self) -> dict[str, tuple[Path, Sequence[str]]]:
+        """What is compared -> its run directory and the arguments of `offline-vi train`."""
+        clone = ("bc", "--preset", "recommended", "--steps", str(self.steps), "--decay-steps", str(self.steps))
+        trained = {
+            "clone of all": (*clone, "--episode-weights", "all"),
+            "clone of the best quarter": (*clone, "--episode-weights", "best"),
+            "BCQ as published": ("bcq", "--preset", "published", "--steps", str(self.bcq_steps)),
+            "recommended": clone,
+        }
+        common = ("--dataset", self.dataset, "--eval-every", "0", "--eval-episodes", str(EPISODES))
+        title = re.sub(r"\W+", "-", self.dataset).strip("-")
+        return {
+            name: (Path(self.output) / f"{title}-{re.sub(r'[^a-z]+', '-', name.lower())}", (*words, *common))
+            for name, words in trained.items()
+        }
 
 
 class DataFacts(NamedTuple):
@@ -37,11 +52,13 @@ class DataFacts(NamedTuple):
     measure: str  # which of the two
 
 
-class Compared(NamedTuple):
-    """Mean normalized scores, or returns where the task has no reference scores."""
+class Trained(NamedTuple):
+    """What a contender came to."""
 
-    behavior: float  # of the behavior model's own samples
-    policy: float  # of BCQ on that model
+    score: float  # mean normalized score, or return where the task has no reference scores
+    error: float  # standard error of that mean over the episodes
+    seconds: float  # of the run, with everything that is fitted for it and the evaluation
+    steps: int  # gradient steps
 
 
 def data_facts(dataset: str) -> DataFacts:
@@ -57,16 +74,33 @@ def data_facts(dataset: str) -> DataFacts:
     return DataFacts(len(data), len(returns), float(returns.mean()), "return")
 
 
-def compare_with_behavior(run: str | Path) -> Compared:
-    """Score the policy of a run of the demonstration, and the behavior model that it ranks the samples of."""
-    from offline_vi.evaluation.evaluate import evaluate
-    from offline_vi.rl.policies import BehaviorPolicy
-    from offline_vi.runs.files import read_json
-    from offline_vi.study.kept import behavior_of, load_agent
-    from offline_vi.study.scoring import task_of_run
+def trained(run: Path) -> Trained:
+    """What a run that is done came to."""
+    final: dict[str, Any] = result(run)
+    seconds = float(json.loads((run / "run.json").read_text())["wall_seconds"])
+    scores = np.array(final.get("normalized_scores", final["returns"]))
+    return Trained(float(scores.mean()), float(scores.std(ddof=1) / np.sqrt(len(scores))), seconds, final["steps"])
 
-    policy, task = load_agent(run), task_of_run(read_json(Path(run) / "config.json"))
-    model = behavior_of(policy)
-    assert model is not None
-    cloned = evaluate(BehaviorPolicy(model), task, EPISODES, EVAL_SEED)
-    return Compared(cloned.score, evaluate(policy, task, EPISODES, EVAL_SEED).score)
+
+def picture(data: DataFacts, contenders: Mapping[str, Trained], path: Path) -> None:
+    """Write the comparison as a PNG file: a bar for the data and for each contender."""
+    from matplotlib.figure import Figure
+
+    from offline_vi.study.plots import ACCENT, INK, MUTED
+
+    names = ["the data", *contenders]
+    values = [data.score, *(one.score for one in contenders.values())]
+    errors = [0.0, *(one.error for one in contenders.values())]
+    notes = ["", *(f"{one.steps:,} steps, {one.seconds:.0f} s" for one in contenders.values())]
+    figure = Figure(figsize=(7.0, 2.9))
+    axis = figure.subplots()
+    colors = [MUTED] * (len(names) - 1) + [ACCENT]
+    axis.barh(names, values, xerr=errors, color=colors, height=0.62, ecolor=INK)
+    for at, (value, error, note) in enumerate(zip(values, errors, notes, strict=True)):
+        axis.text(max(value, 0.0) + error, at, f"  {value:.1f}   {note}", va="center", color=INK, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlim(min(0.0, *values), max(max(values), 1.0) * 1.45)
+    axis.set_xlabel(f"{data.measure}, mean of {EPISODES} episodes and its standard error")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Class = TypeVar("Class", bound=type)
 Loader = TypeVar("Loader", bound=Callable[[], Any])
-ProposalKind = Literal["samples", "decoder-means", "most-likely"]
+ProposalKind = Literal["samples", "decoder-means", "most-likely", "central"]
 """What an algorithm is given of its behavior model: full samples, decoder means at clipped noise, likely samples."""
 
 

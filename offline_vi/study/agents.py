@@ -7,8 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 from offline_vi import registry
-from offline_vi.behavior.base import BehaviorModel, DensityModel, LatentModel, Proposals, require_capability
-from offline_vi.behavior.proposals import DecoderMeans, MostLikelySamples
+from offline_vi.behavior.base import (
+    BehaviorModel,
+    CentralModel,
+    DensityModel,
+    LatentModel,
+    Proposals,
+    require_capability,
+)
+from offline_vi.behavior.proposals import CentralActions, DecoderMeans, MostLikelySamples
 from offline_vi.errors import CapabilityError
 from offline_vi.nn.stack import stack_, unstack_
 from offline_vi.rl.algorithm import Algorithm, Jointly
@@ -28,7 +35,7 @@ class AgentChoice:
     behavior: str = ""  # name of the behavior model; empty where the algorithm uses none
     behavior_config: Any = None
     jointly: bool = False  # train the behavior model together with the algorithm, a step each
-    proposals: Literal["", "samples", "decoder-means", "most-likely"] = ""  # empty: as the registry says
+    proposals: Literal["", "samples", "decoder-means", "most-likely", "central"] = ""  # empty: as the registry says
     noise_clip: float = 0.5  # of decoder means: standard deviations of the prior noise
     keep: float = 0.25  # of the most likely samples: the share that is kept
 
@@ -114,6 +121,8 @@ def propose(model: BehaviorModel, choice: AgentChoice) -> Proposals:
         return DecoderMeans(require_capability(model, LatentModel, "decoding"), choice.noise_clip)
     if kind == "most-likely":
         return MostLikelySamples(require_capability(model, DensityModel, "choosing likely samples"), choice.keep)
+    if kind == "central":
+        return CentralActions(require_capability(model, CentralModel, "one action that stands for the others"))
     return model
 
 

@@ -19,6 +19,7 @@ class Own(NamedTuple):
     behavior: str
     options: dict[str, Any]  # of the run
     config: dict[str, Any]  # hyper-parameters
+    returns: dict[str, Any]  # which targets critics regress (`study.returns`)
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,13 @@ class Preset:
         """Changed hyper-parameters of an algorithm on that behaviour model."""
         return self._own(algorithm, model).config
 
+    def returns(self, algorithm: str, model: str) -> dict[str, Any]:
+        """Changed defaults of `ReturnOptions`, of an algorithm on that behaviour model."""
+        return self._own(algorithm, model).returns
+
     def _own(self, algorithm: str, model: str) -> Own:
         own = self.own.get(algorithm)
-        return own if own is not None and own.behavior == model else Own(model, {}, {})
+        return own if own is not None and own.behavior == model else Own(model, {}, {}, {})
 
 
 # BCQ's ten candidates at acting are the likeliest of a hundred, as docs/why-bcq.md measured them.
@@ -56,7 +61,7 @@ PRESETS: dict[str, Preset] = {
     "published": Preset(),
     # The same for all data; docs/recommended.md says what was measured.
     "recommended": Preset(
-        behavior="gaussian",
+        behavior="least-squares",
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000},
         weights={"episode_weights": "worthwhile"},
@@ -65,20 +70,34 @@ PRESETS: dict[str, Preset] = {
                 "",
                 {"steps": 10_000, "normalize": True},
                 {"lr": 1e-3, "decay_steps": 10_000, "layer_norm": True, "dropout": 0.1},
-            )
+                {},
+            ),
+            "bcq": Own(  # a perturbed clone: a maximum over candidates follows the critics' errors (docs/why-bcq.md)
+                "least-squares",
+                {"steps": 5_000, "normalize": True, "proposals": "central"},
+                {
+                    "discount": 0.997,
+                    "num_candidates": 1,
+                    "num_acting_candidates": 1,
+                    "lr": 3e-4,
+                    "hidden": (256, 256),
+                    "batch_size": 256,
+                },
+                {"critic_start_steps": 2_000},
+            ),
         },
     ),
     "fast": Preset(
         behavior="cvae",
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000},
-        own={"bcq": Own("gaussian", {"proposals": "most-likely", "keep": 0.1}, {"num_acting_candidates": 10})},
+        own={"bcq": Own("gaussian", {"proposals": "most-likely", "keep": 0.1}, {"num_acting_candidates": 10}, {})},
     ),
     "likely": Preset(  # full samples of an exact density, filtered by it (docs/why-bcq.md)
         behavior="mixture",
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000, "proposals": "most-likely", "keep": 0.1},
-        own={"bcq": Own("mixture", {}, {"num_acting_candidates": 10})},
+        own={"bcq": Own("mixture", {}, {"num_acting_candidates": 10}, {})},
     ),
 }
 

@@ -67,9 +67,9 @@ class TrainOptions:
     """Draw the candidates of a frozen model ahead, and all of them anew every so many steps; 0: for every batch."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of targets and other passes without gradient; auto: the faster one on processors of this kind."""
-    proposals: Literal["", "samples", "decoder-means", "most-likely", "decoded", "likely"] = ""
-    """What an algorithm is given of its model: full samples, decoder means at clipped noise, or the most likely of its
-    samples; default: as the algorithm was published (decoded and likely are older names)."""
+    proposals: Literal["", "samples", "decoder-means", "most-likely", "central", "decoded", "likely"] = ""
+    """What an algorithm is given of its model: full samples, decoder means at clipped noise, the most likely of its
+    samples, or its central action alone; default: as published (decoded and likely are older names)."""
     noise_clip: float = 0.5
     """decoder-means: prior noise is clipped to this many standard deviations."""
     keep: float = 0.25
@@ -221,11 +221,12 @@ def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
     own = tuned(name, task) if (task := value_of(arguments, "--tuned-for")) else {}
     if "reward_scale" in own:  # the one setting of a paper's table that is not the algorithm's
         train = replace(train, reward_scale=train.reward_scale or own.pop("reward_scale"))
+    returns = ReturnOptions(**{"returns": row.returns} | preset(chosen).returns(name, model))
     published = from_json(row.config()(), preset(chosen).config(name, model) | own)
     parts = {
         "data": DataOptions.from_record(table(saved, "data_options")),
         "weights": from_json(WeightOptions(**preset(chosen).weights), table(saved, "weights_options")),
-        "returns": from_json(ReturnOptions(returns=row.returns), table(saved, "returns_options")),
+        "returns": from_json(returns, table(saved, "returns_options")),
         "train": train,
         "eval": from_json(EvalOptions(), table(saved, "eval_options")),
         "run": from_json(RunOptions(), table(saved, "run_options")),

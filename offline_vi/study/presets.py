@@ -85,6 +85,7 @@ PRESETS: dict[str, Preset] = {
                 },
                 {"critic_start_steps": 2_000},
             ),
+            "plas": Own("cvae", {}, {}, {}),  # which acts in latents; least squares has none
         },
     ),
     "fast": Preset(

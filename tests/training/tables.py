@@ -78,7 +78,9 @@ def of_command(preset: str) -> Iterator[tuple[str, Case]]:
         behavior = "--behavior.hidden 8" if row.behavior else ""
         ahead = "--behavior-steps 6" if row.behavior and preset != "published" else ""
         values = "--value-steps 6" if preset == "recommended" else ""
-        values += " --return-steps 6" if row.returns else ""
+        starts = PRESETS[preset].returns(name, PRESETS[preset].behavior_of(name))
+        values += " --return-steps 6" if row.returns or starts else ""
+        values += " --critic-start-steps 4" if starts else ""
         if row.behavior or values or preset == "published":  # without a behaviour model the other presets are one
             yield name, partial(trained_by_command, f"{name} --preset {preset} {behavior} {ahead} {values}".split())
 

@@ -2,9 +2,10 @@
 
     python benchmarks/recommended.py --output FOLDER [--data NAME|FILE+FILE ...] [--seeds 0 1 2] [--report-only]
 
-Every contender has the same network, optimizer and number of steps; only the rows that count differ. The final policy
-is scored over 20 episodes. recommended.md: normalized scores, mean and 95 % Student interval over seeds, and the
-seconds that training took with everything that is fitted for it, one thread. Done cells are skipped, cut ones resumed.
+Every clone has the same network, optimizer and number of steps; only the rows that count differ. BCQ in its own
+recommended preset perturbs such a clone. The final policy is scored over 20 episodes. recommended.md has normalized
+scores, mean and 95 % Student interval over seeds, and the seconds that training took with everything that is fitted for
+it, one thread. Done cells are skipped, cut ones resumed.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from offline_vi.datasets.tasks import ROBOTS
 from offline_vi.study.cells import Job, is_done, result, run_job
 
 CONTENDERS = {
-    "clone of all": ("--episode-weights", "all"),
-    "clone of the best quarter": ("--episode-weights", "best", "--best-share", "0.25"),
-    "recommended": (),
+    "BCQ, recommended": ("bcq",),
+    "clone of all": ("bc", "--episode-weights", "all"),
+    "clone of the best quarter": ("bc", "--episode-weights", "best", "--best-share", "0.25"),
+    "recommended": ("bc",),
 }
 LEVELS = ("expert", "medium-expert", "medium", "medium-replay", "random")
 SHIPPED = tuple(f"offline-vi/{robot}/{level}-v0" for level in LEVELS for robot in ROBOTS)
@@ -33,18 +35,21 @@ SHIPPED = tuple(f"offline-vi/{robot}/{level}-v0" for level in LEVELS for robot i
 
 def jobs_of(data: str, options: argparse.Namespace) -> dict[str, list[Job]]:
     """Contender -> a job for each seed."""
-    common = ["train", "bc", "--preset", "recommended", "--dataset", *data.split("+"), "-q"]
-    common += ["--eval-every", "0", "--eval-episodes", "20", *options.flags.split()]
-    title = re.sub(r"\W+", "-", data).strip("-")
+    common = ["--preset", "recommended", "--dataset", *data.split("+"), *options.flags.split()]
+    common += ["--eval-every", "0", "--eval-episodes", "20", "-q"]
+
+    def title(name: str) -> str:
+        return re.sub(r"\W+", "-", name).strip("-")
+
     return {
         name: [
             Job(
-                options.output / "runs" / f"{title}-{name.replace(' ', '-')}-{seed}",
-                (*common, "--seed", str(seed), *flags),
+                options.output / "runs" / f"{title(data)}-{title(name)}-{seed}",
+                ("train", *CONTENDERS[name], *common, "--seed", str(seed)),
             )
             for seed in options.seeds
         ]
-        for name, flags in CONTENDERS.items()
+        for name in options.contenders
     }
 
 
@@ -70,13 +75,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--data", nargs="+", default=SHIPPED, help="names or files; FILE+FILE are joined")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="default: all")
     parser.add_argument("--flags", default="", help="further flags of `offline-vi train`, e.g. '--env Hopper-v5'")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     jobs = {data: jobs_of(data, options) for data in options.data}
     if not options.report_only:
-        for name in reversed(CONTENDERS):  # the recommended preset first
+        for name in reversed(options.contenders):  # the recommended preset first
             for job in (job for of_data in jobs.values() for job in of_data[name] if not is_done(job.path)):
                 outcome = run_job(job)
                 print(f"{job.path.name}: {f'{outcome.seconds:.0f} s' if outcome.done else outcome.error}", flush=True)

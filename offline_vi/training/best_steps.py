@@ -7,6 +7,7 @@ Most of an advantage is luck in the steps that follow. Two networks for each of 
 D_k is trained without the episodes of fold k, and a row of that fold is among the best steps of its state where
 D_k(s, a) > W_k(s). As many are kept in every state: a threshold that is the same everywhere, or weights that grow with
 the advantage, leave states out in which every action is worth about the same, and a clone has nothing to imitate there.
+For the same reason the other steps of the same episodes keep a small weight (`improving_rows`).
 
 Advantages are those of `TrajectoryValues`. Cloning what exceeds a baseline is the "binary" rule of Wang et al. 2020,
 Critic Regularized Regression (eq. 4), whose baseline is the mean and whose critic has seen the row.
@@ -139,14 +140,16 @@ def fit_gains(
     return steps.gains()
 
 
-def improving_rows(data: Transitions, gains: NDArray[np.float64], share: float = 0.25) -> NDArray[np.float64]:
-    """(R,) 1 for the best steps of each state in the best episodes, by return; 0 for the others.
+def improving_rows(
+    data: Transitions, gains: NDArray[np.float64], share: float = 0.25, others: float = 0.1
+) -> NDArray[np.float64]:
+    """(R,) 1 for the best steps of each state in the best episodes, by return, ``others`` for the other steps of these
+    episodes, 0 for the rest.
 
-    ``share`` of the rows lie in the best episodes. Where no gain is positive there, all of their steps count.
+    ``share`` of the rows lie in the best episodes. Where no gain is positive there, their steps count alike.
     """
     best = Best(share)(data) > 0.0
-    better = best & (gains > 0.0)
-    return np.asarray((better if better.any() else best).astype(np.float64))
+    return np.asarray(np.where(gains > 0.0, 1.0, others) * best)
 
 
 def worthwhile_rows(
@@ -169,7 +172,7 @@ class Worthwhile:
     seed: int = 0
 
     def __call__(self, data: Transitions) -> NDArray[np.float64]:
-        """(R,) 0 or the same positive number."""
+        """(R,) weights of the rows."""
         return worthwhile_rows(data, lambda: self.gains(data), self.share)
 
     def gains(self, data: Transitions) -> NDArray[np.float64]:

@@ -74,8 +74,12 @@ def test_rows_are_those_of_the_best_episodes_and_never_none() -> None:
     reward = np.repeat([1.0, 4.0, 3.0, 2.0], 5).astype(np.float32)
     data = Transitions(data.obs, data.action, reward, data.obs, data.terminated, data.episode_end, data.spec)
     gains = np.tile([1.0, -1.0, 0.0, 2.0, -3.0], 4)
-    assert np.flatnonzero(improving_rows(data, gains, 0.5)).tolist() == [5, 8, 10, 13]
-    assert np.flatnonzero(improving_rows(data, -np.ones(20), 0.25)).tolist() == [5, 6, 7, 8, 9]
+    expected = np.zeros(20)
+    expected[5:15], expected[[5, 8, 10, 13]] = 0.2, 1.0
+    np.testing.assert_allclose(improving_rows(data, gains, 0.5, 0.2), expected)
+    alike = improving_rows(data, -np.ones(20), 0.25)
+    assert np.flatnonzero(alike).tolist() == [5, 6, 7, 8, 9]
+    assert len(set(alike[5:10])) == 1
 
 
 @pytest.mark.parametrize("config", [BestStepsConfig(kept=0.0), BestStepsConfig(kept=1.0), BestStepsConfig(folds=1)])

@@ -48,6 +48,7 @@ from offline_vi.runs.files import (
     kind_of,
     read_json,
     replace_file,
+    require_folder,
     safely,
     sync_folder,
     temporary_name,
@@ -148,9 +149,7 @@ class RunDirectory:
 
     def inner(self, name: str) -> Path:
         """The path of a run, or of a model, within this one. Raises OutputDirError where a link leads elsewhere."""
-        if kind_of(self.path / name) not in ("", "folder"):
-            raise OutputDirError(f"{self.path / name} is a {kind_of(self.path / name)}", "move it away")
-        return self.path / name
+        return require_folder(self.path / name)
 
     def __enter__(self) -> RunDirectory:
         return self

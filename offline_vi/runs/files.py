@@ -60,6 +60,14 @@ def require_regular(path: Path) -> None:
         raise OutputDirError(f"{path} is a {kind_of(path)}, not a file of this library", "move it away")
 
 
+def require_folder(path: Path) -> Path:
+    """A folder, or where one is to be made. Raises OutputDirError where there is something else: a link would lead
+    elsewhere."""
+    if kind_of(path) not in ("", "folder"):
+        raise OutputDirError(f"{path} is a {kind_of(path)}, not a folder of this library", "move it away")
+    return path
+
+
 TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{32}")
 
 

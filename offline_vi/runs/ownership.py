@@ -22,6 +22,7 @@ from offline_vi.runs.files import (
     read_file,
     remove,
     replace_file,
+    require_folder,
     require_regular,
     writing,
 )
@@ -63,24 +64,28 @@ def _records(folder: Path, name: str, keys: set[str]) -> bool:
 def claim(folder: Path, kind: str, names: Iterable[str]) -> None:
     """Make a folder the library's, so that files of these names may be written there; it is made where it is missing.
 
-    Raises OutputDirError where it is not the library's and holds one of them, where something else than a regular file
-    is in the place of one, and where it cannot be written.
+    Raises OutputDirError where it cannot be written, and what `refuse_others` raises.
     """
-    names = list(names)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = is_ours(folder)
-        for name in names:
-            require_regular(folder / name)
-            if not known and kind_of(folder / name):
-                raise OutputDirError(
-                    f"{folder} holds {name}, and is no folder of this library: it would be overwritten",
-                    "choose another folder, or move the file away",
-                )
-        if not known:
+        refuse_others(folder, names)
+        if not is_ours(folder):
             mark(folder, kind)
     except OSError as error:
         raise OutputDirError(f"{folder} cannot be written ({error.strerror})", "choose another folder") from error
+
+
+def refuse_others(folder: Path, names: Iterable[str]) -> None:
+    """Raises OutputDirError where a folder that is not the library's holds a file of one of these names, and where
+    something that is no regular file is in the place of one."""
+    known = is_ours(folder)
+    for name in names:
+        require_regular(folder / name)
+        if not known and kind_of(folder / name):
+            raise OutputDirError(
+                f"{folder} holds {name}, and is no folder of this library: it would be overwritten",
+                "choose another folder, or move the file away",
+            )
 
 
 def mark(folder: Path, kind: str) -> None:
@@ -117,8 +122,8 @@ def refuse_in_the_way(folder: Path) -> None:
     for path in folder.iterdir():
         if FILES.fullmatch(path.name):
             require_regular(path)
-        elif path.name in FOLDERS and not is_folder(path):
-            raise OutputDirError(f"{path} is a {kind_of(path)}, not a folder of the run", "move it away")
+        elif path.name in FOLDERS:
+            require_folder(path)
 
 
 # ------------------------------------------------------------------ of a run

@@ -58,7 +58,9 @@ SearchSpace: TypeAlias = Mapping[str, Range | Choices]
 def file_name(name: str, kind: str) -> str:
     """A name that a folder can have. Raises ConfigError for any other: none leads elsewhere."""
     if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}", name):
-        raise ConfigError(f"{kind} is {name[:60]!r}", "at most 200 letters, no slash among them, no dot at the beginning")
+        raise ConfigError(
+            f"{kind} is {name[:60]!r}", "at most 200 letters, no slash among them, no dot at the beginning"
+        )
     return name
 
 

@@ -21,6 +21,7 @@ import torch
 from offline_vi import registry
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.errors import CheckpointCorruptError, ConfigError, MissingInputError
+from offline_vi.nn.allowance import Allowance, bytes_of
 from offline_vi.nn.description import class_named, describe, rebuild, spec_of
 from offline_vi.nn.state import parameters_and_buffers, restore, snapshot
 from offline_vi.runs.files import read_json, write_json
@@ -92,7 +93,7 @@ def load_behavior(directory: str | Path) -> BehaviorModel:
     if not isinstance(card.record.get("sha256"), str):
         raise ConfigError(f"{home / CARD} names no SHA-256 of the weights", "copy the directory again, whole")
     tensors = load_tensors(home / WEIGHTS, sha256=card.record["sha256"])
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), Allowance(bytes_of(tensors)):
         model = build_card(card)
     _take(model, tensors, card.record.get("state"), home / WEIGHTS)
     return model.eval().requires_grad_(False)

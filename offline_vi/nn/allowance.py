@@ -28,7 +28,7 @@ class Allowance(TorchDispatchMode):
     CheckpointCorruptError beyond that."""
 
     def __init__(self, saved: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.saved, self.left = saved, FACTOR * saved + SLACK
 
     def __torch_dispatch__(

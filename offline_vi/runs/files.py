@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from offline_vi.errors import (
     CheckpointWriteError,
@@ -139,7 +140,7 @@ def read_text(path: Path) -> str:
     return ""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """A regular file, to be read. Raises ValueError for anything else: links, pipes, devices, folders."""
     if path.is_symlink():  # before it is opened: not every system refuses to follow it
         raise ValueError(f"cannot be opened ({os.strerror(errno.ELOOP)})")

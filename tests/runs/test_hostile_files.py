@@ -33,7 +33,7 @@ from offline_vi.runs import checkpoint as module
 from offline_vi.runs.checkpoint import load_checkpoint
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.files import json_bytes, kind_of
-from offline_vi.runs.ownership import OWN, claim
+from offline_vi.runs.ownership import OF_A_CHECKPOINT, OWN, claim
 from offline_vi.training.loop import fit
 from offline_vi.types import Spec
 
@@ -215,7 +215,7 @@ PLACES = (
     *("metrics.csv", "episodes.csv", "run.lock", OWN, "checkpoints", "behavior", "thesis.tex", ".tmp-x"),
     *("checkpoints/LATEST", "checkpoints/.tmp-x", "checkpoints/step_00000001", "checkpoints/step_00000002.old"),
     *(f"checkpoints/step_{step:08d}" for step in (STEPS, STEPS + 2, 99_999_999)),
-    *(f"checkpoints/step_{STEPS:08d}/{name}" for name in (*module.OF_A_CHECKPOINT, "thesis.tex")),
+    *(f"checkpoints/step_{STEPS:08d}/{name}" for name in (*OF_A_CHECKPOINT, "thesis.tex")),
 )
 KINDS = ("link", "link to a folder", "pipe", "folder", "missing", "cut", "foreign")
 THEIRS = b"mine\n1,2\ncut"

@@ -5,6 +5,7 @@
       card.json           what it is (class, hyper-parameters, shapes, plain values that it keeps), what it was fitted
                           to (data set, SHA-256), how good it is (density of unseen episodes, truth of its samples),
                           the weights' SHA-256
+      offline_vi.json     says that the folder is a model's: see `runs.ownership`
 
 Nothing is unpickled; a directory whose weights do not match its card is refused.
 """

@@ -4,16 +4,20 @@ needed."""
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_vi.runs.files import read_text, replace_file, writing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from offline_vi.data.transitions import Transitions
 
@@ -24,11 +28,8 @@ Columns: TypeAlias = dict[str, NDArray[np.float64]]
 
 
 def read_csv(path: Path) -> Columns:
-    """The columns of a CSV file; text becomes NaN. Empty where there is no file."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    """The columns of a CSV file; text becomes NaN. Empty where there is no such file."""
+    rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
 
     def number(text: str | None) -> float:
         try:
@@ -37,6 +38,15 @@ def read_csv(path: Path) -> Columns:
             return float("nan")
 
     return {name: np.array([number(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
+
+
+def save_figure(figure: Figure, path: Path, **how: Any) -> None:
+    """A figure as a PNG file that is whole or absent. Raises CheckpointWriteError, and OutputDirError where something
+    that is no regular file is in its place."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", **{"dpi": 110, **how})
+    with writing(path.parent, picture.tell()):
+        replace_file(path, picture.getvalue())
 
 
 def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
@@ -72,7 +82,7 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
     figure.suptitle(run.name, fontsize=11, color=INK)
     figure.tight_layout()
     path = run / "learning_curve.png"
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
     return path
 
 
@@ -165,7 +175,7 @@ def exploration_map(path: Path, collected: Mapping[str, Transitions]) -> None:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("s[1]", fontsize=8)
     figure.colorbar(mesh, ax=axes, label="visits")
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    save_figure(figure, path, bbox_inches="tight")
 
 
 def search_plot(scores: Mapping[int, float], settings: Mapping[str, Sequence[float | str]], path: Path) -> None:
@@ -192,7 +202,7 @@ def search_plot(scores: Mapping[int, float], settings: Mapping[str, Sequence[flo
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=7)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def setting_panel(ax: Axes, name: str, chosen: Sequence[float | str], scores: NDArray[np.float64]) -> None:

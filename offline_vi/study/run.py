@@ -25,6 +25,7 @@ from offline_vi.nn.description import class_named, classes_in
 from offline_vi.nn.precision import differences, facts
 from offline_vi.plugins import source_of
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import write_text
 from offline_vi.study.sinks import check_sinks, listeners
 from offline_vi.study.versions import git_revision, versions
 
@@ -197,7 +198,7 @@ def recorded(run: RunDirectory, record: Record) -> Iterator[Record]:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         record |= {"status": "interrupted" if stopped else "failed", "error": f"{type(error).__name__}: {error}"}
         if not isinstance(error, OfflineVIError | KeyboardInterrupt):
-            (run.path / "crash.txt").write_text(traceback.format_exc())
+            write_text(run.path / "crash.txt", traceback.format_exc())
         raise
     finally:
         record["products"] = torch.get_float32_matmul_precision()

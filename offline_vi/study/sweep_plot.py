@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_vi.study.plots import ACCENT, INK, MUTED
+from offline_vi.study.plots import ACCENT, INK, MUTED, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def sweep_plot(rows: Sequence[Row], path: Path, title: str, measure: str = "norm
     axes[0, 0].legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10, color=INK)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
 
 
 def swept_panel(ax: Axes, name: str, rows: Sequence[Row]) -> None:

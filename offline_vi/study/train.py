@@ -151,13 +151,13 @@ class Training(Experiment):
 
     def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
         model, chosen = self.agents.behavior, self.chosen
-        self.rows = with_weights(self.data, self.options.weights, run.path / "rows", self.options.run)
+        self.rows = with_weights(self.data, self.options.weights, run, self.options.run)
         if chosen.normalize:
             for each in {agent, self.agents.one}:
                 normalizer_of(each).fit(self.data.obs)
         if model is not None and not self.choice.jointly and not chosen.behavior_from:
             about = {"data": data_record(self.data) | self.options.weights.recorded(), "name": self.choice.behavior}
-            fit_ahead(model, self.rows, chosen.behavior_steps, run.path / "behavior", self.options.run, about)
+            fit_ahead(model, self.rows, chosen.behavior_steps, run.inner("behavior"), self.options.run, about)
         self.agents.one.to(self.device)
         self.rows = self.rows.with_reward(self.rewards.scale, self.rewards.shift)
         if self.options.returns.used:
@@ -168,11 +168,11 @@ class Training(Experiment):
         chosen, own = self.options.returns, self.options.run
         if chosen.critic_start_steps and run.has_checkpoint():
             return  # which holds what became of the start
-        rows = with_returns(self.rows, self.diagnosis.discount, chosen, run.path / "returns", own)
+        rows = with_returns(self.rows, self.diagnosis.discount, chosen, run.inner("returns"), own)
         if chosen.returns:
             self.rows = rows
         else:
-            start(agent, self._source(rows, agent), chosen.critic_start_steps, run.path / "start", own)
+            start(agent, self._source(rows, agent), chosen.critic_start_steps, run.inner("start"), own)
 
     def _source(self, rows: Transitions, agent: Algorithm) -> Transitions | Source:
         """What the loop draws from: several seeds in parallel have a random stream each."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from offline_vi.data.transitions import Transitions
 from offline_vi.data.weights import Advantages, Best, Returns, Rule
+from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.tensors import load_tensors, save_tensors
 from offline_vi.study.ahead import fitted_ahead
 from offline_vi.study.run import Record, RunOptions
@@ -61,9 +62,9 @@ class WeightOptions:
         return {"rule": self.episode_weights, **{name: own[name] for name in parts}} if parts else {}
 
 
-def with_weights(data: Transitions, options: WeightOptions, path: Path, run: RunOptions) -> Transitions:
-    """The data with the weights that the options ask for; what has to be fitted for them is a run in ``path``, which
-    goes on where it was cut. Raises ConfigError for numbers out of range, and what `fit` raises."""
+def with_weights(data: Transitions, options: WeightOptions, run: RunDirectory, own: RunOptions) -> Transitions:
+    """The data with the weights that the options ask for; what has to be fitted for them is a run within
+    ``run``, which goes on where it was cut. Raises ConfigError for numbers out of range, and what `fit` raises."""
     if options.episode_weights == "all":
         return data
     share = options.best_share
@@ -71,23 +72,23 @@ def with_weights(data: Transitions, options: WeightOptions, path: Path, run: Run
         "best": Best(share),
         "returns": Returns(options.weight_alpha),
         "advantages": Advantages(options.weight_alpha),
-        "improving": lambda data: improving_rows(data, gains(data, options, path, run), share),
-        "worthwhile": lambda data: worthwhile_rows(data, lambda: gains(data, options, path, run), share),
+        "improving": lambda data: improving_rows(data, gains(data, options, run, own), share),
+        "worthwhile": lambda data: worthwhile_rows(data, lambda: gains(data, options, run, own), share),
     }
     weights = rules[options.episode_weights](data)
-    if not run.quiet:
+    if not own.quiet:
         print(f"batches are drawn from {np.count_nonzero(weights):,} of {len(data):,} rows")
     return data.with_weights(weights, options.rule())
 
 
-def gains(data: Transitions, options: WeightOptions, path: Path, run: RunOptions) -> NDArray[np.float64]:
-    """(R,) gains of the rows by `BestSteps`, fitted to their advantages by `TrajectoryValues`; each in its run in
-    ``path``."""
+def gains(data: Transitions, options: WeightOptions, run: RunDirectory, own: RunOptions) -> NDArray[np.float64]:
+    """(R,) gains of the rows by `BestSteps`, fitted to their advantages by `TrajectoryValues`; each in a run within
+    ``run``."""
     steps = options.value_steps
     values = TrajectoryValuesConfig(discount=options.value_discount, steps=steps, refresh=max(steps // 5, 1))
     config = BestStepsConfig(kept=options.best_steps, steps=steps)
-    advantages = fitted(path / "values", run, lambda loop: fit_advantages(data, values, **loop))
-    return fitted(path / "best-steps", run, lambda loop: fit_gains(data, advantages, config, **loop))
+    advantages = fitted(run.inner("values"), own, lambda loop: fit_advantages(data, values, **loop))
+    return fitted(run.inner("best-steps"), own, lambda loop: fit_gains(data, advantages, config, **loop))
 
 
 def fitted(path: Path, run: RunOptions, fit: Callable[[LoopOptions], NDArray[np.float64]]) -> NDArray[np.float64]:

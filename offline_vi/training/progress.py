@@ -8,6 +8,7 @@ import time
 from tqdm import tqdm
 
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import append
 from offline_vi.training.metrics import over_seeds
 
 
@@ -44,8 +45,7 @@ class Progress:
 
     def write(self, line: str) -> None:
         if self.log is not None:
-            with self.log.open("a") as file:
-                file.write(line + "\n")
+            append(self.log, f"{line}\n".encode())
 
     def close(self) -> None:
         self.bar.close()

@@ -72,7 +72,7 @@ def test_improving_rows_are_the_best_steps_of_the_better_half(
 ) -> None:
     flags = ["--episode-weights", "improving", "--best-share", "0.5", "--value-steps", "10"]
     assert train(data, tmp_path / "run", flags, capsys)[0] == 0
-    gains = load_tensors(tmp_path / "run" / "rows" / "best-steps" / "rows.safetensors")["rows"].numpy()
+    gains = load_tensors(tmp_path / "run" / "best-steps" / "rows.safetensors")["rows"].numpy()
     assert gains.shape == (4 * 99,)
     weight = improving_rows(datasets.load(data), gains, 0.5)
     assert set(np.flatnonzero(weight == weight.max())) == {row for row in range(2 * 99, 4 * 99) if gains[row] > 0.0}
@@ -89,7 +89,7 @@ def test_worthwhile_fits_values_only_where_the_best_episodes_differ(
     data = pendulum(tmp_path / "pendulum.hdf5", two_kinds)
     flags = ["--episode-weights", "worthwhile", "--best-share", "0.5", "--value-steps", "10"]
     assert train(data, tmp_path / "run", flags, capsys)[0] == 0
-    assert (tmp_path / "run" / "rows").exists() == fitted
+    assert (tmp_path / "run" / "best-steps").exists() == fitted
 
 
 @pytest.mark.parametrize("cls", [TrajectoryValues, BestSteps])

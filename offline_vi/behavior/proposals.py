@@ -21,6 +21,7 @@ from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.nn.precision import full_precision
 from offline_vi.nn.state import Scheduled
+from offline_vi.stopping import obey
 from offline_vi.types import Batch
 
 
@@ -116,6 +117,7 @@ class CandidateCache(Proposals, Scheduled):
 
     def _fill(self, key: tuple[str, int]) -> None:
         for piece in range(self.pieces):
+            obey()
             self._redraw(key, piece)
 
     @torch.no_grad()

@@ -37,6 +37,7 @@ from offline_vi.runs.checkpoint import (
     CHECKPOINTS,
     MANIFEST,
     MODEL,
+    NAME,
     STATE,
     TRAINER,
     Checkpoint,
@@ -197,6 +198,11 @@ class RunDirectory:
     def has_checkpoint(self) -> bool:
         """Whether there is any checkpoint, damaged or not."""
         return bool(published(self._checkpoints))
+
+    def newest_step(self) -> int:
+        """Gradient steps that the newest checkpoint has, damaged or not; 0 without one."""
+        names = [NAME.fullmatch(path.name) for path in published(self._checkpoints)]
+        return max((int(name[1]) for name in names if name), default=0)
 
     def latest(self) -> Checkpoint:
         """The point to continue from: the newest complete checkpoint, with the logs cut back to where it saw them.

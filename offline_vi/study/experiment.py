@@ -23,6 +23,7 @@ from offline_vi.errors import EnvError, EvaluationError, EvaluationWarning, Inte
 from offline_vi.nn.description import describe
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.plots import harmless
 from offline_vi.study.run import SCHEMA, Record, RunOptions, open_run, plugins_used, recorded
 from offline_vi.training.loop import fit
 from offline_vi.training.metrics import History
@@ -66,7 +67,11 @@ class Experiment(abc.ABC):
 
     @abc.abstractmethod
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
-        """The record of result.json; pictures and the like are written to the run."""
+        """The record of result.json."""
+
+    @abc.abstractmethod
+    def draw(self, run: RunDirectory, agent: Algorithm) -> None:
+        """Write the pictures of the run."""
 
 
 class Outcome(NamedTuple):
@@ -123,8 +128,10 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
                 progress=not options.quiet,
             )
             result = experiment.finish(run, agent)
-        run.write_json("result.json", result)
-        status["result"] = {key: result[key] for key in RESULT if key in result}
+            run.write_json("result.json", result)
+            status["result"] = {key: result[key] for key in RESULT if key in result}
+            with harmless("the pictures"):
+                experiment.draw(run, agent)
     return Outcome(result, run.path, history)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from offline_vi.algorithms.latent_planning import LatentPlanning
 from offline_vi.data.frames import Frames, SequenceSampler
+from offline_vi.study.plots import save_figure
 from offline_vi.types import Batch
 from offline_vi.world_model.dynamics import averaged
 
@@ -55,7 +56,7 @@ def grid(path: Path, rows: list[tuple[str, np.ndarray]], title: str, columns: li
     figure.suptitle(title, fontsize=10)
     figure.tight_layout(pad=0.4, rect=(0.0, 0.0, 1.0, 0.99 - 0.12 / len(rows)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def reconstructions(path: Path, agent: LatentPlanning, data: Frames, count: int = 10) -> None:

@@ -20,11 +20,12 @@ import tyro
 
 from offline_vi import registry
 from offline_vi.data.transitions import Transitions
-from offline_vi.errors import ConfigError, Interrupted, NoCheckpointError, OfflineVIError, OutOfMemoryError
+from offline_vi.errors import ConfigError, EnvError, Interrupted, NoCheckpointError, OfflineVIError, memory_error
 from offline_vi.nn.description import class_named, classes_in
 from offline_vi.nn.precision import differences, facts
 from offline_vi.plugins import source_of
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.stopping import Stop, held, listening
 from offline_vi.study.sinks import check_sinks, listeners
 from offline_vi.study.versions import git_revision, versions
 
@@ -174,9 +175,9 @@ def without_empty(record: Any) -> Any:
 
 @contextmanager
 def recorded(run: RunDirectory, record: Record) -> Iterator[Record]:
-    """Keep run.json truthful: running, then done, interrupted or failed, with timings; memory exhaustion becomes one
-    line."""
-    started = time.time()
+    """Keep run.json truthful: running, then done, interrupted or failed, with timings. Requests to stop are taken, and
+    what ended the run is raised as the error that it stands for (`expected`)."""
+    started = time.monotonic()
     record |= {
         "status": "running",
         "versions": versions(),
@@ -184,25 +185,39 @@ def recorded(run: RunDirectory, record: Record) -> Iterator[Record]:
         "threads": torch.get_num_threads(),
         "git_revision": git_revision(),
         "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    run.write_json("run.json", record)
-    try:
-        yield record
-        record["status"] = "done"
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        record |= {"status": "failed", "error": str(error)}
-        raise OutOfMemoryError("memory ran out", "lower --batch-size, or use --device cpu") from error
-    except BaseException as error:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        record |= {"status": "interrupted" if stopped else "failed", "error": f"{type(error).__name__}: {error}"}
-        if not isinstance(error, OfflineVIError | KeyboardInterrupt):
-            (run.path / "crash.txt").write_text(traceback.format_exc())
-        raise
-    finally:
-        record["products"] = torch.get_float32_matmul_precision()
-        record["wall_seconds"] = round(time.time() - started, 1)
+    with listening():
         run.write_json("run.json", record)
+        try:
+            yield record
+            record["status"] = "done"
+        except BaseException as error:
+            reason = expected(error, run)
+            stopped = isinstance(reason, Interrupted | KeyboardInterrupt)
+            record |= {"status": "interrupted" if stopped else "failed", "error": f"{type(reason).__name__}: {reason}"}
+            if not isinstance(reason, OfflineVIError | KeyboardInterrupt):
+                with suppress(OSError):
+                    (run.path / "crash.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            if reason is error:
+                raise
+            raise reason from error
+        finally:
+            with held():
+                record["products"] = torch.get_float32_matmul_precision()
+                record["wall_seconds"] = round(time.monotonic() - started, 1)
+                run.write_json("run.json", record)
+
+
+def expected(error: BaseException, run: RunDirectory) -> BaseException:
+    """The error of ours that another one stands for; itself where there is none."""
+    if isinstance(error, Stop):
+        return Interrupted(error.signum, run.newest_step(), resumable=run.has_checkpoint())
+    if isinstance(error, SystemExit):
+        return EnvError(
+            f"something in the run ended the program: sys.exit({error.code!r})", "an environment, or a plug-in"
+        )
+    return memory_error(error) or error
 
 
 def plugins_used(agent: Record) -> list[Record]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_vi.study.plots import ACCENT, INK, MUTED
+from offline_vi.study.plots import ACCENT, INK, MUTED, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,9 +35,9 @@ def sweep_plot(rows: Sequence[Row], path: Path, title: str, measure: str = "norm
         ax.axhline(ends["direct cloning"], color=MUTED, linestyle="--", linewidth=1, label="cloning")
     axes[0, 0].set_ylabel(f"{measure}, standard error", fontsize=9)
     axes[0, 0].legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10, color=INK)
+    figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def swept_panel(ax: Axes, name: str, rows: Sequence[Row]) -> None:

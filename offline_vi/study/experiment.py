@@ -105,7 +105,7 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
         "plugins": plugins_used(description),
     }
     run, resumes = open_run(options, experiment.name, config, extends=extends)
-    if resumes:
+    if resumes:  # what "auto" stood for where it began
         experiment.precision = run.read_json("config.json").get("precision", experiment.precision)
     facts = {"verb": experiment.verb, "seed": options.seed, "precision": experiment.precision}
     with run, recorded(run, facts) as status, _resume_hint(run):

@@ -26,12 +26,12 @@ from offline_vi.nn.precision import differences, facts
 from offline_vi.plugins import source_of
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.stopping import Stop, held, listening
+from offline_vi.study.resumption import Change, recorded_changes, with_changes
 from offline_vi.study.sinks import check_sinks, listeners
 from offline_vi.study.versions import git_revision, versions
 
 SCHEMA = 2  # of config.json
-FIXED = ("agent", "data", "steps", "seed", "collection", "start")  # what a run that goes on may not change
-STEPS = ("steps", "agent.steps")  # but for this, where it is extended: of the run, and of the fit of a behavior model
+SIMULATORS = ("gymnasium", "mujoco")
 Record = dict[str, Any]
 """A JSON object."""
 
@@ -86,8 +86,8 @@ class RunOptions:
 def open_run(options: RunOptions, default: str, config: Record, *, extends: bool = False) -> tuple[RunDirectory, bool]:
     """The run directory, locked, and whether there is a checkpoint to resume from.
 
-    A run that goes on does what it did: its ``config.json`` is compared with ``config``. With ``extends`` it may take
-    more steps, and its configuration then says so.
+    A run that goes on does what it did: its ``config.json`` is compared with ``config`` (`resumption`), and says what
+    has changed since which step. With ``extends`` it may take more steps.
 
     Raises ConfigError where they differ, naming the field and both values, or, with --strict, where the machine does.
     """
@@ -109,27 +109,30 @@ def open_run(options: RunOptions, default: str, config: Record, *, extends: bool
 
 
 def _check_unchanged(run: RunDirectory, config: Record, options: RunOptions, extends: bool) -> int:
-    """The step of the checkpoint that the run goes on from, -1 without one."""
+    """The step of the checkpoint that the run goes on from, -1 without one. What may change is recorded with it."""
     if not (run.has_checkpoint() or (run.path / "config.json").exists()):  # it died before it had begun
         run.write_json("config.json", config)
     before, now = run.read_json("config.json"), json.loads(json.dumps(config))  # tuples become lists
-    for name in FIXED:
-        for field, old, new in changes(without_empty(before.get(name)), without_empty(now.get(name)), name):
-            if extends and field in STEPS and isinstance(old, int) and old < new:
-                continue
-            raise ConfigError(
-                f"{run.path} was made with {field} = {shown(old)}, not {shown(new)}",
-                f"`offline-vi resume {run.path}` goes on as it began; --overwrite starts anew",
-            )
+    found = recorded_changes(run.path, before, now, extends=extends) + simulator_changes(run)
     step, changed = -1, ""
     with suppress(NoCheckpointError):
         checkpoint = run.latest()
         step, changed = checkpoint.step, differences(checkpoint.state.get("machine", {}), facts(options.torch_device()))
     if options.strict and changed:
         raise ConfigError(f"{run.path} would go on with {changed}", "give it what it had, or leave --strict out")
-    if extends:
-        run.write_json("config.json", with_steps(before, now["steps"]))
+    after = with_steps(before, now["steps"]) if extends else before
+    after = with_changes(after, found, max(step, 0)) if found else after
+    if after != before:
+        run.write_json("config.json", after)
     return step
+
+
+def simulator_changes(run: RunDirectory) -> list[Change]:
+    """Of the packages that simulate the environments, since the run was worked on last."""
+    record = run.read_json("run.json") if (run.path / "run.json").exists() else {}
+    before, now = record.get("versions"), versions()
+    names = [name for name in SIMULATORS if isinstance(before, dict) and name in before]
+    return [Change(f"versions.{name}", before[name], now[name]) for name in names if before[name] != now.get(name)]
 
 
 def with_steps(saved: Record, steps: int) -> Record:
@@ -147,30 +150,6 @@ def with_steps(saved: Record, steps: int) -> Record:
     if isinstance(agent, dict) and agent.get("class") == "BehaviorFit":
         changed["agent"] = {**agent, "steps": steps}
     return changed
-
-
-def changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """(field, old value, new value) of all that differs between two JSON values."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in {**before, **now}:
-            yield from changes(before.get(key), now.get(key), f"{name}.{key}")
-    elif before != now:
-        yield name, before, now
-
-
-def shown(value: Any) -> str:
-    """A value in a message, at most 60 characters of it."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def without_empty(record: Any) -> Any:
-    """The record without what is empty at any depth: a field that an older version did not have, and that is not used,
-    is no difference."""
-    if isinstance(record, dict):
-        kept = {name: without_empty(value) for name, value in record.items()}
-        return {name: value for name, value in kept.items() if value not in (None, "", [], {}, False)}
-    return record
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from offline_vi.study.scores import integer, number, scores_from, table, text
 from offline_vi.study.suite import Cell, Suite
 
 SEPARATE = (  # of config.json: no settings, or settings that the agent's description says again
-    *("schema", "data", "task", "seed", "run_options", "data_options", "start", "plugins"),
+    *("schema", "data", "task", "seed", "run_options", "data_options", "start", "plugins", "changes"),
     *("algorithm_options", "behavior_options"),
 )
 ELSEWHERE = ("spec", "seed", "behavior_from", "support_from")  # at any depth: they follow from the data and the seed

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -159,8 +159,10 @@ class RunDirectory:
     ) -> Path:
         """Publish a checkpoint, then remove all but the newest ``keep``; ``state`` holds JSON values without NaN.
 
-        Where the logs end is part of the checkpoint. Raises CheckpointWriteError; what was saved before is intact then.
+        Where the logs end is part of the checkpoint. Raises CheckpointWriteError, and RunLockedError where the run is
+        not this process's any more; what was saved before is intact then.
         """
+        self.require_lock()
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the new checkpoint is kept")
         files = {MODEL: tensor_bytes(model), TRAINER: tensor_bytes(trainer)}
@@ -187,6 +189,14 @@ class RunDirectory:
                 if path != target:
                     self._discard(path)
         return target
+
+    def require_lock(self) -> None:
+        """Raises RunLockedError where the lock that is held is not the one that is there: somebody removed it, or moved
+        the directory, and another process may train here by now."""
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock), os.lstat(self.path / LOCK)):
+                return
+        raise RunLockedError(f"{self.path / LOCK} was removed or replaced", "see who else works there, then --resume")
 
     def _discard(self, path: Path) -> None:
         """Remove a checkpoint; it is hidden by one rename first, so that no half of it is ever found."""
@@ -238,6 +248,7 @@ class RunDirectory:
         self._log("support.csv", row)
 
     def _log(self, name: str, row: Mapping[str, float | int | str]) -> None:
+        self.require_lock()
         self._logs[name].append(row)
         for listener in self.listeners:
             listener.row(name, row)
@@ -256,6 +267,7 @@ class RunDirectory:
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         """`write_json` of a file of the run."""
+        self.require_lock()
         write_json(self.path / name, record)
 
     def read_json(self, name: str) -> dict[str, Any]:

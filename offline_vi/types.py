@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_vi.errors import ConfigError
+from offline_vi.ranges import RANGES, check_numbers, short
 from offline_vi.renamed import with_former_argument
 
 Metrics = dict[str, Tensor]
@@ -220,7 +221,7 @@ def unit_task(action_dim: int, env_id: str = "", name: str = "") -> Task:
 def from_json(default: Any, record: Mapping[str, Any]) -> Any:
     """A frozen dataclass like ``default`` with the record's values; lists become tuples.
 
-    Raises ConfigError for an unknown name or a value of another type.
+    Raises ConfigError for an unknown name, a value of another type, or a number out of its range (`ranges`).
     """
     assert is_dataclass(default)
     if not isinstance(record, Mapping):
@@ -232,17 +233,24 @@ def from_json(default: Any, record: Mapping[str, Any]) -> Any:
             close = get_close_matches(name, known, n=1)
             raise ConfigError(f"unknown hyper-parameter {name!r}", f"did you mean {close[0]!r}?" if close else "")
         value = tuple(value) if isinstance(value, list) else value
-        if known[name] is not None and not _alike(value, known[name]):
-            raise ConfigError(f"{name} = {str(value)[:60]!r} is not a {type(known[name]).__name__}", "look at --help")
+        if not _alike(value, 0.0 if known[name] is None and name in RANGES and value is not None else known[name]):
+            raise ConfigError(f"{name} = {short(value)!r} is not a {type(known[name]).__name__}", "look at --help")
         values[name] = value
     cls: Any = type(default)
-    return cls(**values)
+    made = cls(**values)
+    check_numbers(made)
+    return made
 
 
 def _alike(value: Any, known: Any) -> bool:
-    """Whether a value is of the known one's type: whole numbers pass for real ones, and tuples go by their entries."""
+    """Whether a value is of the known one's type: whole numbers pass for real ones, tuples go by their entries, and
+    anything passes for None."""
+    if known is None:
+        return True
     if isinstance(known, tuple):
         return isinstance(value, tuple) and (not known or all(_alike(entry, known[0]) for entry in value))
     if isinstance(known, float):
-        return isinstance(value, float | int)
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if isinstance(known, int) and not isinstance(known, bool):
+        return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, type(known))

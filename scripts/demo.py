@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offline_vi.ranges import check_numbers
+
 if TYPE_CHECKING:
     from offline_vi.study.demo import DemoOptions
 
@@ -28,7 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     from offline_vi.study.demo import DemoOptions
 
-    demonstrate(DemoOptions(options.dataset, options.output, options.steps, options.behavior_steps))
+    chosen = DemoOptions(options.dataset, options.output, options.steps, options.behavior_steps)
+    check_numbers(chosen)
+    demonstrate(chosen)
 
 
 def demonstrate(options: DemoOptions) -> None:

@@ -131,8 +131,9 @@ def simulator_changes(run: RunDirectory) -> list[Change]:
     """Of the packages that simulate the environments, since the run was worked on last."""
     record = run.read_json("run.json") if (run.path / "run.json").exists() else {}
     before, now = record.get("versions"), versions()
-    names = [name for name in SIMULATORS if isinstance(before, dict) and name in before]
-    return [Change(f"versions.{name}", before[name], now[name]) for name in names if before[name] != now.get(name)]
+    before = before if isinstance(before, dict) else {}
+    names = [name for name in SIMULATORS if before.get(name, now[name]) != now[name]]
+    return [Change(f"versions.{name}", before[name], now[name]) for name in names]
 
 
 def with_steps(saved: Record, steps: int) -> Record:

@@ -50,11 +50,10 @@ class EvaluateOptions:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parsed(EvaluateOptions, arguments, "offline-vi evaluate")
-    import torch  # here and below: not for --help
-
+    from offline_vi.nn.precision import use_threads  # here and below: not for --help
     from offline_vi.study.scoring import ScoringOptions, score_run
 
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     scoring = ScoringOptions(
         env=options.env,
         env_kwargs=options.env_kwargs,

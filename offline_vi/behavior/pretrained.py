@@ -20,10 +20,11 @@ import torch
 
 from offline_vi import registry
 from offline_vi.behavior.base import BehaviorModel
-from offline_vi.errors import CheckpointCorruptError, ConfigError, MissingInputError, OutputDirError
+from offline_vi.errors import CheckpointCorruptError, ConfigError, MissingInputError
 from offline_vi.nn.description import class_named, describe, rebuild, spec_of
 from offline_vi.nn.state import parameters_and_buffers, restore, snapshot
 from offline_vi.runs.files import read_json, write_json
+from offline_vi.runs.ownership import claim
 from offline_vi.runs.tensors import load_tensors, save_tensors
 from offline_vi.types import Spec, from_json
 
@@ -49,10 +50,7 @@ def save_behavior(model: BehaviorModel, directory: str | Path, *, name: str = ""
     """
     path, record = Path(directory), describe(model)
     spec_of(record)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputDirError(f"{path} cannot be created ({error.strerror})", "choose another directory") from error
+    claim(path, "model", (WEIGHTS, CARD))
     state = snapshot(model)
     save_tensors(path / WEIGHTS, state.tensors)
     card = {"format": FORMAT, "model": name or record["class"], "description": record, "state": state.values}

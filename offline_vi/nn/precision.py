@@ -116,6 +116,15 @@ def processor() -> tuple[str, frozenset[str]]:
     return facts.get("vendor_id", ""), frozenset(facts.get("flags", "").split())
 
 
+def use_threads(count: int) -> None:
+    """Compute with so many threads from here on, in the whole process. Raises ConfigError for a number that cannot be
+    meant: the system may refuse to start them only when the process is in the middle of a product."""
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if not 1 <= count <= most:
+        raise ConfigError(f"threads = {count:,}", f"from 1 to {most}; this machine has {os.cpu_count()} processors")
+    torch.set_num_threads(count)
+
+
 def use_products(name: str) -> None:
     """Take one of the two paths from here on, in the whole process: see `exact_products`."""
     torch.set_float32_matmul_precision(name)

@@ -10,11 +10,10 @@ is no part of it, such as a policy's memory of running episodes, is named in ``t
 from __future__ import annotations
 
 import abc
-import collections
+import copy
 import enum
 import functools
 import inspect
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
@@ -27,11 +26,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from offline_vi.errors import CapabilityError, CheckpointCorruptError
+from offline_vi.nn.encoding import ELSEWHERE, PLAIN, alike, decode as decode, encode as encode, is_data
+from offline_vi.nn.optimizer_state import (
+    check_settings,
+    moments_of,
+    plain_state,
+    schedule_of,
+    settings_of,
+    take_moments,
+)
 from offline_vi.nn.recorded import Recorded
 
-ELSEWHERE = "the checkpoint belongs to another configuration"
-PLAIN = (bool, int, float, str, type(None), np.generic)
-CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
 CONSTANT = (type, torch.device, torch.dtype, torch.Size, np.random.SeedSequence, functools.partial, range)
 HINT = "keep modules in an nn.ModuleList, tensors as buffers (register_buffer), and the rest as plain numbers"
 FROZEN = "parameters.frozen"  # no attribute can have this name
@@ -71,14 +76,14 @@ def snapshot(module: nn.Module) -> State:
     tensors, values = parameters_and_buffers(module), {}
     for name, value, _ in slots(module):
         if isinstance(value, Optimizer):
-            tensors |= _moments(name, value)
-            values[f"{name}.groups"] = encode(_settings(value))
+            tensors |= moments_of(name, value)
+            values[f"{name}.groups"] = encode(settings_of(value))
         elif isinstance(value, nn.Parameter):  # of no module
             tensors[name] = value
         elif isinstance(value, torch.Generator):
             tensors[name] = value.get_state()
         elif isinstance(value, LRScheduler):
-            values[name] = _schedule(name, value)
+            values[name] = schedule_of(name, value)
         elif isinstance(value, np.random.Generator):
             values[name] = value.bit_generator.state
         elif isinstance(value, random.Random):
@@ -96,66 +101,86 @@ def snapshot(module: nn.Module) -> State:
 
 @torch.no_grad()
 def restore(module: nn.Module, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
-    """Take over a `snapshot`, copying every tensor.
+    """Take over a `snapshot`, copying every tensor. All of them are compared with what the module expects, by name,
+    shape and dtype, before the first one is copied: where one does not fit, the module stays as it was.
 
     Parameters and buffers alone will do: optimizers and counters that are not there keep what they have. Raises
-    CheckpointCorruptError where names or shapes are not those of this algorithm.
+    CheckpointCorruptError where names, shapes or dtypes are not those of this algorithm.
     """
-    rest, values = dict(tensors), values or {}
+    try:
+        steps = list(_steps(module, dict(tensors), values or {}))
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointCorruptError(f"the checkpoint does not fit this algorithm ({error!r})", ELSEWHERE) from error
+    for step in steps:
+        step()
+
+
+def _steps(module: nn.Module, rest: dict[str, Tensor], values: Mapping[str, Any]) -> Iterator[Callable[[], object]]:
+    """What taking over a snapshot consists of, each step checked and none of them done."""
     for name, own in parameters_and_buffers(module).items():
-        own.copy_(_alike(name, rest.pop(name, None), own))
+        yield functools.partial(own.copy_, alike(name, rest.pop(name, None), own))
     if FROZEN in values:
         for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name not in values[FROZEN])
+            yield functools.partial(parameter.requires_grad_, name not in values[FROZEN])
     found = list(slots(module))
     for slot in found:
-        _fill(slot, rest, values)
-    known = {slot.name for slot in found} | {f"{slot.name}.groups" for slot in found}
+        yield from _filling(slot, rest, values)
+    known = {FROZEN} | {slot.name for slot in found} | {f"{slot.name}.groups" for slot in found}
     modules = dict(module.named_modules())
     for name in sorted(values.keys() - known):  # attributes that the algorithm makes while it trains
         prefix, _, attribute = name.rpartition(".")
         if prefix in modules:
+            if not is_data(inspect.getattr_static(modules[prefix], attribute, None)):
+                raise CheckpointCorruptError(f"the checkpoint holds {name}, which is no part of the state", ELSEWHERE)
             put = functools.partial(object.__setattr__, modules[prefix], attribute)
-            _fill(Slot(name, None, put), rest, values)
+            yield from _filling(Slot(name, None, put), rest, values)
     if rest:
         raise CheckpointCorruptError(f"the checkpoint holds {min(rest)}, which this algorithm does not have", ELSEWHERE)
 
 
-def _fill(slot: Slot, rest: dict[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Give one part its saved state; what it takes of ``rest`` is no longer there."""
+def _filling(slot: Slot, rest: dict[str, Tensor], values: Mapping[str, Any]) -> Iterator[Callable[[], object]]:
+    """The steps that give one part its saved state; what they take of ``rest`` is no longer there."""
     name, value, put = slot
     record: Any = values.get(name)
     inner = {key: rest[key] for key in rest if key.startswith(f"{name}.")}
     if isinstance(value, Optimizer):
-        _take_moments(name, value, rest)
-        for group, settings in zip(value.param_groups, decode(values.get(f"{name}.groups", [])), strict=False):
-            group |= settings
+        state = {**value.state_dict(), "state": take_moments(name, value, rest)}
+        yield functools.partial(value.load_state_dict, state)
+        if f"{name}.groups" in values:
+            settings = decode(values[f"{name}.groups"])
+            check_settings(f"{name}.groups", settings, settings_of(value))
+            yield lambda: [group.update(saved) for group, saved in zip(value.param_groups, settings, strict=True)]
     elif name in rest and isinstance(value, nn.Parameter):
-        value.copy_(_alike(name, rest.pop(name), value))
+        yield functools.partial(value.copy_, alike(name, rest.pop(name), value))
     elif name in rest and isinstance(value, torch.Generator):
-        value.set_state(_alike(name, rest.pop(name), value.get_state()))
+        yield functools.partial(value.set_state, alike(name, rest.pop(name), value.get_state()))
     elif name not in values and not _fits(value, name, inner):
         return
     elif isinstance(value, LRScheduler):
-        value.load_state_dict(decode(record))
+        schedule = decode(record)
+        check_settings(name, [schedule], [plain_state(value)])
+        yield functools.partial(value.load_state_dict, schedule)
     elif isinstance(value, np.random.Generator):
-        value.bit_generator.state = record
+        copy.deepcopy(value).bit_generator.state = record  # raises what is wrong with it
+        yield functools.partial(setattr, value.bit_generator, "state", record)
     elif isinstance(value, random.Random):
-        value.setstate(decode(record))
+        random.Random().setstate(decode(record))  # raises what is wrong with it
+        yield functools.partial(value.setstate, decode(record))
     elif isinstance(value, enum.Enum):
-        put(type(value)[str(record)])
+        yield functools.partial(put, type(value)[str(record)])
     elif isinstance(value, PurePath):
-        put(type(value)(str(record)))
+        yield functools.partial(put, type(value)(str(record)))
     else:
         record = record if name in values else encode(value, {})
-        put(decode(record, {key.removeprefix(f"{name}."): rest.pop(key) for key in inner}))
+        held = {key.removeprefix(f"{name}."): rest.pop(key) for key in inner}
+        yield functools.partial(put, decode(record, held))
 
 
 def refuse_unsaved(module: nn.Module) -> None:
     """Raise CapabilityError where a part of the algorithm would be missing from its checkpoints, naming it."""
     for name, value, _ in slots(module):
         if isinstance(value, LRScheduler):
-            _schedule(name, value)
+            schedule_of(name, value)
 
 
 def parameters_and_buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -194,7 +219,7 @@ def _slots(name: str, value: Any, put: Callable[[Any], None], known: frozenset[i
     Raises TypeError for what cannot be saved.
     """
     generators = torch.Generator | np.random.Generator | random.Random
-    if isinstance(value, Optimizer | LRScheduler | generators | enum.Enum | PurePath) or _is_data(value):
+    if isinstance(value, Optimizer | LRScheduler | generators | enum.Enum | PurePath) or is_data(value):
         yield Slot(name, value, put)
     elif isinstance(value, nn.Module | nn.Parameter) and id(value) in known:
         return
@@ -238,109 +263,8 @@ def _is_frozen(cls: Any) -> bool:
     return "__dataclass_params__" in vars(cls) and bool(cls.__dataclass_params__.frozen)
 
 
-def _is_data(value: Any) -> bool:
-    """Whether a value consists of plain values, tensors and arrays alone."""
-    if isinstance(value, dict):
-        return all(isinstance(key, PLAIN) and _is_data(entry) for key, entry in value.items())
-    if isinstance(value, CONTAINERS):
-        return type(value) in CONTAINERS and all(_is_data(entry) for entry in value)
-    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
-    return isinstance(value, PLAIN) or numbers or (isinstance(value, Tensor) and not isinstance(value, nn.Parameter))
-
-
-def encode(value: Any, tensors: dict[str, Tensor] | None = None) -> Any:
-    """Plain values, in containers too, as JSON that `decode` reads back to the last bit. Tensors and arrays go into
-    ``tensors``, under numbers."""
-    if isinstance(value, Tensor | np.ndarray):
-        assert tensors is not None
-        key, kind = str(len(tensors)), "tensor" if isinstance(value, Tensor) else "array"
-        tensors[key] = value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
-        return {kind: key}
-    if isinstance(value, np.generic):
-        return {"numpy": str(value.dtype), "value": encode(value.item())}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"float": str(value)}
-    if isinstance(value, dict):
-        return {"dict": [[encode(key), encode(entry, tensors)] for key, entry in value.items()]}
-    if isinstance(value, collections.deque):
-        return {"deque": [encode(entry, tensors) for entry in value], "maxlen": value.maxlen}
-    if isinstance(value, set | frozenset):
-        return {type(value).__name__: sorted((encode(entry, tensors) for entry in value), key=repr)}
-    if isinstance(value, tuple):
-        return {"tuple": [encode(entry, tensors) for entry in value]}
-    return [encode(entry, tensors) for entry in value] if isinstance(value, list) else value
-
-
-def decode(record: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
-    """The value that `encode` encoded."""
-    if isinstance(record, list):
-        return [decode(entry, tensors) for entry in record]
-    if not isinstance(record, Mapping):
-        return record
-    (kind, body), *rest = record.items()
-    if kind == "numpy":
-        return np.dtype(body).type(decode(record["value"]))
-    if kind == "float":
-        return float(body)
-    if kind in ("tensor", "array"):
-        if body not in (tensors or {}):
-            raise CheckpointCorruptError(f"the checkpoint lacks the tensor {body!r} of a value", ELSEWHERE)
-        tensor = (tensors or {})[body].clone()
-        return tensor if kind == "tensor" else tensor.numpy()
-    if kind == "dict":
-        return {decode(key): decode(entry, tensors) for key, entry in body}
-    if kind == "deque":
-        return collections.deque(decode(body, tensors), dict(rest)["maxlen"])
-    return {"set": set, "frozenset": frozenset, "tuple": tuple}[kind](decode(body, tensors))
-
-
-# ------------------------------------------------------------------ optimizers and schedulers
-
-
-def _moments(name: str, optimizer: Optimizer) -> dict[str, Tensor]:
-    found = optimizer.state_dict()["state"]
-    return {f"{name}.{number}.{key}": torch.as_tensor(v) for number, part in found.items() for key, v in part.items()}
-
-
-def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Learning rates and the like of each group: a scheduler changes them."""
-    groups = optimizer.param_groups
-    return [{key: value for key, value in group.items() if key != "params" and _is_data(value)} for group in groups]
-
-
-def _take_moments(name: str, optimizer: Optimizer, rest: dict[str, Tensor]) -> None:
-    """Move the moments of one optimizer out of ``rest``, each compared with the parameter that it belongs to."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    found: dict[int, dict[str, Tensor]] = {}
-    for key in [key for key in rest if key.startswith(f"{name}.")]:
-        number, _, moment = key.removeprefix(f"{name}.").partition(".")
-        if number.isdigit() and int(number) < len(parameters):
-            value, parameter = rest.pop(key), parameters[int(number)]
-            expected = parameter if value.ndim else value
-            found.setdefault(int(number), {})[moment] = _alike(key, value, expected).clone()  # it is aliased
-    state = optimizer.state_dict()
-    state["state"] = found
-    optimizer.load_state_dict(state)
-
-
-def _schedule(name: str, scheduler: LRScheduler) -> Any:
-    """The counters and rates of a scheduler. Its functions are code, not state. Raises CapabilityError."""
-    record = scheduler.state_dict()
-    lost = [key for key, value in record.items() if not (_is_data(value) or callable(value))]
-    if lost:
-        raise CapabilityError(f"{lost[0]} of the scheduler {name} cannot be saved", "use a scheduler of torch.optim")
-    return encode({key: value for key, value in record.items() if _is_data(value)})
-
-
 def _fits(value: Any, name: str, inner: Mapping[str, Tensor]) -> bool:
     """Whether the tensors ``inner`` are those of a plain value as it is now: then they can be put without a record."""
     own: dict[str, Tensor] = {}
     encode(value, own)
     return bool(own) and {f"{name}.{key}" for key in own} == inner.keys()
-
-
-def _alike(name: str, saved: Tensor | None, own: Tensor) -> Tensor:
-    if saved is None or saved.shape != own.shape:
-        found = "missing" if saved is None else f"of shape {tuple(saved.shape)}"
-        raise CheckpointCorruptError(f"the checkpoint's {name} is {found}, expected {tuple(own.shape)}", ELSEWHERE)
-    return saved

@@ -19,15 +19,14 @@ from offline_vi.errors import (
     MissingInputError,
     NoCheckpointError,
 )
-from offline_vi.runs.files import json_bytes, parse_json, read_file
+from offline_vi.runs.files import is_folder, json_bytes, parse_json, read_file
+from offline_vi.runs.ownership import CHECKPOINTS, OF_A_CHECKPOINT
 from offline_vi.runs.tensors import load_tensors, parse_tensors
 
 FORMAT = 1  # of a checkpoint directory
 MAX_MANIFEST = 1_000_000  # bytes
 
 MANIFEST, MODEL, TRAINER, STATE = "MANIFEST.json", "model.safetensors", "trainer.safetensors", "state.json"
-
-CHECKPOINTS = "checkpoints"
 
 NAME = re.compile(r"step_(\d{8,})(\.old)?")
 
@@ -80,8 +79,10 @@ def newest(run_path: Path) -> Found:
 
 
 def published(folder: Path) -> list[Path]:
-    """The checkpoints, newest first, damaged or not."""
-    found = [(path, NAME.fullmatch(path.name)) for path in folder.glob("step_*")]
+    """The checkpoints, newest first, damaged or not: folders that hold at least one of a checkpoint's files."""
+    paths = [path for path in folder.glob("step_*") if is_folder(path)]
+    paths = [path for path in paths if OF_A_CHECKPOINT & {entry.name for entry in os.scandir(path)}]
+    found = [(path, NAME.fullmatch(path.name)) for path in paths]
     ages = {path: (int(match[1]), match[2] is None) for path, match in found if match}
     return sorted(ages, key=lambda path: ages[path], reverse=True)
 
@@ -99,11 +100,25 @@ def load_verified(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
             data[name] = _verified(read_file(path / name, entry["bytes"]), entry)
     with _blaming(path, STATE):
         step, state, marks = parse_state(data[STATE])
-    with _blaming(path, MODEL):
-        model = parse_tensors(data[MODEL], MODEL)
-    with _blaming(path, TRAINER):
-        trainer = parse_tensors(data[TRAINER], TRAINER)
-    return Checkpoint(step, model, trainer, state, path), marks
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name in (MODEL, TRAINER):
+        with _blaming(path, name):
+            tensors[name] = parse_tensors(data[name], name)
+            _compare(tensors[name], parse_json(data[STATE]).get("tensors", {}).get(name))
+    return Checkpoint(step, tensors[MODEL], tensors[TRAINER], state, path), marks
+
+
+def signature(tensors: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+    """Of every tensor its dtype and shape, for state.json."""
+    return {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
+
+
+def _compare(tensors: Mapping[str, Tensor], expected: Any) -> None:
+    """Raises ValueError where tensors are not those that were written; checkpoints of earlier versions do not say."""
+    found = signature(tensors)
+    if expected is not None and found != expected:
+        wrong = min(name for name in {**found, **expected} if found.get(name) != expected.get(name))
+        raise ValueError(f"the tensor {wrong} is {found.get(wrong, 'missing')}, expected {expected.get(wrong, 'none')}")
 
 
 @contextmanager

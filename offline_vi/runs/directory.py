@@ -16,7 +16,6 @@ those bytes and parses those bytes. Nothing here knows an algorithm, and nothing
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,7 +33,6 @@ from offline_vi.errors import (
     RunLockedError,
 )
 from offline_vi.runs.checkpoint import (
-    CHECKPOINTS,
     MANIFEST,
     MODEL,
     NAME,
@@ -44,12 +42,14 @@ from offline_vi.runs.checkpoint import (
     manifest_bytes,
     newest,
     published,
+    signature,
 )
 from offline_vi.runs.files import (
     json_bytes,
+    kind_of,
     read_json,
-    remove,
     replace_file,
+    require_folder,
     safely,
     sync_folder,
     temporary_name,
@@ -58,9 +58,19 @@ from offline_vi.runs.files import (
     writing,
 )
 from offline_vi.runs.logs import CsvLog
+from offline_vi.runs.ownership import (
+    CHECKPOINTS,
+    LOCK,
+    empty,
+    is_checkpoint,
+    is_free,
+    is_run,
+    mark,
+    refuse_in_the_way,
+    remove_leftover,
+)
 from offline_vi.runs.tensors import tensor_bytes
 
-LOCK = "run.lock"
 LOGS = ("metrics.csv", "episodes.csv", "support.csv")
 NOTHING: dict[str, Any] = {"columns": [], "rows": 0}  # the mark of an empty log
 
@@ -86,8 +96,9 @@ class RunDirectory:
         self._lock = lock
         self.listeners: list[Listener] = []
         self._checkpoints = path / CHECKPOINTS
-        for leftover in (*path.glob(".tmp-*"), *self._checkpoints.glob(".tmp-*")):
-            remove(leftover)  # whoever wrote it is dead: the lock is ours
+        for folder in (path, self._checkpoints):
+            for leftover in folder.glob(".tmp-*"):
+                remove_leftover(leftover)  # whoever wrote it is dead: the lock is ours
         self._checkpoints.mkdir(exist_ok=True)
         self._logs = {name: CsvLog(path / name) for name in LOGS}
 
@@ -100,15 +111,16 @@ class RunDirectory:
         path = Path(path)
         with _making(path):
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()) and not (path / LOCK).exists():
+            if not is_free(path) and not is_run(path):
                 raise RunExistsError(f"{path} is not empty and is no run", "choose another --output")
+            refuse_in_the_way(path)
             lock = _locked(path)
             try:
-                contents = [entry for entry in path.iterdir() if entry.name != LOCK]
-                if contents and not overwrite:
-                    raise RunExistsError(f"the run {path} exists", "--resume continues it, --overwrite replaces it")
-                for entry in contents:
-                    remove(entry)
+                if not is_free(path):
+                    if not overwrite:
+                        raise RunExistsError(f"the run {path} exists", "--resume continues it, --overwrite replaces it")
+                    empty(path)
+                mark(path, "run")
                 return cls(path, lock)
             except BaseException:
                 os.close(lock)
@@ -116,13 +128,17 @@ class RunDirectory:
 
     @classmethod
     def resume(cls, path: str | Path) -> RunDirectory:
-        """A run that is there. Raises MissingInputError, RunLockedError, OutputDirError."""
+        """A run that is there. Raises MissingInputError where there is none, RunLockedError, OutputDirError."""
         path = Path(path)
         if not path.is_dir():
             raise MissingInputError(f"there is no run {path}", "start it without --resume")
         with _making(path):
+            if not is_free(path) and not is_run(path):
+                raise MissingInputError(f"{path} is no run of this library", "start it without --resume, elsewhere")
+            refuse_in_the_way(path)
             lock = _locked(path)
             try:
+                mark(path, "run")
                 run = cls(path, lock)
                 if not run.has_checkpoint():  # nothing to continue from: whoever goes on starts over
                     for log in run._logs.values():
@@ -131,6 +147,10 @@ class RunDirectory:
             except BaseException:
                 os.close(lock)
                 raise
+
+    def inner(self, name: str) -> Path:
+        """The path of a run, or of a model, within this one. Raises OutputDirError where a link leads elsewhere."""
+        return require_folder(self.path / name)
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -169,19 +189,23 @@ class RunDirectory:
         target, temporary = self._checkpoints / f"step_{step:08d}", temporary_name(self._checkpoints)
         with writing(self._checkpoints, sum(map(len, files.values()))):
             marks = {name: log.mark() for name, log in self._logs.items()}
-            files[STATE] = json_bytes({"step": step, "logs": marks, "state": state})
+            tensors = {MODEL: signature(model), TRAINER: signature(trainer)}
+            files[STATE] = json_bytes({"step": step, "logs": marks, "tensors": tensors, "state": state})
+            old = target.with_suffix(".old")
+            for path in (target, old):
+                if kind_of(path) and not is_checkpoint(path):
+                    raise OutputDirError(f"{path} is in the way, and is no checkpoint", "move it away, then --resume")
             try:
                 os.mkdir(temporary)
                 for name, data in {**files, MANIFEST: manifest_bytes(files)}.items():
                     write_new(temporary / name, data)
                 sync_folder(temporary)
                 if target.exists():  # a step saved twice: the old one stays readable until the new one is there
-                    old = target.with_suffix(".old")
                     self._discard(old)
                     os.rename(target, old)
                 os.rename(temporary, target)
             except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
+                remove_leftover(temporary)
                 raise
             sync_folder(self._checkpoints)
             replace_file(self._checkpoints / "LATEST", f"{target.name}\n".encode())
@@ -199,11 +223,12 @@ class RunDirectory:
         raise RunLockedError(f"{self.path / LOCK} was removed or replaced", "see who else works there, then --resume")
 
     def _discard(self, path: Path) -> None:
-        """Remove a checkpoint; it is hidden by one rename first, so that no half of it is ever found."""
-        if path.exists():
+        """Remove a checkpoint, and nothing that holds anything else; it is hidden by one rename first, so that no half
+        of it is ever found."""
+        if is_checkpoint(path):
             hidden = temporary_name(self._checkpoints)
             os.rename(path, hidden)
-            remove(hidden)
+            remove_leftover(hidden)
 
     def has_checkpoint(self) -> bool:
         """Whether there is any checkpoint, damaged or not."""
@@ -227,10 +252,11 @@ class RunDirectory:
             for log in self._logs.values():
                 log.rewind(NOTHING)  # a run that died before its first checkpoint begins anew
             raise
-        for path in damaged:
+        for path in filter(is_checkpoint, damaged):
             aside = path.with_name(f"damaged-{path.name}")
             self._discard(aside)
-            os.rename(path, aside)
+            if not kind_of(aside):
+                os.rename(path, aside)
         for name, log in self._logs.items():
             log.rewind(marks.get(name, NOTHING))  # a log that the checkpoint does not know began after it
         return checkpoint

@@ -6,11 +6,12 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from offline_vi.errors import (
     CheckpointWriteError,
     ConfigError,
     MissingInputError,
+    OutputDirError,
 )
 
 MAX_JSON = 8_000_000  # bytes of a JSON file: none larger is read, and none is written
@@ -39,6 +41,41 @@ def open_flags(*names: str) -> int:
 def safely() -> int:
     """Not through a link, and bytes as they are."""
     return open_flags("O_NOFOLLOW", "O_BINARY")
+
+
+def kind_of(path: Path) -> str:
+    """ "file", "folder", "link" or "special file"; empty where there is nothing. Links are not followed."""
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):
+        return ""
+    known = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+    return known.get(stat.S_IFMT(mode), "special file")
+
+
+def is_regular(path: Path) -> bool:
+    return kind_of(path) == "file"
+
+
+def is_folder(path: Path) -> bool:
+    return kind_of(path) == "folder"
+
+
+def require_regular(path: Path) -> None:
+    """Raises OutputDirError where there is something that is no regular file: it is not written over."""
+    if kind_of(path) not in ("", "file"):
+        raise OutputDirError(f"{path} is a {kind_of(path)}, not a file of this library", "move it away")
+
+
+def require_folder(path: Path) -> Path:
+    """A folder, or where one is to be made. Raises OutputDirError where there is something else: a link would lead
+    elsewhere."""
+    if kind_of(path) not in ("", "folder"):
+        raise OutputDirError(f"{path} is a {kind_of(path)}, not a folder of this library", "move it away")
+    return path
+
+
+TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{32}")
 
 
 def temporary_name(folder: Path) -> Path:
@@ -69,7 +106,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write ``path`` so that every reader sees the old bytes or the new ones."""
+    """Write ``path`` so that every reader sees the old bytes or the new ones. Raises OutputDirError where something
+    that is no regular file is in its place."""
+    require_regular(path)
     temporary = temporary_name(path.parent)
     try:
         write_new(temporary, data)
@@ -78,6 +117,33 @@ def replace_file(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`replace_file` with text. Raises CheckpointWriteError, and OutputDirError as it does."""
+    data = text.encode(errors="replace")
+    with writing(path.parent, len(data)):
+        replace_file(path, data)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add to a regular file by one call of the system, so that others may add to it at the same time. Raises OSError,
+    also for anything else than a regular file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | open_flags("O_NONBLOCK") | safely()
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file; empty where there is none that can be read."""
+    with suppress(ValueError, OSError):
+        return read_file(path).decode(errors="replace")
+    return ""
 
 
 def read_file(path: Path, limit: int | None = None) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from offline_vi.errors import StudyError
+from offline_vi.runs.files import writing
 from offline_vi.study.board import Board
 from offline_vi.study.cells import Job, is_done, write_table
 from offline_vi.study.engines import EngineOptions, LocalOptions
@@ -30,8 +31,9 @@ def run_study(plan: Plan, engine: EngineOptions = LOCAL, *, quiet: bool = False)
 
 def run_jobs(jobs: Sequence[Job], folder: Path, options: EngineOptions, *, quiet: bool = False) -> dict[Path, str]:
     """All of them, each when what it needs is done; returns the errors of those that are not done."""
-    for part in ("runs", "behavior"):
-        (folder / part).mkdir(exist_ok=True)
+    with writing(folder, 0):
+        for part in ("runs", "behavior"):
+            (folder / part).mkdir(exist_ok=True)
     done = {job.path for job in jobs if is_done(job.path)}
     waiting = {job.path: job for job in jobs if job.path not in done}
     failed: dict[Path, str] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
-import json
+import io
 import os
 import signal
 import socket
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from offline_vi.errors import RunLockedError
+from offline_vi.runs.files import append, parse_json, read_file, read_json, read_text, write_text
 
 JOURNAL = ("run", "host", "pid", "started", "exit_code", "seconds")  # columns: a row per process that worked on a run
 PARENT = "OFFLINE_VI_PARENT"  # variable with the process number of whoever started a cell
@@ -60,15 +61,13 @@ def is_done(run: Path) -> bool:
 def status(run: Path) -> dict[str, object]:
     """The run's run.json; empty where there is none."""
     with suppress(OSError, ValueError):
-        record = json.loads((run / "run.json").read_text())
-        return record if isinstance(record, dict) else {}
+        return parse_json(read_file(run / "run.json"))
     return {}
 
 
 def result(run: Path) -> dict[str, object]:
     """The run's result.json."""
-    record: dict[str, object] = json.loads((run / "result.json").read_text())
-    return record
+    return read_json(run / "result.json")
 
 
 def inherited() -> dict[str, str]:
@@ -100,11 +99,7 @@ def run_job(job: Job, journal: Path | None = None, started: Started | None = Non
 def note(journal: Path, *cells: object) -> None:
     """Append a row to a CSV file that others append to at the same time: one line, one call of the system."""
     line = ",".join(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells) + "\n"
-    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+    append(journal, line.encode())
 
 
 def _process(job: Job, started: Started | None) -> tuple[int, str]:
@@ -127,10 +122,15 @@ def _process(job: Job, started: Started | None) -> tuple[int, str]:
     if process.returncode == 0:
         return 0, ""
     if process.returncode < 0:
-        return process.returncode, f"killed by {signal.Signals(-process.returncode).name}"
+        return process.returncode, f"killed by {signal_name(-process.returncode)}"
     lines = [line for line in output.strip().splitlines() if line]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return process.returncode, (errors or lines[-1:] or [f"exit code {process.returncode}"])[0]
+
+
+def signal_name(number: int) -> str:
+    """E.g. "SIGKILL"; real-time signals have no names."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def run_cells(cells: Mapping[Path, Sequence[str]], jobs: int = 1) -> None:
@@ -147,11 +147,8 @@ def run_cells(cells: Mapping[Path, Sequence[str]], jobs: int = 1) -> None:
 
 
 def table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none where it is not there."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    """The rows of a CSV file; none where there is no such file."""
+    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
 
 
 def last_step(run: Path) -> int:
@@ -165,10 +162,11 @@ def last_step(run: Path) -> int:
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """The rows as CSV, with every column that any of them has."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def end_with_parent() -> None:

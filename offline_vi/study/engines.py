@@ -43,11 +43,21 @@ class LocalEngine:
         self.stopping = threading.Event()
 
     def submit(self, job: Job) -> None:
-        self.pool.submit(self._run, job)
+        try:
+            self.pool.submit(self._run, job)
+        except RuntimeError as error:  # no thread can be started
+            self.ended.put((job, Outcome(False, str(error), 0.0)))
 
     def _run(self, job: Job) -> None:
-        if not self.stopping.is_set():
-            self.ended.put((job, run_job(job, self.journal, self._started)))
+        """Whatever happens in this thread is the outcome of its job: nobody would hear of an exception."""
+        outcome = Outcome(False, "stopped", 0.0)
+        try:
+            if not self.stopping.is_set():
+                outcome = run_job(job, self.journal, self._started)
+        except BaseException as error:
+            outcome = Outcome(False, f"it could not be run ({type(error).__name__}: {error})", 0.0)
+        finally:
+            self.ended.put((job, outcome))
 
     def _started(self, process: subprocess.Popen[str]) -> None:
         self.processes = [*(other for other in self.processes if other.poll() is None), process]

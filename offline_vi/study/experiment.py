@@ -21,6 +21,7 @@ from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import EnvError, EvaluationError, EvaluationWarning, Interrupted
 from offline_vi.nn.description import describe
+from offline_vi.nn.precision import use_threads
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.study.plots import harmless
@@ -88,7 +89,7 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
     ``extends`` allows a run that goes on to take more steps than it was begun with. Raises what `open_run`, the
     experiment and `training.fit` raise. An evaluation that fails is recorded and reported; it ends nothing.
     """
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     device = options.torch_device()
     with seeded(options.seed):
         agent = experiment.agent()

@@ -90,7 +90,7 @@ class BehaviorFitting(Experiment):
         """Weigh the rows."""
         if self.weights is not None:
             options, own = self.weights
-            self.weighted = with_weights(self.rows, options, run.path / "values", own)
+            self.weighted = with_weights(self.rows, options, run.inner("values"), own)
 
     @contextmanager
     def batches(self, agent: Algorithm, device: torch.device) -> Iterator[Transitions | Source]:
@@ -102,10 +102,10 @@ class BehaviorFitting(Experiment):
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
         fit = {"steps": self.steps, "seed": self.seed, **self.about.get("fit", {})}
         about = {"data": self.about.get("data"), "fit": fit, "versions": versions()}
-        save_behavior(self.model, run.path / "model", name=self.variant, **about)  # whatever becomes of the report
+        save_behavior(self.model, run.inner("model"), name=self.variant, **about)  # whatever becomes of the report
         judged = self.report(deepcopy(self.model))  # a loss may change what a model remembers
         result = {"parameters": sum(p.numel() for p in self.model.parameters()), **judged}
-        save_behavior(self.model, run.path / "model", name=self.variant, **result, **about)
+        save_behavior(self.model, run.inner("model"), name=self.variant, **result, **about)
         return {"steps": self.steps, **result}
 
     def draw(self, run: RunDirectory, agent: Algorithm) -> None:

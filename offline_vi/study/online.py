@@ -211,7 +211,7 @@ def keep_policy(run: RunDirectory, step: int, agent: Algorithm, mean_return: flo
     found = find_capability(agent, SAC)
     if found is None:
         raise UsageError("the policy is no tanh-Normal", "leave --keep-policies out")
-    path = run.path / "policies" / f"step_{step:08d}"
+    path = run.inner("policies") / f"step_{step:08d}"
     if not (path / CARD).exists():  # a resumed run scores some steps again, and finds the same policy
         fit = {"steps": step, "return": mean_return}
         save_behavior(found.actor, path, name="gaussian", fit=fit, versions=versions())

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypedDict
 
 from offline_vi.errors import ConfigError, DataError, MissingInputError, OfflineVIError, OutputDirError, UsageError
 from offline_vi.factories import check_kwargs, kwargs_from
+from offline_vi.runs.files import read_json, write_json, write_text
+from offline_vi.runs.ownership import claim, refuse_others
 from offline_vi.study.cells import JOURNAL, Job, inherited, note
 from offline_vi.study.checks import check_options
 from offline_vi.study.commands import fit_arguments, flags, reading_options, train_arguments, train_options
@@ -21,6 +23,7 @@ from offline_vi.study.suite import Cell, Suite, plugin_hashes
 from offline_vi.study.versions import git_revision, versions
 
 SCHEMA = 1  # of suite.json
+WRITTEN = ("suite.json", "machine.json", "environment.txt", "journal.csv", "results.csv")
 
 
 class Plan(NamedTuple):
@@ -85,7 +88,7 @@ def plan_study(suite: Suite, folder: Path, *, skip_missing: bool = False) -> Pla
     Raises OutputDirError, ConfigError and CapabilityError (options; a study that was started with others), UsageError
     (names), DataError and MissingInputError (data sets).
     """
-    writable(folder)
+    refuse_others(writable(folder), WRITTEN)
     check_options(suite)
     missing = missing_data(suite)
     if missing and not (skip_missing and len(missing) < len(suite.datasets)):
@@ -150,8 +153,6 @@ def cannot_be_used(suite: Suite, missing: Mapping[str, OfflineVIError]) -> Offli
 def machine_of(suite: Suite, folder: Path) -> dict[str, str]:
     """Precision and path of matrix products of all cells: as the suite says, as the study began, or as this processor
     has them."""
-    from offline_vi.runs.files import read_json
-
     if (folder / "machine.json").exists():
         return {**{name: str(value) for name, value in read_json(folder / "machine.json").items()}, **suite.machine}
     import torch
@@ -186,8 +187,6 @@ class WrittenModel(TypedDict):
 
 def check_unchanged(plan: Plan) -> None:
     """A study may grow, but a run stays what it is. Raises ConfigError."""
-    from offline_vi.runs.files import read_json
-
     folder = plan.folder
     if not (folder / "suite.json").exists():
         return
@@ -213,9 +212,8 @@ def check_unchanged(plan: Plan) -> None:
 
 def write_plan(plan: Plan) -> None:
     """suite.json, machine.json, environment.txt, and the journal's first line."""
-    from offline_vi.runs.files import read_json, write_json
-
     folder = plan.folder
+    claim(folder, "study", WRITTEN)
     write_json(folder / "machine.json", plan.machine)
     before = read_json(folder / "suite.json") if (folder / "suite.json").exists() else {}
     record: Written = {
@@ -227,7 +225,7 @@ def write_plan(plan: Plan) -> None:
     }
     write_json(folder / "suite.json", record)
     facts = {**versions(), "platform": platform.platform(), "revision": git_revision(), **plan.machine}
-    (folder / "environment.txt").write_text("".join(f"{name} {value}\n" for name, value in facts.items()))
+    write_text(folder / "environment.txt", "".join(f"{name} {value}\n" for name, value in facts.items()))
     if not (folder / "journal.csv").exists():
         note(folder / "journal.csv", *JOURNAL)
 

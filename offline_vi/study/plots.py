@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from offline_vi.console import one_line
 from offline_vi.errors import ReportWarning
-from offline_vi.runs.files import replace_file
+from offline_vi.runs.files import read_text, replace_file, writing
 from offline_vi.simulator import reason
 
 if TYPE_CHECKING:
@@ -33,11 +33,8 @@ Columns: TypeAlias = dict[str, NDArray[np.float64]]
 
 
 def read_csv(path: Path) -> Columns:
-    """The columns of a CSV file; text becomes NaN. Empty where there is no file."""
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.DictReader(file))
+    """The columns of a CSV file; text becomes NaN. Empty where there is no such file."""
+    rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
 
     def number(text: str | None) -> float:
         try:
@@ -46,6 +43,15 @@ def read_csv(path: Path) -> Columns:
             return float("nan")
 
     return {name: np.array([number(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
+
+
+def save_figure(figure: Figure, path: Path, **how: Any) -> None:
+    """A figure as a PNG file that is whole or absent. Raises CheckpointWriteError, and OutputDirError where something
+    that is no regular file is in its place."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", **{"dpi": 110, **how})
+    with writing(path.parent, picture.tell()):
+        replace_file(path, picture.getvalue())
 
 
 def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
@@ -80,7 +86,9 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
         decorate_steps(ax)
     figure.suptitle(title_of(run), fontsize=11, color=INK, parse_math=False)
     figure.tight_layout()
-    return save_figure(figure, run / "learning_curve.png")
+    path = run / "learning_curve.png"
+    save_figure(figure, path)
+    return path
 
 
 @contextmanager
@@ -96,14 +104,6 @@ def title_of(path: Path, longest: int = 80) -> str:
     """The name of a folder as a title: on one line, shortened in the middle."""
     name = one_line(path.name)
     return name if len(name) <= longest else f"{name[: longest // 2]} ... {name[-longest // 3 :]}"
-
-
-def save_figure(figure: Figure, path: Path, **options: Any) -> Path:
-    """Write a PNG file that is whole or absent, whatever was there before."""
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110, **options)
-    replace_file(path, data.getvalue())
-    return path
 
 
 def decorate_steps(ax: Axes) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offline_vi.errors import MissingDependencyError
+from offline_vi.runs.files import write_text
+from offline_vi.runs.ownership import claim
 from offline_vi.study.cells import write_table
 from offline_vi.study.report_plots import ReportPlots, report_plots
 from offline_vi.study.results import Failure, Method, Run, Study, is_study, read_study, result_row
@@ -35,12 +37,12 @@ def read_any(folders: Sequence[str | Path]) -> Study:
 
 def write_report(study: Study, folder: Path, pages: Sequence[str] = PAGES) -> list[Path]:
     """results.csv and the pages, in ``folder``; returns what was written. Raises MissingDependencyError without
-    jinja2."""
-    folder.mkdir(parents=True, exist_ok=True)
+    jinja2, and OutputDirError where the folder holds files of these names that are not the library's."""
+    claim(folder, "report", ["results.csv", *pages])
     write_table(folder / "results.csv", [result_row(run) for run in study.runs])
     content = vars(contents(study)) if pages else {}
     for name in pages:
-        (folder / name).write_text(render(name, content), encoding="utf-8")
+        write_text(folder / name, render(name, content))
     return [folder / name for name in ("results.csv", *pages)]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError
+from offline_vi.runs.files import read_json, read_text
 from offline_vi.study.cells import is_done, status, table as csv_rows
 from offline_vi.study.plan import model_name
 from offline_vi.study.scores import Scores, integer, number, numbers, scores_from, table, text
@@ -81,8 +82,6 @@ class Study(NamedTuple):
 
 def read_study(folder: str | Path) -> Study:
     """Raises MissingInputError and ConfigError where the folder is no benchmark directory."""
-    from offline_vi.runs.files import read_json  # here and below: torch
-
     folder = Path(folder)
     if not is_study(folder):
         raise MissingInputError(
@@ -147,8 +146,6 @@ def methods_of(suite: Suite) -> list[Method]:
 def read_run(path: Path, cell: Cell, method: Method, command: str, seconds: float | None = None) -> Run:
     """What is known of a cell, done or not; ``seconds`` is its wall clock where a journal knows it. A run whose files
     cannot be read is not done, with the reason."""
-    from offline_vi.runs.files import read_json
-
     record = status(path)
     try:
         spent = number(record, "wall_seconds") if seconds is None else seconds
@@ -191,8 +188,6 @@ def facts_of(record: Mapping[str, object]) -> dict[str, str]:
 
 def read_model(path: Path, dataset: str, model: str, seed: int, seconds: float) -> FittedModel:
     """A fitted behavior model. Raises MissingInputError and ConfigError where its result.json cannot be read."""
-    from offline_vi.runs.files import read_json
-
     result = read_json(path / "result.json")
     held_out = numbers(table(result, "held_out"))
     if not held_out:
@@ -202,8 +197,7 @@ def read_model(path: Path, dataset: str, model: str, seed: int, seconds: float) 
 
 def read_environment(folder: Path) -> dict[str, str]:
     """Of environment.txt; empty where there is none."""
-    path = folder / "environment.txt"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = read_text(folder / "environment.txt").splitlines()
     return {name: value for name, _, value in (line.partition(" ") for line in lines) if value}
 
 

@@ -25,6 +25,7 @@ from offline_vi.nn.description import class_named, classes_in
 from offline_vi.nn.precision import differences, facts
 from offline_vi.plugins import source_of
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import write_text
 from offline_vi.stopping import Stop, held, listening
 from offline_vi.study.resumption import Change, recorded_changes, with_changes
 from offline_vi.study.sinks import check_sinks, listeners
@@ -177,8 +178,8 @@ def recorded(run: RunDirectory, record: Record) -> Iterator[Record]:
             stopped = isinstance(reason, Interrupted | KeyboardInterrupt)
             record |= {"status": "interrupted" if stopped else "failed", "error": f"{type(reason).__name__}: {reason}"}
             if not isinstance(reason, OfflineVIError | KeyboardInterrupt):
-                with suppress(OSError):
-                    (run.path / "crash.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                with suppress(OfflineVIError):
+                    write_text(run.path / "crash.txt", traceback.format_exc())
             if reason is error:
                 raise
             raise reason from error

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from offline_vi.errors import ConfigError, MissingDependencyError, StudyError, UsageError
+from offline_vi.runs.files import write_json, write_text
+from offline_vi.runs.ownership import claim
 from offline_vi.study.cells import Job, is_done, result, run_job, table, write_table
 from offline_vi.study.checks import check_options
 from offline_vi.study.engines import LocalEngine
-from offline_vi.study.plan import Plan, cannot_be_used, machine_of, missing_data, writable
+from offline_vi.study.plan import Plan, cannot_be_used, machine_of, missing_data
 from offline_vi.study.scores import scores_from
 from offline_vi.study.suite import Suite
 from offline_vi.study.suite_values import Choices, Range, Scalar, SearchSpace
@@ -84,7 +86,9 @@ def run_search(suite: Suite, folder: Path, options: SearchOptions) -> None:
     for algorithm, space in suite.search.items():
         for corner in corners(space):
             check_options(variant(suite, algorithm, corner))
-    writable(folder)
+    kinds = ("trials.csv", "best.toml")
+    names = [f"{algorithm}.{end}" for algorithm in suite.search for end in ("journal", "png")]
+    claim(folder, "study", [*names, *(f"{algorithm}-{end}" for algorithm in suite.search for end in kinds)])
     if missing := missing_data(suite):
         raise cannot_be_used(suite, missing)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -181,8 +185,6 @@ class Search:
 
     def jobs(self, chosen: Chosen) -> tuple[list[Job], list[Job]]:
         """(cells, shared behavior models) of a trial."""
-        from offline_vi.runs.files import write_json  # torch
-
         (self.folder / "behavior").mkdir(exist_ok=True)
         machine = machine_of(self.suite, self.folder)
         write_json(self.folder / "machine.json", machine)
@@ -217,7 +219,7 @@ class Search:
         note = f"# mean final score {best.value:.1f} in the search, trial {best.number}: optimistic; use new seeds"
         settings = [f"{name} = {json.dumps(value)}" for name, value in best.params.items()]
         lines = [note, f"[algorithm.{self.algorithm}]", *settings]
-        (self.folder / f"{self.algorithm}-best.toml").write_text("\n".join(lines) + "\n")
+        write_text(self.folder / f"{self.algorithm}-best.toml", "\n".join(lines) + "\n")
         whole = [(trial, score) for trial in trials if (score := score_of(trial)) is not None]
         columns = {name: [trial.params[name] for trial, _ in whole] for name in self.suite.search[self.algorithm]}
         with harmless("the plot"):

@@ -191,6 +191,9 @@ def check_names(suite: Suite) -> None:
         for one in names:
             if one not in table:
                 raise unknown(str(one), table, kind)
+    values.file_name(suite.name, "the name of the suite")
+    for cell in suite.cells():
+        values.file_name(cell.name, "the name of a cell")
     for name, times in Counter(cell.name for cell in suite.cells()).items():
         if times > 1:
             raise ConfigError(f"the cell {name} is there {times} times", "name each algorithm, data set and seed once")

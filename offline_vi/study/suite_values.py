@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,15 @@ class Range:
 Choices: TypeAlias = tuple[Scalar, ...]
 SearchSpace: TypeAlias = Mapping[str, Range | Choices]
 """Hyper-parameter -> what a search may give it."""
+
+
+def file_name(name: str, kind: str) -> str:
+    """A name that a folder can have. Raises ConfigError for any other: none leads elsewhere."""
+    if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}", name):
+        raise ConfigError(
+            f"{kind} is {name[:60]!r}", "at most 200 letters, no slash among them, no dot at the beginning"
+        )
+    return name
 
 
 def unknown_key(key: str, known: Sequence[str], kind: str) -> ConfigError:

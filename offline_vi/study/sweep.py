@@ -85,20 +85,21 @@ def described(policy: CandidatePolicy) -> dict[str, float | None]:
 
 def sweep(options: Sweep) -> dict[str, Any]:
     """Evaluate all settings with the same episodes; write sweep.json and sweep.png."""
-    import torch  # here and below: not for --help
-    from tqdm import tqdm
+    from tqdm import tqdm  # here and below: not for --help
 
     from offline_vi.console import as_drawn, standard_error
     from offline_vi.environments import check_spaces
     from offline_vi.evaluation.evaluate import evaluate
+    from offline_vi.nn.precision import use_threads
     from offline_vi.rl.policies import BehaviorPolicy
     from offline_vi.runs.files import write_json
+    from offline_vi.runs.ownership import claim
     from offline_vi.study.kept import load_policy, read_config
     from offline_vi.study.plots import harmless, title_of
     from offline_vi.study.scoring import task_of_run, use_products_of
     from offline_vi.study.sweep_plot import sweep_plot
 
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     policy, config = load_policy(options.run), read_config(options.run)
     use_products_of(options.run)
     trained, task = ranking(policy), task_of_run(config.record, options.env)
@@ -121,7 +122,7 @@ def sweep(options: Sweep) -> dict[str, Any]:
         rows.append({"axis": axis, **described(way), **numbers})
     record = {"run": options.run, "episodes": options.episodes, "seed": options.seed, "rows": rows}
     folder = Path(options.output or options.run)
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, "report", ["sweep.json", "sweep.png"])
     write_json(folder / "sweep.json", {**record, "rows": [spoken(row) for row in rows]})
     measure = "normalized score" if task.has_references else "return"
     with harmless("the plot"):

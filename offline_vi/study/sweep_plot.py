@@ -37,7 +37,7 @@ def sweep_plot(rows: Sequence[Row], path: Path, title: str, measure: str = "norm
     axes[0, 0].legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
     figure.tight_layout()
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=120)
 
 
 def swept_panel(ax: Axes, name: str, rows: Sequence[Row]) -> None:

@@ -146,13 +146,13 @@ class Training(Experiment):
 
     def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
         model, chosen = self.agents.behavior, self.chosen
-        self.rows = with_weights(self.data, self.options.weights, run.path / "values", self.options.run)
+        self.rows = with_weights(self.data, self.options.weights, run.inner("values"), self.options.run)
         if chosen.normalize:
             for each in {agent, self.agents.one}:
                 normalizer_of(each).fit(self.data.obs)
         if model is not None and not self.choice.jointly and not chosen.behavior_from:
             about = {"data": data_record(self.data) | self.options.weights.recorded(), "name": self.choice.behavior}
-            fit_ahead(model, self.rows, chosen.behavior_steps, run.path / "behavior", self.options.run, about)
+            fit_ahead(model, self.rows, chosen.behavior_steps, run.inner("behavior"), self.options.run, about)
         self.agents.one.to(self.device)
 
     @contextmanager

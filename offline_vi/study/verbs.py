@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from offline_vi.errors import ConfigError, DeterminismWarning, UsageError
 from offline_vi.factories import check_kwargs, kwargs_from
+from offline_vi.nn.precision import use_threads
 from offline_vi.runs.files import read_json
 from offline_vi.study.experiment import Experiment, Outcome, conduct
 from offline_vi.study.flags import value_of
 from offline_vi.study.run import SCHEMA, Record, RunOptions, missing_plugin, with_steps
 
+PLACES = ("output", "resume", "overwrite")  # of `RunOptions`
 Parse = Callable[[str, Record, Sequence[str]], Any]
 """(name, saved configuration, flags) -> options."""
 
@@ -64,7 +64,7 @@ def run(name: str, subject: str, file: str, arguments: Sequence[str]) -> Outcome
     subject = subject or subject_of(saved, verb)
     options = verb.parse(subject, saved, arguments)
     check_environment(options, arguments)
-    torch.set_num_threads(options.run.threads)
+    use_threads(options.run.threads)
     outcome = conduct(verb.make(subject, options), options.run)
     print_result(name, outcome, options.run)
     return outcome
@@ -79,6 +79,7 @@ def resume(directory: str, steps: int = 0, *, env: str = "", quiet: bool = False
     saved = read_json(Path(directory) / "config.json")
     name = str(saved.get("verb"))
     require_plugins(saved)
+    refuse_places(saved)
     own = (saved.get("task") or {}).get("env_id")
     if env and env != own:
         raise UsageError(f"{directory} is trained on {own}, not on {env}", "--env allows the environment of the run")
@@ -124,7 +125,19 @@ def read_saved(file: str, name: str) -> Record:
 
         saved = format_1.options(saved)
     require_plugins(saved)
+    refuse_places(saved)
     return saved
+
+
+def refuse_places(saved: Record) -> None:
+    """A configuration says what to train, never where to write or what to delete. Raises ConfigError."""
+    options = saved.get("run_options")
+    options = options if isinstance(options, dict) else {}
+    if named := [name for name in PLACES if options.get(name)]:
+        raise ConfigError(
+            f"the configuration says {named[0]} = {options[named[0]]!r}, which only a command may",
+            f"take it out, and give --{named[0]} yourself",
+        )
 
 
 def require_plugins(saved: Record) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from offline_vi.errors import EnvError
 from offline_vi.evaluation.evaluate import Evaluation, evaluate
 from offline_vi.rl.policies import Policy
+from offline_vi.runs.files import replace_file, require_folder, writing
 from offline_vi.types import Task
 
 WIDTH = 320  # pixels, at most
@@ -51,7 +53,10 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self.frames:
             first, *rest = self.frames
             duration = 1000 // FRAMES_PER_SECOND
-            first.save(self.folder / self.name, save_all=True, append_images=rest, duration=duration, loop=0)
+            film = io.BytesIO()
+            first.save(film, format="webp", save_all=True, append_images=rest, duration=duration, loop=0)
+            with writing(self.folder, film.tell()):
+                replace_file(self.folder / self.name, film.getvalue())
             self.frames = []
 
     def close(self) -> None:
@@ -64,7 +69,7 @@ def film(policy: Policy, task: Task, episodes: int, seed: int, folder: Path) -> 
 
     Raises EnvError where the environment cannot be rendered here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    require_folder(folder).mkdir(parents=True, exist_ok=True)
     seen = replace(task, kwargs={**task.kwargs, "render_mode": "rgb_array"})
     hint = "MuJoCo: try MUJOCO_GL=egl or osmesa; Pendulum: pip install pygame"
     try:

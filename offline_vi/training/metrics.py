@@ -74,8 +74,13 @@ class IntervalMean:
         return {"counts": self.counts, "sums": {name: value.tolist() for name, value in self.sums.items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.counts = dict(state["counts"])
-        self.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
+        """Raises ValueError where it is no such state."""
+        counts = dict(state["counts"])
+        sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
+        counted = all(type(count) is int and count > 0 for count in counts.values())
+        if not counted or counts.keys() != sums.keys() or any(value.ndim > 1 for value in sums.values()):
+            raise ValueError("the sums of the metrics are none")
+        self.counts, self.sums = counts, sums
 
 
 def over_seeds(row: Mapping[str, float]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from offline_vi.console import as_drawn, standard_error
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.runs.files import append
 from offline_vi.training.metrics import over_seeds
 
 
@@ -50,8 +51,8 @@ class Progress:
     def write(self, line: str) -> None:
         """Into log.txt: what it says is in the CSV files, too, so that a full disk costs nothing here."""
         if self.log is not None:
-            with suppress(OSError), self.log.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            with suppress(OSError):
+                append(self.log, f"{line}\n".encode())
 
     def close(self) -> None:
         self.bar.close()

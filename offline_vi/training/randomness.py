@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +31,13 @@ def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def set_random_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Go back to a `random_state`. Warns where a CUDA device of then is not here now."""
+    """Go back to a `random_state`. Warns where a CUDA device of then is not here now. Raises ValueError where a state
+    is missing, or is none of a generator."""
+    own, saved = torch.get_rng_state(), tensors.get("cpu")
+    if saved is None or saved.shape != own.shape or saved.dtype != own.dtype:
+        raise ValueError("the state of the CPU's generator is none")
+    if strange := [name for name in tensors if not re.fullmatch(r"cpu|cuda:\d+", name)]:
+        raise ValueError(f"there is no generator {strange[0]!r}")
     for name, value in tensors.items():
         if name == "cpu":
             torch.set_rng_state(value)

@@ -484,9 +484,10 @@ def test_overwrite_does_not_follow_links(two: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "kept").touch()
     (two / "link").symlink_to(tmp_path / "data")
-    RunDirectory.create(two, overwrite=True).close()
+    with pytest.raises(RunExistsError, match="link"):
+        RunDirectory.create(two, overwrite=True)
     assert (tmp_path / "data" / "kept").exists()
-    assert not (two / "link").exists()
+    assert (two / "link").is_symlink()
 
 
 def race(path: Path, start: Event, stop: Event, answers: Any) -> None:

@@ -115,7 +115,7 @@ def tar() -> bytes:
 
 
 STEP = "checkpoints/step_00000001"
-STATE_BYTES = 224  # of the smallest state.json, as `run` writes it
+STATE_BYTES = 342  # of the smallest state.json, as `run` writes it
 PICKLE = "refusing pickle: loading it could run any code"
 TRUST = "convert it to safetensors where you trust it"
 AGAIN = "copy the run again, or train it anew with --overwrite"

@@ -5,38 +5,16 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import TextIO
 
-BUT_COLORS = r"\x1b(?!\[[0-9;]*m)"
-OTHERS = r"\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-CONTROLS = re.compile(rf"[\x1b{OTHERS}]")
-"""Characters that move a cursor, ring, turn the direction of writing, or stand for bytes that are no text."""
-CONTROLS_BUT_COLORS = re.compile(rf"{BUT_COLORS}|[{OTHERS}]")
+from offline_vi.escaping import colored, visible
+
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)  # nobody reads any more
 
 Shown = Callable[[str], str]
 """What is written for a text."""
-
-
-def visible(text: str) -> str:
-    """The text with its control characters written out, e.g. ``\\x1b``; line breaks and tabs stay."""
-    return CONTROLS.sub(_written_out, text)
-
-
-def one_line(text: str) -> str:
-    """`visible`, with every white space as one blank."""
-    return visible(" ".join(text.split()))
-
-
-def _written_out(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def as_drawn(text: str) -> str:
@@ -53,7 +31,7 @@ class Console(io.TextIOBase):
     def __init__(self, stream: TextIO | None, shown: Shown | None = None) -> None:
         self.stream = stream  # None: it was closed when the process began
         self.failure: OSError | None = None  # of the first write that failed
-        self.shown = shown or (partial(CONTROLS_BUT_COLORS.sub, _written_out) if self.isatty() else visible)
+        self.shown = shown or (colored if self.isatty() else visible)
 
     def write(self, text: str) -> int:
         if self.stream is not None and self.failure is None:

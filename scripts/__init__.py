@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from offline_vi.console import Console, one_line
+from offline_vi.console import Console
 from offline_vi.errors import Interrupted, OfflineVIError, SystemRefusal, memory_error, unknown
+from offline_vi.escaping import one_line
 from offline_vi.factories import allow
 from offline_vi.plugins import load_plugin
 from offline_vi.stopping import Stop, listening

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_vi.console import one_line
 from offline_vi.errors import ReportWarning
+from offline_vi.escaping import one_line
 from offline_vi.runs.files import read_text, replace_file, writing
 from offline_vi.simulator import reason
 

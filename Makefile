@@ -12,6 +12,7 @@ help:
 	@echo "make test        every check: ruff, mypy, the floors of the house, the tests"
 	@echo "make smoke       the smallest suite and its report: two minutes"
 	@echo "make test-slow   the tests that take minutes, and the table of docs/reliability.md"
+	@echo "make reliability the matrix of docs/reliability.md; CASES=20000 of each property of hostile files"
 	@echo "make audit       bandit on the code, pip-audit on the packages (needs the network)"
 	@echo "make mutants     how many changes of four modules the tests notice (hours; NAMES='offline_vi.types*' chooses)"
 	@echo "make format      rewrite the code as ruff wants it"
@@ -57,8 +58,9 @@ test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 OFFLINE_VI_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n $(JOBS) -m slow
 	$(MAKE) reliability
 # the rows of the matrix that every push tests, then the table; figures of slow tests stay in it
+CASES ?= 10000
 reliability: $(STAMP)
-	OMP_NUM_THREADS=1 OFFLINE_VI_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n $(JOBS) $$($(BIN)/python tests/matrix.py)
+	OMP_NUM_THREADS=1 OFFLINE_VI_CASES=$(CASES) OFFLINE_VI_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n $(JOBS) $$($(BIN)/python tests/matrix.py)
 	$(BIN)/python tests/matrix.py $(FIGURES) docs/reliability.md
 audit: $(STAMP)
 	$(PYTHON) -m venv .venv-audit

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from offline_vi import homes
 from offline_vi.console import as_drawn, standard_error
 from offline_vi.data.columns import D4RL_KEYS, LOG_PROB_KEY, MATRICES, REQUIRED_KEYS, Columns, as_float32
 from offline_vi.datasets.reading import Reading
@@ -44,7 +45,7 @@ def cache_folders() -> list[Path]:
 
 def download_folder() -> Path:
     """$D4RL_DATASET_DIR, else ~/.d4rl/datasets."""
-    return Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
+    return Path(os.environ.get("D4RL_DATASET_DIR") or homes.home() / ".d4rl" / "datasets")
 
 
 def find_file(name: str) -> Path | None:

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from offline_vi.data.frames import Frames
 from offline_vi.data.rows import ACTION_TOLERANCE
 from offline_vi.data.transitions import Provenance
-from offline_vi.datasets.cache import cached_folder
-from offline_vi.errors import ActionRangeError, EmptyDatasetError, NonFiniteDataError
+from offline_vi.datasets.cache import ColumnWriter, cached_folder
+from offline_vi.errors import ActionRangeError, DatasetCorruptError, EmptyDatasetError, NonFiniteDataError
 from offline_vi.types import Spec, Task
 
 MAX_SIDE = 1024  # pixels
-LAST = "lengths.npy"  # of the files of a data set in the cache
+LENGTHS = "lengths.npy"  # (E,) steps of every episode
 
 
 class Episode(NamedTuple):
@@ -40,7 +39,7 @@ def cached_frames(
     ``shape`` is that of all frames together, (R + E, C, H, W). Raises what the reader of the episodes raises,
     NonFiniteDataError, ActionRangeError, EmptyDatasetError.
     """
-    folder = cached_folder("frames", "\n".join(key), LAST, lambda path: _write(path, episodes, shape, source.name))
+    folder = cached_folder("frames", "\n".join(key), lambda path: _write(path, episodes, shape, source.name))
     columns: dict[str, NDArray[Any]] = {
         name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("action", "reward", "terminated")
     }
@@ -51,7 +50,7 @@ def cached_frames(
         action,
         columns["reward"],
         columns["terminated"],
-        np.load(folder / LAST, allow_pickle=False),
+        np.load(folder / LENGTHS, allow_pickle=False),
         Spec(frames.shape[1:], action.shape[1], "uint8"),
         task,
         source,
@@ -60,23 +59,24 @@ def cached_frames(
 
 def _write(folder: Path, episodes: Iterator[Episode], shape: tuple[int, ...], name: str) -> None:
     """One episode in memory at a time."""
-    frames: Any = npy.open_memmap(folder / "frames.npy", "w+", np.uint8, shape)
     columns: dict[str, list[NDArray[Any]]] = {"action": [], "reward": [], "terminated": []}
-    row = 0
-    for number, episode in enumerate(episodes):
-        for key in ("action", "reward"):
-            if not np.isfinite(getattr(episode, key)).all():
-                raise NonFiniteDataError(f"{name}: {key} of episode {number} is not finite", "leave the episode out")
-        frames[row : row + len(episode.frames)] = episode.frames
-        row += len(episode.frames)
-        for key, parts in columns.items():
-            parts.append(getattr(episode, key))
-    if row == 0:
+    with ColumnWriter(folder / "frames.npy", np.uint8, shape) as frames:
+        for number, episode in enumerate(episodes):
+            for key in ("action", "reward"):
+                if not np.isfinite(getattr(episode, key)).all():
+                    raise NonFiniteDataError(
+                        f"{name}: {key} of episode {number} is not finite", "leave the episode out"
+                    )
+            frames.write(episode.frames)
+            for key, parts in columns.items():
+                parts.append(getattr(episode, key))
+    if not columns["reward"]:
         raise EmptyDatasetError(f"{name}: no episode has a step", "check the files")
-    frames.flush()
+    if frames.rows != shape[0]:
+        raise DatasetCorruptError(f"{name}: {frames.rows:,} frames, where {shape[0]:,} were announced", "get it again")
     for key, parts in columns.items():
         np.save(folder / f"{key}.npy", np.concatenate(parts))
-    np.save(folder / LAST, np.array([len(part) for part in columns["reward"]], np.int64))
+    np.save(folder / LENGTHS, np.array([len(part) for part in columns["reward"]], np.int64))
 
 
 def _in_the_box(action: NDArray[np.float32], task: Task | None, name: str) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from offline_vi.data.discrete import labels_in, refuse_labels
 from offline_vi.data.order import contradictions, ends_shown
 from offline_vi.data.steps import Steps
 from offline_vi.data.transitions import Provenance, Transitions
-from offline_vi.datasets.cache import cached_folder
+from offline_vi.datasets.cache import ColumnWriter, cached_folder
 from offline_vi.datasets.d4rl import admitted, check_hash, with_stored_bounds
 from offline_vi.datasets.finding import File
 from offline_vi.datasets.reading import Reading
@@ -32,9 +33,9 @@ from offline_vi.errors import DatasetFormatError, DatasetTooLargeError, EmptyDat
 from offline_vi.runs.files import read_json, write_json
 from offline_vi.types import Spec, Task
 
-FORMAT = 2  # of the columns in the cache
+FORMAT = 3  # of the columns in the cache
 BLOCK_BYTES = 1 << 20  # of a block's rows as float32; some copies of it lie in memory at once
-LAST = "columns.json"  # of the files of a data set in the cache
+ABOUT = "columns.json"  # what was reported while the columns were made
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "episode_end")
 
 
@@ -86,8 +87,8 @@ def map_rows(write: Callable[[Path], None], source: Provenance, task: Task | Non
     """The transitions that ``write`` puts into an empty folder of the cache by `write_rows`, mapped copy-on-write."""
     kinds = [FORMAT, source.sha256, source.next_obs, reading.action_range, reading.discrete_actions, reading.obs_keys]
     key = json.dumps([*kinds, task.to_json() if task else None])
-    folder = cached_folder("rows", key, LAST, write)
-    record = read_json(folder / LAST)
+    folder = cached_folder("rows", key, write)
+    record = read_json(folder / ABOUT)
     for message in record["warnings"]:
         warn(message)
     columns: dict[str, Any] = {
@@ -99,7 +100,7 @@ def map_rows(write: Callable[[Path], None], source: Provenance, task: Task | Non
 
 
 def write_rows(folder: Path, count: int, parts: Iterator[Transitions], ends: NDArray[np.bool_] | None = None) -> None:
-    """Write so many transitions, which come in parts, as columns; last what was reported on the way, so that whoever
+    """Write so many transitions, which come in parts, as columns, and what was reported on the way, so that whoever
     maps them later is told, too.
 
     ``ends`` (R,) stand for the ends of episodes that the parts tell: the last row of a part may be none.
@@ -108,28 +109,27 @@ def write_rows(folder: Path, count: int, parts: Iterator[Transitions], ends: NDA
         warnings.simplefilter("always")
         log_prob = _write_columns(folder, count, parts, ends)
     messages = [str(warning.message) for warning in caught]
-    write_json(folder / LAST, {"format": FORMAT, "log_prob": log_prob, "warnings": messages})
+    write_json(folder / ABOUT, {"format": FORMAT, "log_prob": log_prob, "warnings": messages})
 
 
 def _write_columns(folder: Path, count: int, parts: Iterator[Transitions], ends: NDArray[np.bool_] | None) -> bool:
     """Returns whether log-probabilities are among the columns."""
     log_probs: list[NDArray[np.float32] | None] = []
-    written: dict[str, Any] = {}
+    written: dict[str, ColumnWriter] = {}
     done = 0
-    for part in parts:
-        for name in COLUMNS:
-            values = getattr(part, name)
-            if name not in written:
-                shape = (count, *values.shape[1:])
-                written[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", values.dtype, shape)
-            written[name][done : done + len(part)] = values
-        log_probs.append(part.behavior_log_prob)
-        done += len(part)
+    with ExitStack() as stack:
+        for part in parts:
+            rows = {name: getattr(part, name) for name in COLUMNS}
+            if ends is not None:
+                rows["episode_end"] = ends[done : done + len(part)]
+            for name, values in rows.items():
+                if name not in written:
+                    shape = (count, *values.shape[1:])
+                    written[name] = stack.enter_context(ColumnWriter(folder / f"{name}.npy", values.dtype, shape))
+                written[name].write(values)
+            log_probs.append(part.behavior_log_prob)
+            done += len(part)
     assert done == count
-    if ends is not None:
-        written["episode_end"][:] = ends
-    for column in written.values():
-        column.flush()
     known = [values for values in log_probs if values is not None]
     if len(known) == len(log_probs):
         np.save(folder / "behavior_log_prob.npy", np.concatenate(known), allow_pickle=False)

@@ -22,6 +22,11 @@ settings.register_profile("mutants", max_examples=30, deadline=None, derandomize
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def cases(few: int) -> int:
+    """How many cases of a property are tried: a few, or as many as $OFFLINE_VI_CASES says."""
+    return int(os.environ.get("OFFLINE_VI_CASES", few))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> Iterator[None]:
     """Every test starts from the same random state and path of matrix products, and leaves none behind."""

@@ -408,6 +408,16 @@ MATRIX: dict[int, Row] = {
     ),
     49: Row("CPU against GPU", {}, (), missing="needs a GPU"),
     50: Row("compiled losses on and off, on a GPU", {}, (), missing="losses are not compiled any more: no gain"),
+    51: Row(
+        "a tensor of another name, shape or dtype in a checkpoint that its manifest vouches for",
+        {"tensors changed": 60},
+        ("runs/test_hostile_files::test_any_tensor_of_another_name_shape_or_dtype_is_refused",),
+    ),
+    52: Row(
+        "links, pipes, folders, foreign, cut or missing files in the place of any file of a run",
+        {"files replaced": 100},
+        ("runs/test_hostile_files::test_anything_in_the_place_of_any_file",),
+    ),
 }
 
 START, END = "<!-- figures -->", "<!-- /figures -->"

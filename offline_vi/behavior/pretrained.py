@@ -5,6 +5,7 @@
       card.json           what it is (class, hyper-parameters, shapes, plain values that it keeps), what it was fitted
                           to (data set, SHA-256), how good it is (density of unseen episodes, truth of its samples),
                           the weights' SHA-256
+      offline_vi.json     says that the folder is a model's: see `runs.ownership`
 
 Nothing is unpickled; a directory whose weights do not match its card is refused.
 """
@@ -21,6 +22,7 @@ import torch
 from offline_vi import registry
 from offline_vi.behavior.base import BehaviorModel
 from offline_vi.errors import CheckpointCorruptError, ConfigError, MissingInputError
+from offline_vi.nn.allowance import Allowance, bytes_of
 from offline_vi.nn.description import class_named, describe, rebuild, spec_of
 from offline_vi.nn.state import parameters_and_buffers, restore, snapshot
 from offline_vi.runs.files import read_json, write_json
@@ -92,7 +94,7 @@ def load_behavior(directory: str | Path) -> BehaviorModel:
     if not isinstance(card.record.get("sha256"), str):
         raise ConfigError(f"{home / CARD} names no SHA-256 of the weights", "copy the directory again, whole")
     tensors = load_tensors(home / WEIGHTS, sha256=card.record["sha256"])
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), Allowance(bytes_of(tensors)):
         model = build_card(card)
     _take(model, tensors, card.record.get("state"), home / WEIGHTS)
     return model.eval().requires_grad_(False)

@@ -21,6 +21,7 @@ from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.nn.precision import full_precision
 from offline_vi.nn.state import Scheduled
+from offline_vi.runs.files import reserve
 from offline_vi.stopping import obey
 from offline_vi.types import Batch
 
@@ -113,7 +114,8 @@ class CandidateCache(Proposals, Scheduled):
         if 2 * int(np.prod(shape)) <= self.memory_budget:
             return torch.empty(shape, dtype=torch.float16, device=self.device)
         path = Path(self._files.name) / f"{field}-{num_samples}.f16"
-        return torch.from_numpy(np.memmap(path, np.float16, "w+", shape=shape))
+        reserve(path, 2 * int(np.prod(shape)))
+        return torch.from_numpy(np.memmap(path, np.float16, "r+", shape=shape))
 
     def _fill(self, key: tuple[str, int]) -> None:
         for piece in range(self.pieces):

@@ -87,6 +87,12 @@ def published(folder: Path) -> list[Path]:
     return sorted(ages, key=lambda path: ages[path], reverse=True)
 
 
+def saved_bytes(run_path: Path) -> int:
+    """The size of the newest checkpoint; 0 without one."""
+    paths = published(run_path / CHECKPOINTS)[:1]
+    return sum(entry.stat(follow_symlinks=False).st_size for path in paths for entry in os.scandir(path))
+
+
 def load_verified(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """Verify and parse; every file is read once, so that what was verified is what is parsed."""
     with _blaming(path, MANIFEST):

@@ -5,6 +5,7 @@ A checkpoint is a directory that one rename publishes: its files are written and
 those bytes and parses those bytes. Nothing here knows an algorithm, and nothing is ever unpickled::
 
     RUN/
+      offline_vi.json            says that the folder is a run's: see `ownership`
       run.lock                   held for the life of a `RunDirectory`
       config.json run.json ...   `RunDirectory.write_json`
       metrics.csv episodes.csv support.csv     `RunDirectory.log_metrics`, `log_episode`, `log_support`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,8 @@ def read_text(path: Path) -> str:
     return ""
 
 
-def read_file(path: Path, limit: int | None = None) -> bytes:
-    """All bytes of a regular file. Raises ValueError for anything else (links, pipes, devices) and beyond ``limit``."""
+def open_regular(path: Path) -> io.BufferedReader:
+    """A regular file, to be read. Raises ValueError for anything else: links, pipes, devices, folders."""
     if path.is_symlink():  # before it is opened: not every system refuses to follow it
         raise ValueError(f"cannot be opened ({os.strerror(errno.ELOOP)})")
     try:
@@ -156,14 +157,30 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         raise ValueError("missing") from None
     except OSError as error:
         raise ValueError(f"cannot be opened ({error.strerror})") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):  # before Python opens it: a directory it will not
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # before Python opens it: a directory it will not
         os.close(descriptor)
         raise ValueError("not a regular file")
-    with open(descriptor, "rb") as file:
-        if limit is not None and status.st_size > limit:
-            raise ValueError(f"{status.st_size:,} bytes, more than {limit:,}")
+    return open(descriptor, "rb")
+
+
+def read_file(path: Path, limit: int | None = None) -> bytes:
+    """All bytes of a regular file. Raises ValueError for anything else (links, pipes, devices) and beyond ``limit``."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            raise ValueError(f"{size:,} bytes, more than {limit:,}")
         return file.read() if limit is None else file.read(limit)
+
+
+def reserve(path: Path, size: int) -> None:
+    """A new file of so many bytes that the disk has for it: who maps it later can write to all of them. Raises
+    CheckpointWriteError."""
+    with writing(path.parent, size), path.open("xb") as file:
+        allocate: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)
+        if allocate is None or size == 0:
+            file.truncate(size)
+        else:
+            allocate(file.fileno(), 0, size)
 
 
 def remove(path: Path) -> None:

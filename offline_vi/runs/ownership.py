@@ -31,6 +31,7 @@ OWN, LOCK = "offline_vi.json", "run.lock"
 RECORDS = {  # kind -> the file that shows it where there is no manifest, and keys that the file has
     "run": ("config.json", {"schema", "verb"}),
     "study": ("suite.json", {"schema", "suite", "commands"}),
+    "search": ("machine.json", {"precision", "products"}),
     "model": ("card.json", {"format", "model", "sha256"}),
 }
 CHECKPOINTS = "checkpoints"

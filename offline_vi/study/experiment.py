@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +20,11 @@ import torch
 from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import EnvError, EvaluationError, EvaluationWarning, Interrupted
+from offline_vi.nn.allowance import Allowance
 from offline_vi.nn.description import describe
 from offline_vi.nn.precision import use_threads
 from offline_vi.rl.algorithm import Algorithm
+from offline_vi.runs.checkpoint import saved_bytes
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.study.plots import harmless
 from offline_vi.study.run import SCHEMA, Record, RunOptions, open_run, plugins_used, recorded
@@ -91,7 +93,8 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
     """
     use_threads(options.threads)
     device = options.torch_device()
-    with seeded(options.seed):
+    saved = saved_bytes(Path(options.output or Path("runs") / experiment.name)) if options.resume else 0
+    with seeded(options.seed), Allowance(saved) if saved else nullcontext():
         agent = experiment.agent()
     description = describe(agent)
     config = {

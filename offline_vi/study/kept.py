@@ -14,6 +14,7 @@ from offline_vi import registry
 from offline_vi.behavior.base import BehaviorModel, DensityModel, Proposals
 from offline_vi.behavior.pretrained import CARD, load_behavior, save_behavior
 from offline_vi.errors import ConfigError, RunExistsError, UsageError
+from offline_vi.nn.allowance import Allowance, bytes_of
 from offline_vi.nn.description import class_named, classes_in, describe, rebuild, single_seed, spec_of
 from offline_vi.nn.stack import unstack_
 from offline_vi.nn.state import restore, snapshot
@@ -108,9 +109,10 @@ def load_agent(directory: str | Path, seed_index: int = 0) -> Algorithm:
         tensors |= {name: tensor for name, tensor in checkpoint.trainer.items() if not name.startswith(OF_THE_LOOP)}
     values = checkpoint.state.get("algorithm", {})
     with torch.random.fork_rng():
-        agent: Algorithm = rebuild(single_seed(config.agent))
-        if config.spec.stack:
-            stacked: Algorithm = rebuild(config.agent)
+        with Allowance(bytes_of({**checkpoint.model, **checkpoint.trainer})):
+            agent: Algorithm = rebuild(single_seed(config.agent))
+            stacked: Algorithm | None = rebuild(config.agent) if config.spec.stack else None
+        if stacked is not None:
             restore(stacked, tensors, values)
             unstack_(agent, stacked, seed_index)
             agent.trained_steps = stacked.trained_steps

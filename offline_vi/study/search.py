@@ -88,7 +88,7 @@ def run_search(suite: Suite, folder: Path, options: SearchOptions) -> None:
             check_options(variant(suite, algorithm, corner))
     kinds = ("trials.csv", "best.toml")
     names = [f"{algorithm}.{end}" for algorithm in suite.search for end in ("journal", "png")]
-    claim(folder, "study", [*names, *(f"{algorithm}-{end}" for algorithm in suite.search for end in kinds)])
+    claim(folder, "search", [*names, *(f"{algorithm}-{end}" for algorithm in suite.search for end in kinds)])
     if missing := missing_data(suite):
         raise cannot_be_used(suite, missing)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

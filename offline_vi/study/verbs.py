@@ -131,13 +131,14 @@ def read_saved(file: str, name: str) -> Record:
 
 def refuse_places(saved: Record) -> None:
     """A configuration says what to train, never where to write or what to delete. Raises ConfigError."""
-    options = saved.get("run_options")
-    options = options if isinstance(options, dict) else {}
-    if named := [name for name in PLACES if options.get(name)]:
-        raise ConfigError(
-            f"the configuration says {named[0]} = {options[named[0]]!r}, which only a command may",
-            f"take it out, and give --{named[0]} yourself",
-        )
+    section = saved.get("run_options")
+    options = section if isinstance(section, dict) else {}
+    for name in PLACES:
+        if options.get(name):
+            raise ConfigError(
+                f"the configuration says {name} = {options[name]!r}, which only a command may",
+                f"take it out, and give --{name} yourself",
+            )
 
 
 def require_plugins(saved: Record) -> None:

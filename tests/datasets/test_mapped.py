@@ -18,7 +18,7 @@ from test_hostile_data import write
 from offline_vi import datasets
 from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.datasets import mapped
-from offline_vi.errors import ActionRangeError, DatasetTooLargeError, NonFiniteDataError
+from offline_vi.errors import ActionRangeError, DatasetTooLargeError, DataWarning, NonFiniteDataError, OutputDirError
 from offline_vi.training.loop import fit
 
 Reached = Callable[[int, str, int], None]
@@ -102,13 +102,36 @@ def test_a_conversion_that_dies_leaves_nothing_and_the_next_one_goes_through(
     path = write(tmp_path / "data.hdf5")
     with monkeypatch.context() as patch:
         patch.setattr(mapped, "write_json", lambda *arguments: (_ for _ in ()).throw(OSError("disk full")))
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(OutputDirError, match="disk full"):
             datasets.load(path, memory_budget=1)
     assert list((home / "rows").iterdir()) == []
     assert len(datasets.load(path, memory_budget=1)) == 19
     with h5py.File(path, "a") as file:
         file["rewards"][3] += 1.0
     assert datasets.load(path, memory_budget=1).reward[3] == datasets.load(path).reward[3]  # another file, another key
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "longer", "missing", "link"])
+def test_a_column_that_is_not_as_it_was_written_is_made_anew(damage: str, tmp_path: Path, home: Path) -> None:
+    path = write(tmp_path / "data.hdf5")
+    whole = datasets.load(path, memory_budget=1)
+    (column,) = (home / "rows").glob("*/reward.npy")
+    data = bytearray(column.read_bytes())
+    data[-1] ^= 1
+    changes = {"cut": bytes(data[:-3]), "changed": bytes(data), "longer": column.read_bytes() + b"x"}
+    column.unlink()
+    if damage == "link":
+        column.symlink_to(path)
+        with pytest.raises(OutputDirError, match="none of its columns"):
+            datasets.load(path, memory_budget=1)
+        assert column.is_symlink()
+        return
+    if damage in changes:
+        column.write_bytes(changes[damage])
+    with pytest.warns(DataWarning, match="made anew"):
+        again = datasets.load(path, memory_budget=1)
+    np.testing.assert_array_equal(again.reward, whole.reward)
+    assert [entry.name for entry in (home / "rows").iterdir()] == [column.parent.name]
 
 
 def test_a_file_ten_times_the_budget_trains_within_it(tmp_path: Path, reached: Reached) -> None:

@@ -284,7 +284,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.path.is_dir())
     def killed_while_saving(self) -> None:
         """What a dead writer leaves behind."""
-        leftover = self.path / "checkpoints" / ".tmp-1-dead"
+        leftover = self.path / "checkpoints" / f".tmp-1-{0:032x}"
         leftover.mkdir(exist_ok=True)
         (leftover / "model.safetensors").write_bytes(b"half")
         with (self.path / "metrics.csv").open("ab") as file:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from offline_vi import homes
 from offline_vi.errors import DataWarning, OutputDirError
 from offline_vi.runs.files import (
     MAX_JSON,
@@ -36,7 +37,7 @@ from offline_vi.runs.ownership import OWN
 
 def home() -> Path:
     """$OFFLINE_VI_HOME, else ~/.cache/offline_vi."""
-    return Path(os.environ.get("OFFLINE_VI_HOME") or Path.home() / ".cache" / "offline_vi")
+    return Path(os.environ.get("OFFLINE_VI_HOME") or homes.home() / ".cache" / "offline_vi")
 
 
 def cached_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:

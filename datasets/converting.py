@@ -24,6 +24,7 @@ from offline_vi.datasets.finding import HDF5
 from offline_vi.datasets.reading import Reading
 from offline_vi.environments import close, make_env
 from offline_vi.errors import DatasetFormatError, DataWarning, OfflineVIError, UsageError
+from offline_vi.homes import expanded
 from offline_vi.runs.files import temporary_name
 from offline_vi.types import FloatArray, Task
 
@@ -52,7 +53,7 @@ def convert(source: str, target: str, reading: Reading) -> Path:
     is_file = Path(target).suffix in HDF5
     if not is_file and not local.NAME.fullmatch(target):
         raise UsageError(f"{target} is no data set to write", "a file, FILE.hdf5, or a name of Minari's, NAME-v0")
-    place = Path(target).expanduser() if is_file else minari.folder_of(target)
+    place = expanded(target) if is_file else minari.folder_of(target)
     if place.exists():
         raise UsageError(f"{place} exists", "choose another name, or remove it")
     physical = _physical(source, reading)

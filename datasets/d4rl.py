@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -16,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from offline_vi import homes
+from offline_vi.console import as_drawn, standard_error
 from offline_vi.data.columns import D4RL_KEYS, LOG_PROB_KEY, MATRICES, REQUIRED_KEYS, Columns, as_float32
 from offline_vi.datasets.reading import Reading
 from offline_vi.datasets.safe.hdf5 import Budget, arrays_of, attribute, open_hdf5, read_rows, sha256_of
@@ -44,7 +45,7 @@ def cache_folders() -> list[Path]:
 
 def download_folder() -> Path:
     """$D4RL_DATASET_DIR, else ~/.d4rl/datasets."""
-    return Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
+    return Path(os.environ.get("D4RL_DATASET_DIR") or homes.home() / ".d4rl" / "datasets")
 
 
 def find_file(name: str) -> Path | None:
@@ -177,8 +178,9 @@ def _fetch_rest(url: str, part: Path) -> None:
 
 
 def _copy(response: HTTPResponse, write: Any, have: int, total: int | None, label: str) -> None:
+    console = standard_error(as_drawn)
     with tqdm(
-        total=total, initial=have, unit="B", unit_scale=True, desc=label, disable=not sys.stderr.isatty()
+        total=total, initial=have, unit="B", unit_scale=True, desc=label, disable=not console.isatty(), file=console
     ) as progress:
         while block := response.read(_BLOCK):
             write(block)

@@ -17,6 +17,7 @@ from offline_vi.datasets.tasks import (
     d4rl_references,
 )
 from offline_vi.errors import MissingInputError, UsageError
+from offline_vi.homes import expanded
 
 HDF5 = (".hdf5", ".h5")
 TABLES = (".csv", ".tsv", ".parquet")
@@ -59,7 +60,7 @@ def ensure(source: str) -> None:
         if not minari.is_local(source):
             minari.fetch(source, download_missing=True)
     elif is_table(source):
-        if not Path(source).expanduser().is_file():
+        if not expanded(source).is_file():
             raise MissingInputError(f"{source} is not there", "check it")
     elif not (path := hdf5_file(source, download=True).path).is_file():
         raise MissingInputError(f"{source} is not there", f"put it at {path}, or set OFFLINE_VI_DATA to its folder")
@@ -83,7 +84,7 @@ def hdf5_file(source: str, download: bool = False) -> File:
     from offline_vi.datasets import d4rl
 
     if Path(source).suffix in HDF5:
-        given = Path(source).expanduser()
+        given = expanded(source)
         elsewhere = d4rl.find_file(given.stem) if given.name == source and not given.exists() else None
         return File(elsewhere or given, d4rl_name(given.stem), None)
     path = d4rl.find_file(source)

@@ -10,6 +10,7 @@ from offline_vi.datasets.alignment import check_alignment as check_alignment
 from offline_vi.datasets.frames import Episode as Episode
 from offline_vi.datasets.vd4rl import Alignment, save_episode as save_episode
 from offline_vi.errors import MissingInputError
+from offline_vi.homes import expanded
 
 
 def load_images(
@@ -31,7 +32,7 @@ def load_images(
     DatasetTooLargeError, SpaceMismatchError (images of several sizes), NonFiniteDataError, ActionRangeError,
     EmptyDatasetError.
     """
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.is_dir():
         read = vd4rl_hdf5.read if vd4rl_hdf5.shards_in(path) else vd4rl.read
         data = read(path, alignment, max_dataset_bytes)

@@ -6,13 +6,15 @@ import os
 import re
 from pathlib import Path
 
+from offline_vi import homes
+
 NAME = re.compile(r"[\w-]+(/[\w-]+)*-v\d+", re.ASCII)
 MAX_DEPTH = 5  # folders of a name
 
 
 def root() -> Path:
     """$MINARI_DATASETS_PATH, else ~/.minari/datasets."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or homes.home() / ".minari" / "datasets")
 
 
 def local_names() -> list[str]:

@@ -16,6 +16,7 @@ from offline_vi.datasets.safe.delimited import FileTable
 from offline_vi.datasets.safe.hdf5 import half_of_memory
 from offline_vi.datasets.task_choice import episode_limit, task_of_file
 from offline_vi.errors import DatasetTooLargeError, MissingInputError, UsageError
+from offline_vi.homes import expanded
 
 
 def read(source: str, sha256: str | None, reading: Reading) -> Read:
@@ -25,10 +26,10 @@ def read(source: str, sha256: str | None, reading: Reading) -> Read:
     UsageError and ConfigError (no file of columns, or one that does not fit), DatasetFormatError, DatasetTooLargeError,
     DatasetCorruptError, MissingDependencyError, EmptyDatasetError.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.is_file():
         raise MissingInputError(f"{path} is not there", "check it")
-    known = read_columns_file(Path(reading.columns).expanduser()) if reading.columns else None
+    known = read_columns_file(expanded(reading.columns)) if reading.columns else None
     names, delimiter = _header(path, known.delimiter if known else "")
     if known is None:
         raise UsageError(

@@ -117,6 +117,20 @@ class OutOfMemoryError(OfflineVIError):
     exit_code = 71
 
 
+class SystemRefusal(OfflineVIError):
+    """The system refused to read, write or start something: no space, no permission, too many open files."""
+
+    exit_code = 74
+
+
+def memory_error(error: BaseException) -> OutOfMemoryError | None:
+    """What an allocation that failed is told as; None for any other error. Torch has no class for it on the CPU."""
+    named = type(error).__name__ == "OutOfMemoryError"
+    if not (isinstance(error, MemoryError) or named or "DefaultCPUAllocator" in str(error)):
+        return None
+    return OutOfMemoryError("memory ran out", "lower --batch-size or the sizes of networks, or use --device cpu")
+
+
 # ------------------------------------------------------------------ training and evaluation
 
 
@@ -139,11 +153,12 @@ class EvaluationError(OfflineVIError):
 
 
 class Interrupted(OfflineVIError):
-    """SIGINT or SIGTERM: the step was finished and, in a run, a checkpoint is there to resume from."""
+    """A signal asked for the end (`stopping`): in a run, a checkpoint has every gradient step that was done."""
 
-    def __init__(self, signum: int, step: int, *, resumable: bool) -> None:
+    def __init__(self, signum: int, step: int | None = None, *, resumable: bool = False) -> None:
+        where = "" if step is None else f" at step {step:,}"
         saved = "; a checkpoint is written" if resumable else ""
-        super().__init__(f"interrupted at step {step:,}{saved}", "--resume continues" if resumable else "")
+        super().__init__(f"interrupted{where}{saved}", "--resume continues" if resumable else "")
         self.signum = signum
         self.exit_code = 128 + signum
 
@@ -214,6 +229,10 @@ class DeterminismWarning(OfflineVIWarning):
 
 class CheckpointWarning(OfflineVIWarning):
     """A damaged checkpoint was passed over."""
+
+
+class ReportWarning(OfflineVIWarning):
+    """A picture or a table could not be made; the run that it shows is whole."""
 
 
 class EvaluationWarning(OfflineVIWarning):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from offline_vi.errors import ConfigError, MissingInputError, UsageError
+from offline_vi.homes import expanded
 from offline_vi.registry import (
     ALGORITHMS,
     BEHAVIOR_MODELS,
@@ -48,7 +49,7 @@ def load_plugin(name: str | Path) -> Plugin:
     text = str(name)
     if not (text.endswith(".py") or "/" in text):
         return _load_module(text)
-    path = Path(text).expanduser().resolve()
+    path = expanded(text).resolve()
     if not path.is_file():
         raise MissingInputError(f"the plug-in {text} is not there", "name a Python file, or a module: --plugin pkg.mod")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -85,7 +86,7 @@ def _run(text: str, module: str, load: Callable[[], object]) -> None:
     except (ConfigError, UsageError):
         sys.modules.pop(module, None)
         raise
-    except Exception as error:  # whatever somebody's code raises
+    except (Exception, SystemExit) as error:  # whatever somebody's code raises
         sys.modules.pop(module, None)
         raise ConfigError(f"the plug-in {text} cannot be loaded: {type(error).__name__}: {error}", "mend it") from error
     known = {row.target.partition(":")[0] for row in _rows().values()}

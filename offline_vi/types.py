@@ -16,13 +16,15 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from offline_vi.errors import ConfigError
+from offline_vi.ranges import RANGES, check_numbers, short
 from offline_vi.renamed import with_former_argument
 
 Metrics = dict[str, Tensor]
@@ -204,12 +206,34 @@ class Task:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Task:
-        """Also of a record that has ``obs_key`` for ``obs_keys``."""
+        """Also of a record that has ``obs_key`` for ``obs_keys``. Raises ConfigError where it describes no task."""
+        if not isinstance(record, Mapping):
+            raise ConfigError(f"{short(record)!r} is no task", "look at a run's config.json")
+        try:
+            return cls._from_record(record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"the task lacks or misuses {short(error)}", "look at a run's config.json") from None
+
+    @classmethod
+    def _from_record(cls, record: Mapping[str, Any]) -> Task:
         known = {name: value for name, value in record.items() if name != "obs_key"}
         former = record.get("obs_key")
         keys = record.get("obs_keys") or ([] if former is None else [former])
         bounds = {name: tuple(record[name]) for name in ("action_low", "action_high")}
-        return cls(**{**known, **bounds, "obs_keys": tuple(keys)})
+        task = cls(**{**known, **bounds, "obs_keys": tuple(keys)})
+        texts = (task.env_id, task.name, task.note, *task.obs_keys, *task.kwargs)
+        numbers = (*task.action_low, *task.action_high, task.ref_min, task.ref_max)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(task.kwargs, dict):
+            raise TypeError("a text")
+        if not all(number is None or type(number) in (int, float) for number in numbers):
+            raise TypeError("a number")
+        if len(task.action_low) != len(task.action_high):
+            raise ValueError("the bounds of its actions")
+        if task.max_episode_steps is not None and not (
+            type(task.max_episode_steps) is int and task.max_episode_steps > 0
+        ):
+            raise ValueError("max_episode_steps")
+        return task
 
 
 def unit_task(action_dim: int, env_id: str = "", name: str = "") -> Task:
@@ -220,29 +244,48 @@ def unit_task(action_dim: int, env_id: str = "", name: str = "") -> Task:
 def from_json(default: Any, record: Mapping[str, Any]) -> Any:
     """A frozen dataclass like ``default`` with the record's values; lists become tuples.
 
-    Raises ConfigError for an unknown name or a value of another type.
+    Raises ConfigError for an unknown name, a value of another type, or a number out of its range (`ranges`).
     """
     assert is_dataclass(default)
     if not isinstance(record, Mapping):
         raise ConfigError(f"{str(record)[:60]!r} is no table of settings", "look at a run's config.json")
     known = {field.name: getattr(default, field.name) for field in fields(default)}
-    values = dict(known)
+    values, choices = dict(known), choices_of(type(default))
     for name, value in record.items():
         if name not in known:
             close = get_close_matches(name, known, n=1)
             raise ConfigError(f"unknown hyper-parameter {name!r}", f"did you mean {close[0]!r}?" if close else "")
         value = tuple(value) if isinstance(value, list) else value
-        if known[name] is not None and not _alike(value, known[name]):
-            raise ConfigError(f"{name} = {str(value)[:60]!r} is not a {type(known[name]).__name__}", "look at --help")
+        if name in choices and value not in choices[name]:
+            raise ConfigError(f"{name} = {short(value)!r}", f"choose from {', '.join(map(str, choices[name]))}")
+        if not _alike(value, 0.0 if known[name] is None and name in RANGES and value is not None else known[name]):
+            raise ConfigError(f"{name} = {short(value)!r} is not a {type(known[name]).__name__}", "look at --help")
         values[name] = value
     cls: Any = type(default)
-    return cls(**values)
+    made = cls(**values)
+    check_numbers(made)
+    return made
+
+
+@cache
+def choices_of(cls: type) -> dict[str, tuple[Any, ...]]:
+    """The fields of a dataclass that take one of a few values: name -> these."""
+    try:
+        hints = get_type_hints(cls)
+    except NameError:  # of types that somebody imports for checks alone
+        return {}
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
 def _alike(value: Any, known: Any) -> bool:
-    """Whether a value is of the known one's type: whole numbers pass for real ones, and tuples go by their entries."""
+    """Whether a value is of the known one's type: whole numbers pass for real ones, tuples go by their entries, and
+    anything passes for None."""
+    if known is None:
+        return True
     if isinstance(known, tuple):
         return isinstance(value, tuple) and (not known or all(_alike(entry, known[0]) for entry in value))
     if isinstance(known, float):
-        return isinstance(value, float | int)
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if isinstance(known, int) and not isinstance(known, bool):
+        return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, type(known))

@@ -6,11 +6,17 @@ import gc
 import importlib
 import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from offline_vi.errors import OfflineVIError, unknown
+from offline_vi.console import Console
+from offline_vi.errors import Interrupted, OfflineVIError, SystemRefusal, memory_error, unknown
+from offline_vi.escaping import one_line
 from offline_vi.factories import allow
 from offline_vi.plugins import load_plugin
+from offline_vi.stopping import Stop, listening
 
 VERBS = {
     "train": "train an algorithm on a data set, score its policy",
@@ -49,21 +55,54 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     traceback = "--traceback" in arguments
     arguments = [argument for argument in arguments if argument != "--traceback"]
+    with consoles():
+        try:
+            with listening():
+                _dispatch(arguments)
+        except (OfflineVIError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+            told = expected(error)
+            if traceback or told is None:
+                raise
+            print(f"error: {one_line(str(told))}", file=sys.stderr)
+            if told.hint:
+                print(f"hint: {as_flags(told.hint)}", file=sys.stderr)
+            sys.exit(told.exit_code)
+
+
+def expected(error: BaseException) -> OfflineVIError | None:
+    """The error of ours that another one stands for: what a system refuses is nobody's bug. None where there is
+    none."""
+    if isinstance(error, OfflineVIError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(error.signum if isinstance(error, Stop) else signal.SIGINT)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return SystemRefusal(f"{where}{error.strerror}", "what was saved before is intact")
+    return memory_error(error)
+
+
+@contextmanager
+def consoles() -> Iterator[None]:
+    """Standard streams that end nothing and that no file controls (`Console`). Raises SystemExit where output is lost
+    that somebody expects, as on a full disk; `offline-vi data list | head` loses nothing."""
+    before = sys.stdout, sys.stderr
+    out, err = Console(sys.stdout), Console(sys.stderr)
+    sys.stdout, sys.stderr = out, err
     try:
-        _dispatch(arguments)
-    except OfflineVIError as error:
-        if traceback:
-            raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {as_flags(error.hint)}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `offline-vi data list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        yield
+        out.flush()
+        if out.lost is not None:
+            print(f"error: the output could not be written: {out.lost.strerror}", file=err)
+            sys.exit(SystemRefusal.exit_code)
+    finally:
+        out.flush()
+        err.flush()
+        sys.stdout, sys.stderr = before
+        for console in (out, err):
+            if console.failure is not None:  # what is left in the buffer of the stream goes nowhere
+                with suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), console.fileno())
 
 
 def as_flags(hint: str) -> str:
@@ -107,10 +146,6 @@ def import_torch() -> None:
     import torch  # noqa: F401
 
     gc.freeze()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _dispatch(arguments: list[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from offline_vi.errors import UsageError
+from offline_vi.scripts.arguments import parsed
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class BenchmarkOptions:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = tyro.cli(BenchmarkOptions, args=arguments, prog="offline-vi benchmark")
+    options = parsed(BenchmarkOptions, arguments, "offline-vi benchmark")
     from offline_vi.study.suite import read_suite, shipped
 
     if not options.suite:

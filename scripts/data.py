@@ -30,6 +30,7 @@ from offline_vi.datasets.tasks import (
     family_of,
 )
 from offline_vi.errors import DataError, UsageError
+from offline_vi.ranges import check_numbers
 from offline_vi.registry import data_sets
 
 if TYPE_CHECKING:
@@ -325,6 +326,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="offline-vi data",
         description="List, describe, check, convert, download, collect data sets.",
     )
+    check_numbers(command)
     command.run()
 
 

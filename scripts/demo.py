@@ -7,6 +7,12 @@ import importlib.util
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offline_vi.ranges import check_numbers
+
+if TYPE_CHECKING:
+    from offline_vi.study.demo import DemoOptions
 
 MUJOCO, PENDULUM = "offline-vi/hopper/medium-expert-v0", "offline-vi/pendulum/mixed-v0"
 
@@ -24,19 +30,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10_000, help="gradient steps of each clone (default: %(default)s)")
     parser.add_argument("--bcq-steps", type=int, default=5_000, help="of BCQ (default: %(default)s)")
     options = parser.parse_args(arguments)
-    demonstrate(options.dataset, options.output, options.steps, options.bcq_steps)
+    from offline_vi.study.demo import DemoOptions
+
+    chosen = DemoOptions(options.dataset, options.output, options.steps, options.bcq_steps)
+    check_numbers(chosen)
+    demonstrate(chosen)
 
 
-def demonstrate(dataset: str, output: str, steps: int, bcq_steps: int) -> None:
+def demonstrate(options: DemoOptions) -> None:
     """Data, four policies, scores, picture."""
     from offline_vi.errors import StudyError
     from offline_vi.study.cells import is_done, run_cells  # here, not above: not for --help
-    from offline_vi.study.demo import EPISODES, DemoOptions, data_facts, picture, trained
+    from offline_vi.study.demo import EPISODES, data_facts, picture, trained
 
     started = time.monotonic()
-    options = DemoOptions(dataset, output, steps, bcq_steps)
-    print(f"1/3  data: {dataset}", flush=True)
-    data = data_facts(dataset)
+    print(f"1/3  data: {options.dataset}", flush=True)
+    data = data_facts(options.dataset)
     print(f"     {data.rows:,} transitions, {data.episodes} episodes, mean {data.measure} {data.score:.1f}")
 
     contenders = options.contenders()
@@ -52,8 +61,8 @@ def demonstrate(dataset: str, output: str, steps: int, bcq_steps: int) -> None:
     print(f"     {'the data':<26}{data.score:8.1f}")
     for name, one in found.items():
         print(f"     {name:<26}{one.score:8.1f} +- {one.error:4.1f}   {one.steps:,} steps in {one.seconds:.0f} s")
-    picture(data, found, Path(output) / "demo.png")
-    print(f"     plot: {Path(output) / 'demo.png'}\n     {time.monotonic() - started:.0f} s")
+    picture(data, found, Path(options.output) / "demo.png")
+    print(f"     plot: {Path(options.output) / 'demo.png'}\n     {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from offline_vi.scripts.arguments import parsed
+
 if TYPE_CHECKING:
     from offline_vi.study.scoring import RunScore
 
@@ -47,7 +49,7 @@ class EvaluateOptions:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = tyro.cli(EvaluateOptions, args=arguments, prog="offline-vi evaluate")
+    options = parsed(EvaluateOptions, arguments, "offline-vi evaluate")
     from offline_vi.nn.precision import use_threads  # here and below: not for --help
     from offline_vi.study.scoring import ScoringOptions, score_run
 

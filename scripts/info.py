@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from offline_vi.errors import MissingInputError
+from offline_vi.homes import home
 from offline_vi.study.versions import versions as versions
 
 
@@ -31,8 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
         "paths": {
             "package": str(Path(__file__).resolve().parents[1]),
             "OFFLINE_VI_DATA": os.environ.get("OFFLINE_VI_DATA", "not set"),
-            "D4RL_DATASET_DIR": os.environ.get("D4RL_DATASET_DIR", str(Path.home() / ".d4rl" / "datasets")),
-            "MINARI_DATASETS_PATH": os.environ.get("MINARI_DATASETS_PATH", str(Path.home() / ".minari" / "datasets")),
+            "D4RL_DATASET_DIR": in_home("D4RL_DATASET_DIR", ".d4rl"),
+            "MINARI_DATASETS_PATH": in_home("MINARI_DATASETS_PATH", ".minari"),
         },
     }
     if options.json:
@@ -43,6 +45,14 @@ def main(arguments: list[str] | None = None) -> None:
         print(title)
         for name, value in rows.items():
             print(f"  {name:<22}{value}")
+
+
+def in_home(variable: str, folder: str) -> str:
+    """The folder that a variable names; where it is not set, the one in the user's home, if there is one."""
+    try:
+        return os.environ.get(variable) or str(home() / folder / "datasets")
+    except MissingInputError as error:
+        return f"not set, and {error}"
 
 
 if __name__ == "__main__":

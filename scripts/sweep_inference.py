@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from offline_vi.scripts.arguments import parsed
 from offline_vi.study.sweep import Sweep, spoken, sweep
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = tyro.cli(Sweep, args=arguments, prog="offline-vi sweep-inference")
+    options = parsed(Sweep, arguments, "offline-vi sweep-inference")
     record = sweep(options)
     rows = record["rows"]
     if options.json:

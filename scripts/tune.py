@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from offline_vi.scripts.arguments import parsed
+
 
 @dataclass(frozen=True)
 class TuneOptions:
@@ -33,7 +35,7 @@ class TuneOptions:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    tune(tyro.cli(TuneOptions, args=arguments, prog="offline-vi tune"))
+    tune(parsed(TuneOptions, arguments, "offline-vi tune"))
 
 
 def tune(options: TuneOptions) -> None:

@@ -29,6 +29,7 @@ from offline_vi.errors import ConfigError
 from offline_vi.nn.precision import full_precision
 from offline_vi.nn.state import Scheduled
 from offline_vi.runs.files import reserve
+from offline_vi.stopping import obey
 from offline_vi.types import Batch
 
 
@@ -125,6 +126,7 @@ class CandidateCache(Proposals, Scheduled):
 
     def _fill(self, key: tuple[str, int]) -> None:
         for piece in range(self.pieces):
+            obey()
             self._redraw(key, piece)
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from offline_vi.console import as_drawn, standard_error
 from offline_vi.data.columns import array_of
 from offline_vi.environments import episode_limit, require_bounded, task_in
 from offline_vi.errors import (
@@ -179,7 +180,7 @@ def evaluate(
     runner = _Runner(policy, task, seed, discount, torch.device(device))
     # torch.manual_seed reaches every CUDA device, so every one in use is forked, whichever the policy is on
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    bar = tqdm(total=episodes, unit="episode", disable=not progress, dynamic_ncols=True)
+    bar = tqdm(total=episodes, unit="episode", disable=not progress, dynamic_ncols=True, file=standard_error(as_drawn))
     try:
         limit = episode_limit(simulators[0].open(), task)
         with torch.random.fork_rng(devices=cuda), _inference(policy):

@@ -19,11 +19,12 @@ from offline_vi.errors import (
     MissingInputError,
     NoCheckpointError,
 )
-from offline_vi.runs.files import MAX_JSON, is_folder, json_bytes, parse_json, read_file
+from offline_vi.runs.files import is_folder, json_bytes, parse_json, read_file
 from offline_vi.runs.ownership import CHECKPOINTS, OF_A_CHECKPOINT
 from offline_vi.runs.tensors import load_tensors, parse_tensors
 
 FORMAT = 1  # of a checkpoint directory
+MAX_MANIFEST = 1_000_000  # bytes
 
 MANIFEST, MODEL, TRAINER, STATE = "MANIFEST.json", "model.safetensors", "trainer.safetensors", "state.json"
 
@@ -95,7 +96,7 @@ def saved_bytes(run_path: Path) -> int:
 def load_verified(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """Verify and parse; every file is read once, so that what was verified is what is parsed."""
     with _blaming(path, MANIFEST):
-        manifest = parse_manifest(read_file(path / MANIFEST, MAX_JSON))
+        manifest = parse_manifest(read_file(path / MANIFEST, MAX_MANIFEST))
     for name in sorted({entry.name for entry in os.scandir(path)} - {MANIFEST, *manifest}):
         with _blaming(path, name):
             raise ValueError("not in the manifest")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -36,6 +36,7 @@ from offline_vi.errors import (
 from offline_vi.runs.checkpoint import (
     MANIFEST,
     MODEL,
+    NAME,
     STATE,
     TRAINER,
     Checkpoint,
@@ -179,8 +180,10 @@ class RunDirectory:
     ) -> Path:
         """Publish a checkpoint, then remove all but the newest ``keep``; ``state`` holds JSON values without NaN.
 
-        Where the logs end is part of the checkpoint. Raises CheckpointWriteError; what was saved before is intact then.
+        Where the logs end is part of the checkpoint. Raises CheckpointWriteError, and RunLockedError where the run is
+        not this process's any more; what was saved before is intact then.
         """
+        self.require_lock()
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the new checkpoint is kept")
         files = {MODEL: tensor_bytes(model), TRAINER: tensor_bytes(trainer)}
@@ -212,6 +215,14 @@ class RunDirectory:
                     self._discard(path)
         return target
 
+    def require_lock(self) -> None:
+        """Raises RunLockedError where the lock that is held is not the one that is there: somebody removed it, or moved
+        the directory, and another process may train here by now."""
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock), os.lstat(self.path / LOCK)):
+                return
+        raise RunLockedError(f"{self.path / LOCK} was removed or replaced", "see who else works there, then --resume")
+
     def _discard(self, path: Path) -> None:
         """Remove a checkpoint, and nothing that holds anything else; it is hidden by one rename first, so that no half
         of it is ever found."""
@@ -223,6 +234,11 @@ class RunDirectory:
     def has_checkpoint(self) -> bool:
         """Whether there is any checkpoint, damaged or not."""
         return bool(published(self._checkpoints))
+
+    def newest_step(self) -> int:
+        """Gradient steps that the newest checkpoint has, damaged or not; 0 without one."""
+        names = [NAME.fullmatch(path.name) for path in published(self._checkpoints)]
+        return max((int(name[1]) for name in names if name), default=0)
 
     def latest(self) -> Checkpoint:
         """The point to continue from: the newest complete checkpoint, with the logs cut back to where it saw them.
@@ -259,6 +275,7 @@ class RunDirectory:
         self._log("support.csv", row)
 
     def _log(self, name: str, row: Mapping[str, float | int | str]) -> None:
+        self.require_lock()
         self._logs[name].append(row)
         for listener in self.listeners:
             listener.row(name, row)
@@ -277,6 +294,7 @@ class RunDirectory:
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         """`write_json` of a file of the run."""
+        self.require_lock()
         write_json(self.path / name, record)
 
     def read_json(self, name: str) -> dict[str, Any]:

@@ -23,8 +23,15 @@ from offline_vi.errors import (
     OutputDirError,
 )
 
-MAX_JSON = 1_000_000  # bytes of a JSON file that people may edit
-DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+MAX_JSON = 8_000_000  # bytes of a JSON file: none larger is read, and none is written
+INTACT = "what was saved before is intact; "
+CHECK = INTACT + "see whether the folder can be written, then --resume"
+REMEDIES = {  # what to do where the system refuses to write
+    errno.ENOSPC: INTACT + "make room, then --resume",
+    errno.EDQUOT: INTACT + "make room in your quota, then --resume",
+    errno.EFBIG: INTACT + "raise the limit (ulimit -f), then --resume",
+    errno.EMFILE: INTACT + "raise the limit of open files (ulimit -n), then --resume",
+}
 
 
 def open_flags(*names: str) -> int:
@@ -189,16 +196,24 @@ def writing(folder: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        free = shutil.disk_usage(folder).free if folder.exists() else 0
-        full = f"no space left (need {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB free)"
-        what = full if error.errno in DISK_FULL else f"cannot write ({error.strerror})"
         raise CheckpointWriteError(
-            f"{folder}: {what}", "what was saved before is intact; make room, then --resume"
+            f"{folder}: {_cause(folder, needed, error)}", REMEDIES.get(error.errno or 0, CHECK)
         ) from error
 
 
+def _cause(folder: Path, needed: int, error: OSError) -> str:
+    """Why the system refused to write."""
+    need = f"need {needed / 1e6:.1f} MB"
+    if error.errno == errno.ENOSPC:
+        free = shutil.disk_usage(folder).free if folder.exists() else 0
+        return f"no space left ({need}, {free / 1e6:.1f} MB free)"
+    limits = {errno.EDQUOT: "the quota is used up", errno.EFBIG: "more than a file of this process may have"}
+    limit = limits.get(error.errno or 0)
+    return f"no space left ({need}, {limit})" if limit else f"cannot write ({error.strerror})"
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
-    """An object from a JSON file of at most 1 MB. Raises MissingInputError where there is none, ConfigError."""
+    """An object from a JSON file of at most 8 MB. Raises MissingInputError where there is none, ConfigError."""
     path = Path(path)
     if not path.exists():
         raise MissingInputError(f"{path} is not there", "give the directory of a run")
@@ -222,8 +237,11 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
 
 def write_json(path: str | Path, record: Mapping[str, Any]) -> None:
-    """Replace a JSON file by one rename; NaN and infinity become null. Raises CheckpointWriteError."""
+    """Replace a JSON file by one rename; NaN and infinity become null. Raises CheckpointWriteError, and ConfigError for
+    one that could not be read again."""
     path, data = Path(path), json_bytes(finite(record))
+    if len(data) > MAX_JSON:
+        raise ConfigError(f"{path} would have {len(data):,} bytes, more than {MAX_JSON:,}", "take fewer cells or seeds")
     with writing(path.parent, len(data)):
         replace_file(path, data)
 

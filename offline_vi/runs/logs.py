@@ -15,6 +15,7 @@ from typing import Any
 from offline_vi.errors import (
     CheckpointWarning,
 )
+from offline_vi.escaping import csv_cell
 from offline_vi.runs.files import read_file, replace_file, safely, writing
 
 
@@ -92,7 +93,7 @@ class CsvLog:
 
 def csv_bytes(rows: list[list[Any]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([map(csv_cell, row) for row in rows])
     return text.getvalue().encode()
 
 

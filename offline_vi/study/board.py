@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence, Set as AbstractSet
 from pathlib import Path
 
+from offline_vi.console import as_drawn, standard_error
 from offline_vi.study.cells import Job, last_step, status
 
 REDRAW = 2.0  # seconds
@@ -20,7 +20,8 @@ class Board:
 
     def __init__(self, jobs: Sequence[Job], done: AbstractSet[Path], failed: Mapping[Path, str], quiet: bool) -> None:
         self.jobs, self.done, self.failed, self.quiet = jobs, done, failed, quiet
-        self.terminal = not quiet and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self.console, self.drawing = standard_error(), standard_error(as_drawn)
+        self.terminal = not quiet and self.drawing.isatty() and not os.environ.get("NO_COLOR")
         self.started = self.drawn = time.monotonic()
         self.before = self.work_done()
         self.lines = 0
@@ -60,9 +61,9 @@ class Board:
             return
         self.erase()
         outcome = f"failed: {error}" if error else hours(seconds)
-        print(f"{job.path.name}  {outcome}", file=sys.stderr)
+        print(f"{job.path.name}  {outcome}", file=self.console)
         if not self.terminal:
-            print(f"  {self.summary()}", file=sys.stderr, flush=True)
+            print(f"  {self.summary()}", file=self.console, flush=True)
 
     def draw(self) -> None:
         """At most every two seconds, on a terminal."""
@@ -76,20 +77,20 @@ class Board:
             filled = round(20 * min(at / max(of, 1), 1.0))
             rows.append(f"  {'#' * filled}{'.' * (20 - filled)} {at:>9,}/{of:,}  {job.path.name}")
         self.erase()
-        print("\n".join(row[: wide - 1] for row in rows), file=sys.stderr, flush=True)
+        print("\n".join(row[: wide - 1] for row in rows), file=self.console, flush=True)
         self.lines = len(rows)
 
     def erase(self) -> None:
         """Take back what `draw` drew."""
         if self.lines:
-            print(f"\x1b[{self.lines}A\x1b[J", end="", file=sys.stderr)
+            print(f"\x1b[{self.lines}A\x1b[J", end="", file=self.drawing)
             self.lines = 0
 
     def close(self) -> None:
         """The last line stays."""
         self.erase()
         if not self.quiet:
-            print(self.summary(), file=sys.stderr, flush=True)
+            print(self.summary(), file=self.console, flush=True)
 
 
 def hours(seconds: float) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from offline_vi.errors import RunLockedError
+from offline_vi.escaping import csv_cell
 from offline_vi.runs.files import append, parse_json, read_file, read_json, read_text, write_text
 
 JOURNAL = ("run", "host", "pid", "started", "exit_code", "seconds")  # columns: a row per process that worked on a run
@@ -147,8 +148,11 @@ def run_cells(cells: Mapping[Path, Sequence[str]], jobs: int = 1) -> None:
 
 
 def table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none where there is no such file."""
-    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    """The rows of a CSV file, as far as it can be read; none where there is no such file."""
+    rows: list[dict[str, str]] = []
+    with suppress(csv.Error):
+        rows.extend(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    return rows
 
 
 def last_step(run: Path) -> int:
@@ -165,7 +169,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
 
 

@@ -26,6 +26,7 @@ from offline_vi.nn.precision import use_threads
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.checkpoint import saved_bytes
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.plots import harmless
 from offline_vi.study.run import SCHEMA, Record, RunOptions, open_run, plugins_used, recorded
 from offline_vi.training.loop import fit
 from offline_vi.training.metrics import History
@@ -69,7 +70,11 @@ class Experiment(abc.ABC):
 
     @abc.abstractmethod
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
-        """The record of result.json; pictures and the like are written to the run."""
+        """The record of result.json."""
+
+    @abc.abstractmethod
+    def draw(self, run: RunDirectory, agent: Algorithm) -> None:
+        """Write the pictures of the run."""
 
 
 class Outcome(NamedTuple):
@@ -104,7 +109,7 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
         "plugins": plugins_used(description),
     }
     run, resumes = open_run(options, experiment.name, config, extends=extends)
-    if resumes:
+    if resumes:  # what "auto" stood for where it began
         experiment.precision = run.read_json("config.json").get("precision", experiment.precision)
     facts = {"verb": experiment.verb, "seed": options.seed, "precision": experiment.precision}
     with run, recorded(run, facts) as status, _resume_hint(run):
@@ -127,8 +132,10 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
                 progress=not options.quiet,
             )
             result = experiment.finish(run, agent)
-        run.write_json("result.json", result)
-        status["result"] = {key: result[key] for key in RESULT if key in result}
+            run.write_json("result.json", result)
+            status["result"] = {key: result[key] for key in RESULT if key in result}
+            with harmless("the pictures"):
+                experiment.draw(run, agent)
     return Outcome(result, run.path, history)
 
 

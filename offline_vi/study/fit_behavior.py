@@ -106,8 +106,10 @@ class BehaviorFitting(Experiment):
         judged = self.report(deepcopy(self.model))  # a loss may change what a model remembers
         result = {"parameters": sum(p.numel() for p in self.model.parameters()), **judged}
         save_behavior(self.model, run.inner("model"), name=self.variant, **result, **about)
-        learning_curve(run.path)
         return {"steps": self.steps, **result}
+
+    def draw(self, run: RunDirectory, agent: Algorithm) -> None:
+        learning_curve(run.path)
 
 
 def fitting(variant: str, options: Any) -> BehaviorFitting:

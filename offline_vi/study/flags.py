@@ -8,6 +8,8 @@ from typing import Any
 
 import tyro
 
+from offline_vi.ranges import check_numbers
+
 Parts = dict[str, Any]
 """Name -> a frozen dataclass with the defaults of its flags."""
 
@@ -19,14 +21,17 @@ def parse(
     parts: Parts, arguments: Sequence[str], prog: str, description: str, prefixed: Sequence[str] = PREFIXED
 ) -> Any:
     """An object with the same names, its dataclasses as the flags say. The flags of the ``prefixed`` parts carry the
-    part's name, those of all others do not."""
+    part's name, those of all others do not. Raises ConfigError for a number out of its range."""
     omit: Any = tyro.conf.OmitArgPrefixes
     fields = [
         (name, type(default) if name in prefixed else omit[type(default)], field(default=default))
         for name, default in parts.items()
     ]
-    options = make_dataclass("Options", fields, frozen=True)
-    return tyro.cli(options, args=list(arguments), prog=prog, description=description)
+    options: Any = tyro.cli(
+        make_dataclass("Options", fields, frozen=True), args=list(arguments), prog=prog, description=description
+    )
+    check_numbers(options)
+    return options
 
 
 def value_of(arguments: Sequence[str], name: str) -> str:

@@ -17,6 +17,7 @@ from offline_vi import datasets, registry
 from offline_vi.algorithms.sac import SAC
 from offline_vi.algorithms.vime import VIME
 from offline_vi.behavior.pretrained import CARD, save_behavior
+from offline_vi.data.transitions import Transitions
 from offline_vi.environments import check_limit, make_env, obs_space_of, observation_of, spec_of
 from offline_vi.errors import EnvError, UsageError
 from offline_vi.nn.normalizer import Normalizer
@@ -27,7 +28,7 @@ from offline_vi.study.evaluations import EvalOptions, evaluate_into, summary
 from offline_vi.study.experiment import Experiment, options_record
 from offline_vi.study.flags import parse
 from offline_vi.study.names import run_name
-from offline_vi.study.plots import exploration_map, learning_curve
+from offline_vi.study.plots import exploration_map, learning_curve, title_of
 from offline_vi.study.run import Record, RunOptions
 from offline_vi.study.versions import versions
 from offline_vi.training.collector import Blended, Collection, Collector
@@ -80,6 +81,7 @@ class Collecting(Experiment):
     eval: EvalOptions
     run_options: RunOptions
     collector: Collector
+    collected: Transitions
 
     def collection(self) -> Record:
         """What decides which episodes there are, and so what a run may not resume with another of: every checkpoint
@@ -107,17 +109,19 @@ class Collecting(Experiment):
         return evaluation.shown()
 
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
-        result, collected = summary(run, self.steps), self.collector.transitions()
+        result, self.collected = summary(run, self.steps), self.collector.transitions()
         if self.collector.failures:
             result["episodes_cut_by_failures"] = self.collector.failures
-        learning_curve(run.path)
-        exploration_map(run.path / "exploration.png", {run.path.name: collected})
         if self.collect.write:
             from offline_vi.datasets.recipes import save
 
             about = f"collected on {self.task.env_id} by {run.path.name}"
-            print(save(self.collect.write, collected, about), file=sys.stderr)
+            print(save(self.collect.write, self.collected, about), file=sys.stderr)
         return result
+
+    def draw(self, run: RunDirectory, agent: Algorithm) -> None:
+        learning_curve(run.path)
+        exploration_map(run.path / "exploration.png", {title_of(run.path): self.collected})
 
 
 class OnlineTraining(Collecting):

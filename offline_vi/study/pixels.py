@@ -102,13 +102,15 @@ class PixelTraining(Experiment):
         return evaluation.shown()
 
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
-        assert isinstance(agent, LatentPlanning)
         result = summary(run, self.steps) if run.read_episodes() else {"steps": self.steps}
+        return result | {"behavior_return": float(self.data.episode_returns().mean())}
+
+    def draw(self, run: RunDirectory, agent: Algorithm) -> None:
+        assert isinstance(agent, LatentPlanning)
         learning_curve(run.path)
         reconstructions(run.path / "reconstructions.png", agent, self.held_out)
         imagined_frames(run.path / "open_loop.png", agent, self.held_out)
         traversals(run.path / "traversals.png", agent, self.held_out)
-        return result | {"behavior_return": float(self.data.episode_returns().mean())}
 
 
 def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:

@@ -6,14 +6,19 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offline_vi.errors import ReportWarning
+from offline_vi.escaping import one_line
 from offline_vi.runs.files import read_text, replace_file, writing
+from offline_vi.simulator import reason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,11 +84,26 @@ def learning_curve(run: Path, data: Transitions | None = None) -> Path | None:
         ax.axis("off")
     for ax in axes.flat:
         decorate_steps(ax)
-    figure.suptitle(run.name, fontsize=11, color=INK)
+    figure.suptitle(title_of(run), fontsize=11, color=INK, parse_math=False)
     figure.tight_layout()
     path = run / "learning_curve.png"
     save_figure(figure, path)
     return path
+
+
+@contextmanager
+def harmless(what: str) -> Iterator[None]:
+    """What is not worth a run: an error becomes a warning."""
+    try:
+        yield
+    except Exception as error:  # whatever a plot raises
+        warnings.warn(f"{what} could not be made: {reason(error)}", ReportWarning, stacklevel=3)
+
+
+def title_of(path: Path, longest: int = 80) -> str:
+    """The name of a folder as a title: on one line, shortened in the middle."""
+    name = one_line(path.name)
+    return name if len(name) <= longest else f"{name[: longest // 2]} ... {name[-longest // 3 :]}"
 
 
 def decorate_steps(ax: Axes) -> None:
@@ -100,7 +120,7 @@ def metric_panel(ax: Axes, metrics: Columns, name: str) -> None:
     for column in (column for column in metrics if base(column) == name):
         alpha = 1.0 if column == name else 0.5
         ax.plot(metrics["step"], metrics[column], color=ACCENT, linewidth=1.2, alpha=alpha)
-    ax.set_title(name, fontsize=10, color=INK)
+    ax.set_title(name, fontsize=10, color=INK, parse_math=False)
 
 
 def value_panel(ax: Axes, support: Columns) -> None:
@@ -169,7 +189,7 @@ def exploration_map(path: Path, collected: Mapping[str, Transitions]) -> None:
     for ax, (name, count) in zip(axes.flat, counts.items(), strict=True):
         shown = np.ma.masked_less(count.T, 1.0)
         mesh = ax.pcolormesh(edges[0], edges[1], shown, cmap="viridis_r", norm=norm)
-        ax.set_title(f"{name}: {(count > 0).mean():.0%} of cells", fontsize=10, color=INK)
+        ax.set_title(f"{name}: {(count > 0).mean():.0%} of cells", fontsize=10, color=INK, parse_math=False)
         ax.set_xlabel("s[0]", fontsize=8)
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
@@ -212,4 +232,4 @@ def setting_panel(ax: Axes, name: str, chosen: Sequence[float | str], scores: ND
     ax.plot(numbers if numeric else list(map(str, chosen)), scores, "o", color=ACCENT, markersize=4)
     if numeric and min(numbers) > 0 and max(numbers) > 20 * min(numbers):
         ax.set_xscale("log")
-    ax.set_title(name, fontsize=9, color=INK)
+    ax.set_title(name, fontsize=9, color=INK, parse_math=False)

@@ -120,8 +120,10 @@ class InMemory(Experiment):
         return self.diagnosis.score(run, step, agent) if self.diagnosis is not None else {}
 
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
-        learning_curve(run.path, self.rows)
         return self.diagnosis.summary(run, self.steps) if self.diagnosis is not None else summary(run, self.steps)
+
+    def draw(self, run: RunDirectory, agent: Algorithm) -> None:
+        learning_curve(run.path, self.rows)
 
 
 def diagnosis_of(algorithm: Algorithm, data: Transitions, options: RunOptions) -> Diagnosis:
@@ -212,7 +214,6 @@ class InMemoryOnline(Collecting):
         self.eval, self.eval_every = EvalOptions(), how.eval_every
         self.precision, self.batch_size = how.precision, how.batch_size
         self.name = Path(options.output).name
-        self.collected: Transitions
         self.limit = check_limit(task) if how.on_eval is None else None
 
     def record(self) -> Record:
@@ -236,7 +237,3 @@ class InMemoryOnline(Collecting):
 
     def score(self, run: RunDirectory, step: int, agent: Algorithm) -> dict[str, float]:
         return self.loop.on_eval(step, agent) if self.loop.on_eval is not None else super().score(run, step, agent)
-
-    def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
-        self.collected = self.collector.transitions()
-        return super().finish(run, agent)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offline_vi.errors import MissingDependencyError
+from offline_vi.escaping import code, markdown, visible
 from offline_vi.runs.files import write_text
 from offline_vi.runs.ownership import claim
 from offline_vi.study.cells import write_table
@@ -47,21 +49,35 @@ def write_report(study: Study, folder: Path, pages: Sequence[str] = PAGES) -> li
 
 
 def render(name: str, content: Mapping[str, object]) -> str:
-    """A template filled in; what comes from files is escaped in HTML."""
+    """A template filled in; what comes from files is escaped, in HTML and in Markdown."""
+    environment: Any = environment_of(name.endswith(".html"))
+    text: str = environment.get_template(name).render(content)
+    return text
+
+
+@cache
+def environment_of(html: bool) -> object:
+    """Jinja2's environment for HTML or for Markdown: whatever a template writes goes through its escape."""
     try:
         import jinja2
     except ModuleNotFoundError as error:
         raise MissingDependencyError("a report needs jinja2", "pip install 'offline-vi[report]'") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=jinja2.select_autoescape(["html"]),
+        autoescape=html,
+        finalize=shown if html else markdown,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
     environment.filters |= FILTERS
-    return environment.get_template(name).render(content)
+    return environment
+
+
+def shown(value: object) -> object:
+    """A value for HTML, which Jinja2 escapes: its plain text without control characters."""
+    return visible(value) if type(value) is str else value
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,7 @@ def contents(study: Study) -> Content:
         sources=sorted({one.source for row in scores for one in row.published}),
         aggregates=aggregates,
         fewest=tables.fewest_runs(study),
-        aggregate_coverage=tables.aggregate_coverage(study),
+        aggregate_coverage=tables.aggregate_coverage(study) if aggregates else None,
         comparable=tables.comparable(study),
         comparisons=tables.comparisons(study),
         densities=tables.density_rows(study),
@@ -162,4 +178,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
     "clock": clock,
     "thousands": thousands,
+    "code": code,
 }

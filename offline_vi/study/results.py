@@ -3,7 +3,6 @@ kept with the reason, and enters no number."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError
 from offline_vi.runs.files import read_json, read_text
 from offline_vi.study.cells import is_done, status, table as csv_rows
 from offline_vi.study.plan import model_name
-from offline_vi.study.scores import Scores, integer, number, numbers, scores_from, table, text
+from offline_vi.study.scores import LARGEST, Scores, integer, number, numbers, scores_from, table, text
 from offline_vi.study.suite import Cell, Suite, parse_suite
 
 
@@ -174,7 +173,7 @@ def read_returns(path: Path, seed: int | None = None) -> dict[int, float]:
         with suppress(ValueError, TypeError, KeyError):  # its last line may be half written
             if seed is None or int(row["training_seed"]) == seed:
                 values.setdefault(int(row["step"]), []).append(float(row["return"]))
-    known = {step: [value for value in returns if math.isfinite(value)] for step, returns in values.items()}
+    known = {step: [value for value in returns if abs(value) < LARGEST] for step, returns in values.items()}
     return {step: sum(returns) / len(returns) for step, returns in known.items() if returns}
 
 

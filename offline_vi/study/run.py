@@ -20,18 +20,19 @@ import tyro
 
 from offline_vi import registry
 from offline_vi.data.transitions import Transitions
-from offline_vi.errors import ConfigError, Interrupted, NoCheckpointError, OfflineVIError, OutOfMemoryError
+from offline_vi.errors import ConfigError, EnvError, Interrupted, NoCheckpointError, OfflineVIError, memory_error
 from offline_vi.nn.description import class_named, classes_in
 from offline_vi.nn.precision import differences, facts
 from offline_vi.plugins import source_of
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.files import write_text
+from offline_vi.stopping import Stop, held, listening
+from offline_vi.study.resumption import Change, recorded_changes, with_changes
 from offline_vi.study.sinks import check_sinks, listeners
 from offline_vi.study.versions import git_revision, versions
 
 SCHEMA = 2  # of config.json
-FIXED = ("agent", "data", "steps", "seed", "collection", "start")  # what a run that goes on may not change
-STEPS = ("steps", "agent.steps")  # but for this, where it is extended: of the run, and of the fit of a behavior model
+SIMULATORS = ("gymnasium", "mujoco")
 Record = dict[str, Any]
 """A JSON object."""
 
@@ -86,8 +87,8 @@ class RunOptions:
 def open_run(options: RunOptions, default: str, config: Record, *, extends: bool = False) -> tuple[RunDirectory, bool]:
     """The run directory, locked, and whether there is a checkpoint to resume from.
 
-    A run that goes on does what it did: its ``config.json`` is compared with ``config``. With ``extends`` it may take
-    more steps, and its configuration then says so.
+    A run that goes on does what it did: its ``config.json`` is compared with ``config`` (`resumption`), and says what
+    has changed since which step. With ``extends`` it may take more steps.
 
     Raises ConfigError where they differ, naming the field and both values, or, with --strict, where the machine does.
     """
@@ -109,27 +110,31 @@ def open_run(options: RunOptions, default: str, config: Record, *, extends: bool
 
 
 def _check_unchanged(run: RunDirectory, config: Record, options: RunOptions, extends: bool) -> int:
-    """The step of the checkpoint that the run goes on from, -1 without one."""
+    """The step of the checkpoint that the run goes on from, -1 without one. What may change is recorded with it."""
     if not (run.has_checkpoint() or (run.path / "config.json").exists()):  # it died before it had begun
         run.write_json("config.json", config)
     before, now = run.read_json("config.json"), json.loads(json.dumps(config))  # tuples become lists
-    for name in FIXED:
-        for field, old, new in changes(without_empty(before.get(name)), without_empty(now.get(name)), name):
-            if extends and field in STEPS and isinstance(old, int) and old < new:
-                continue
-            raise ConfigError(
-                f"{run.path} was made with {field} = {shown(old)}, not {shown(new)}",
-                f"`offline-vi resume {run.path}` goes on as it began; --overwrite starts anew",
-            )
+    found = recorded_changes(run.path, before, now, extends=extends) + simulator_changes(run)
     step, changed = -1, ""
     with suppress(NoCheckpointError):
         checkpoint = run.latest()
         step, changed = checkpoint.step, differences(checkpoint.state.get("machine", {}), facts(options.torch_device()))
     if options.strict and changed:
         raise ConfigError(f"{run.path} would go on with {changed}", "give it what it had, or leave --strict out")
-    if extends:
-        run.write_json("config.json", with_steps(before, now["steps"]))
+    after = with_steps(before, now["steps"]) if extends else before
+    after = with_changes(after, found, max(step, 0)) if found else after
+    if after != before:
+        run.write_json("config.json", after)
     return step
+
+
+def simulator_changes(run: RunDirectory) -> list[Change]:
+    """Of the packages that simulate the environments, since the run was worked on last."""
+    record = run.read_json("run.json") if (run.path / "run.json").exists() else {}
+    before, now = record.get("versions"), versions()
+    before = before if isinstance(before, dict) else {}
+    names = [name for name in SIMULATORS if before.get(name, now[name]) != now[name]]
+    return [Change(f"versions.{name}", before[name], now[name]) for name in names]
 
 
 def with_steps(saved: Record, steps: int) -> Record:
@@ -149,35 +154,11 @@ def with_steps(saved: Record, steps: int) -> Record:
     return changed
 
 
-def changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """(field, old value, new value) of all that differs between two JSON values."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in {**before, **now}:
-            yield from changes(before.get(key), now.get(key), f"{name}.{key}")
-    elif before != now:
-        yield name, before, now
-
-
-def shown(value: Any) -> str:
-    """A value in a message, at most 60 characters of it."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def without_empty(record: Any) -> Any:
-    """The record without what is empty at any depth: a field that an older version did not have, and that is not used,
-    is no difference."""
-    if isinstance(record, dict):
-        kept = {name: without_empty(value) for name, value in record.items()}
-        return {name: value for name, value in kept.items() if value not in (None, "", [], {}, False)}
-    return record
-
-
 @contextmanager
 def recorded(run: RunDirectory, record: Record) -> Iterator[Record]:
-    """Keep run.json truthful: running, then done, interrupted or failed, with timings; memory exhaustion becomes one
-    line."""
-    started = time.time()
+    """Keep run.json truthful: running, then done, interrupted or failed, with timings. Requests to stop are taken, and
+    what ended the run is raised as the error that it stands for (`expected`)."""
+    started = time.monotonic()
     record |= {
         "status": "running",
         "versions": versions(),
@@ -185,25 +166,39 @@ def recorded(run: RunDirectory, record: Record) -> Iterator[Record]:
         "threads": torch.get_num_threads(),
         "git_revision": git_revision(),
         "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    run.write_json("run.json", record)
-    try:
-        yield record
-        record["status"] = "done"
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        record |= {"status": "failed", "error": str(error)}
-        raise OutOfMemoryError("memory ran out", "lower --batch-size, or use --device cpu") from error
-    except BaseException as error:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        record |= {"status": "interrupted" if stopped else "failed", "error": f"{type(error).__name__}: {error}"}
-        if not isinstance(error, OfflineVIError | KeyboardInterrupt):
-            write_text(run.path / "crash.txt", traceback.format_exc())
-        raise
-    finally:
-        record["products"] = torch.get_float32_matmul_precision()
-        record["wall_seconds"] = round(time.time() - started, 1)
+    with listening():
         run.write_json("run.json", record)
+        try:
+            yield record
+            record["status"] = "done"
+        except BaseException as error:
+            reason = expected(error, run)
+            stopped = isinstance(reason, Interrupted | KeyboardInterrupt)
+            record |= {"status": "interrupted" if stopped else "failed", "error": f"{type(reason).__name__}: {reason}"}
+            if not isinstance(reason, OfflineVIError | KeyboardInterrupt):
+                with suppress(OfflineVIError):
+                    write_text(run.path / "crash.txt", traceback.format_exc())
+            if reason is error:
+                raise
+            raise reason from error
+        finally:
+            with held():
+                record["products"] = torch.get_float32_matmul_precision()
+                record["wall_seconds"] = round(time.monotonic() - started, 1)
+                run.write_json("run.json", record)
+
+
+def expected(error: BaseException, run: RunDirectory) -> BaseException:
+    """The error of ours that another one stands for; itself where there is none."""
+    if isinstance(error, Stop):
+        return Interrupted(error.signum, run.newest_step(), resumable=run.has_checkpoint())
+    if isinstance(error, SystemExit):
+        return EnvError(
+            f"something in the run ended the program: sys.exit({error.code!r})", "an environment, or a plug-in"
+        )
+    return memory_error(error) or error
 
 
 def plugins_used(agent: Record) -> list[Record]:

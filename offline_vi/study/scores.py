@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from offline_vi.errors import ConfigError
+from offline_vi.ranges import short
 
 SCORE, RETURN = "normalized_score", "return_mean"
 """What a policy is measured by, as result.json names it."""
+LARGEST = 1e30
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ def scores_from(record: Mapping[str, object]) -> Scores:
 
 
 def number(record: Mapping[str, object], key: str) -> float | None:
-    """A finite number; None where there is none. Raises ConfigError."""
+    """A finite number that can still be squared; None where there is none. Raises ConfigError."""
     value = record.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{key} = {value!r} is no number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST < value < LARGEST:
+        raise ConfigError(f"{key} = {short(value)} is no number")
     return float(value)
 
 
@@ -74,7 +75,7 @@ def text(record: Mapping[str, object], key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ConfigError(f"{key} = {value!r} is no text")
+        raise ConfigError(f"{key} = {short(value)} is no text")
     return value
 
 
@@ -84,7 +85,7 @@ def table(record: Mapping[str, object], key: str) -> Mapping[str, object]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{key} = {value!r} is no table")
+        raise ConfigError(f"{key} = {short(value)} is no table")
     return value
 
 
@@ -97,11 +98,11 @@ def _curve(record: Mapping[str, object]) -> dict[int, float]:
     try:
         return {int(step): score for step, score in numbers(record).items() if score is not None}
     except ValueError:
-        raise ConfigError(f"curve = {dict(record)!r} has a step that is no number") from None
+        raise ConfigError(f"curve = {short(dict(record))} has a step that is no number") from None
 
 
 def _length(record: Mapping[str, object], key: str) -> int:
     value = record.get(key)
     if value is not None and not isinstance(value, list):
-        raise ConfigError(f"{key} = {value!r} is no list")
+        raise ConfigError(f"{key} = {short(value)} is no list")
     return len(value or [])

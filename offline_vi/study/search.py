@@ -207,7 +207,7 @@ class Search:
 
     def write(self) -> None:
         """ALGORITHM-trials.csv, ALGORITHM-best.toml, ALGORITHM.png."""
-        from offline_vi.study.plots import search_plot
+        from offline_vi.study.plots import harmless, search_plot
 
         trials = self.ended()
         rows = [
@@ -222,7 +222,8 @@ class Search:
         write_text(self.folder / f"{self.algorithm}-best.toml", "\n".join(lines) + "\n")
         whole = [(trial, score) for trial in trials if (score := score_of(trial)) is not None]
         columns = {name: [trial.params[name] for trial, _ in whole] for name in self.suite.search[self.algorithm]}
-        search_plot({trial.number: score for trial, score in whole}, columns, self.folder / f"{self.algorithm}.png")
+        with harmless("the plot"):
+            search_plot({trial.number: score for trial, score in whole}, columns, self.folder / f"{self.algorithm}.png")
         print("\n".join(lines))
 
 

@@ -27,7 +27,7 @@ from offline_vi.study.scores import integer, number, scores_from, table, text
 from offline_vi.study.suite import Cell, Suite
 
 SEPARATE = (  # of config.json: no settings, or settings that the agent's description says again
-    *("schema", "data", "task", "seed", "run_options", "data_options", "start", "plugins"),
+    *("schema", "data", "task", "seed", "run_options", "data_options", "start", "plugins", "changes"),
     *("algorithm_options", "behavior_options"),
 )
 ELSEWHERE = ("spec", "seed", "behavior_from", "support_from")  # at any depth: they follow from the data and the seed
@@ -70,17 +70,17 @@ def read_runs(folders: Sequence[str | Path]) -> Study:
     Runs of one algorithm under one preset are one method, unless two of them differ on the same data set: then each
     setting is a method of its own, labeled by what differs.
 
-    Raises MissingInputError where a folder is no run directory, ConfigError where its configuration cannot be read, or
-    where two runs are the same seed of the same method.
+    A run whose configuration cannot be read is left out with the reason. Raises MissingInputError where a folder is no
+    run directory, ConfigError where no configuration can be read, or where two runs are the same seed of the same
+    method.
     """
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
-    described = [describe_run(path) for path in paths]
+    described, broken = described_runs(paths)
     trained = [one for one in described if one.algorithm]
     methods = methods_of_runs(trained)
     runs = [run for one in trained for run in runs_of_directory(one, methods[one.path])]
     refuse_twins(runs)
     models: list[FittedModel] = []
-    broken: list[Failure] = []
     for one in (one for one in described if not one.algorithm):
         try:
             models.append(model_of(one))
@@ -97,6 +97,20 @@ def read_runs(folders: Sequence[str | Path]) -> Study:
     unique = list(dict.fromkeys(methods.values()))
     environment = next((run.facts for run in runs if run.facts), {}) or environment_of(described[0])
     return Study(paths[0], suite, unique, runs, models, broken, environment)
+
+
+def described_runs(paths: Sequence[Path]) -> tuple[list[Described], list[Failure]]:
+    """Of several runs those that can be read, and why the others cannot. Raises MissingInputError where one is none,
+    ConfigError where none can be read."""
+    found, broken = [], list[Failure]()
+    for path in paths:
+        try:
+            found.append(describe_run(path))
+        except ConfigError as error:
+            broken.append(Failure(path.name, f"cannot be read: {error}"))
+    if not found and broken:
+        raise ConfigError(f"{broken[0].name} {broken[0].error}", "is it a run of this library?")
+    return found, broken
 
 
 def describe_run(path: Path) -> Described:

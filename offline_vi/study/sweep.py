@@ -87,6 +87,7 @@ def sweep(options: Sweep) -> dict[str, Any]:
     """Evaluate all settings with the same episodes; write sweep.json and sweep.png."""
     from tqdm import tqdm  # here and below: not for --help
 
+    from offline_vi.console import as_drawn, standard_error
     from offline_vi.environments import check_spaces
     from offline_vi.evaluation.evaluate import evaluate
     from offline_vi.nn.precision import use_threads
@@ -94,6 +95,7 @@ def sweep(options: Sweep) -> dict[str, Any]:
     from offline_vi.runs.files import write_json
     from offline_vi.runs.ownership import claim
     from offline_vi.study.kept import load_policy, read_config
+    from offline_vi.study.plots import harmless, title_of
     from offline_vi.study.scoring import task_of_run, use_products_of
     from offline_vi.study.sweep_plot import sweep_plot
 
@@ -109,7 +111,10 @@ def sweep(options: Sweep) -> dict[str, Any]:
     ]
     rows: list[dict[str, Any]] = []
     for axis, acting, way in tqdm(
-        [*((axis, way, way) for axis, way in ways), *direct], unit="setting", disable=options.quiet
+        [*((axis, way, way) for axis, way in ways), *direct],
+        unit="setting",
+        disable=options.quiet,
+        file=standard_error(as_drawn),
     ):
         evaluation = evaluate(acting, task, options.episodes, options.seed)
         scores = (evaluation.normalized if evaluation.scored else evaluation.returns)[evaluation.succeeded]
@@ -120,7 +125,8 @@ def sweep(options: Sweep) -> dict[str, Any]:
     claim(folder, "report", ["sweep.json", "sweep.png"])
     write_json(folder / "sweep.json", {**record, "rows": [spoken(row) for row in rows]})
     measure = "normalized score" if task.has_references else "return"
-    sweep_plot(rows, folder / "sweep.png", Path(options.run).name, measure)
+    with harmless("the plot"):
+        sweep_plot(rows, folder / "sweep.png", title_of(Path(options.run)), measure)
     return record
 
 

@@ -35,7 +35,7 @@ def sweep_plot(rows: Sequence[Row], path: Path, title: str, measure: str = "norm
         ax.axhline(ends["direct cloning"], color=MUTED, linestyle="--", linewidth=1, label="cloning")
     axes[0, 0].set_ylabel(f"{measure}, standard error", fontsize=9)
     axes[0, 0].legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10, color=INK)
+    figure.suptitle(title, fontsize=10, color=INK, parse_math=False)
     figure.tight_layout()
     save_figure(figure, path, dpi=120)
 

@@ -199,8 +199,10 @@ class Training(Experiment):
         return {name: sum(numbers[name] for numbers in shown) / len(shown) for name in sorted(names)}
 
     def finish(self, run: RunDirectory, agent: Algorithm) -> Record:
-        learning_curve(run.path, self.data)
         return self.diagnosis.summary(run, self.steps, self.seeds)
+
+    def draw(self, run: RunDirectory, agent: Algorithm) -> None:
+        learning_curve(run.path, self.data)
 
 
 # ------------------------------------------------------------------ from flags to choices

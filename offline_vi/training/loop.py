@@ -7,13 +7,9 @@ same bytes as one that was not. A checkpoint is written before an evaluation run
 
 from __future__ import annotations
 
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import TypedDict, Unpack
 
 import torch
@@ -34,6 +30,7 @@ from offline_vi.nn.precision import (
 from offline_vi.nn.state import Scheduled
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.stopping import Stop, held, listening, requests
 from offline_vi.training.collector import Experience
 from offline_vi.training.metrics import History, IntervalMean
 from offline_vi.training.progress import Progress
@@ -89,8 +86,8 @@ def fit(algorithm: Algorithm, data: Transitions | Source, steps: int, **options:
     The options are those of `Loop`. An algorithm that was trained before goes on with batches that it has not met.
 
     Raises NonFiniteLossError within 100 steps of the first NaN (of several seeds in parallel: when the last one is
-    lost); Interrupted after SIGINT or SIGTERM, with the checkpoint written; CapabilityError where a part of the
-    algorithm could not be saved (`nn.state`).
+    lost); Interrupted after a signal that asks for the end (`stopping`), with the checkpoint written; CapabilityError
+    where a part of the algorithm could not be saved (`nn.state`).
     """
     return train(algorithm, data, steps, Loop(**options))
 
@@ -113,39 +110,61 @@ class _Training:
         self.collects = isinstance(self.source, Experience)
         self.scheduled = [module for module in algorithm.modules() if isinstance(module, Scheduled)]
         self.history, self.interval = History(), IntervalMean()
+        self.done = 0  # gradient steps
 
     def _sampler(self, data: Transitions) -> Sampler:
         size = self.loop.batch_size or self.algorithm.batch_size
         return Sampler(data, size, self.streams["batches"], self.device)
 
     def run(self) -> History:
-        loop, start = self.loop, 0
+        if self.loop.run is None:
+            return self._train()
+        try:
+            with listening(), held():
+                return self._train()
+        except Stop as stop:
+            raise self._interrupted(stop.signum) from None
+        finally:
+            requests.unsaved = False
+
+    def _train(self) -> History:
+        loop = self.loop
         keep_freed_memory()
         if self.device.type == "cpu":
             use_products(exact_products())
         cuda = [self.device] if self.device.type == "cuda" else []
-        with own_random_state(self.streams["noise"], cuda), _stop_requests(loop.run) as stop:
+        with own_random_state(self.streams["noise"], cuda):
             if loop.run is not None and loop.resume:
-                start = self._restore(loop.run)
-            self.bar = Progress(start, self.steps, loop.progress, loop.run)
-            if start:
-                self._conclude(start)
+                self.done = self._restore(loop.run)
+            self.bar = Progress(self.done, self.steps, loop.progress, loop.run)
+            if self.done:
+                self._conclude(self.done)
             self.algorithm.train()
-            for step in range(start + 1, self.steps + 1):
-                batch = self._step(step)
-                self._look(step, batch, bool(stop))
-                if loop.is_due(step, loop.log_every):
-                    self._log(step)
-                if loop.run is not None and self._saves(step, bool(stop)):
-                    self._save(loop.run, step)
-                if stop:
-                    resumable = loop.run is not None and loop.run.has_checkpoint()
-                    raise Interrupted(stop[0], step, resumable=resumable)
-                self._conclude(step)
-                self.bar.advance()
+            for step in range(self.done + 1, self.steps + 1):
+                self._advance(step)
             self.bar.close()
         self.algorithm.eval()
         return self.history
+
+    def _advance(self, step: int) -> None:
+        """A gradient step and what follows it. Raises Interrupted where that was asked for, once it is saved."""
+        loop = self.loop
+        batch = self._step(step)
+        self.done, requests.unsaved = step, not self.collects
+        self._look(step, batch)
+        if loop.is_due(step, loop.log_every):
+            self._log(step)
+        if loop.run is not None and self._saves(step):
+            self._save(loop.run, step)
+            requests.unsaved = False
+        if requests.signum:
+            raise self._interrupted(requests.signum)
+        self._conclude(step)
+        self.bar.advance()
+
+    def _interrupted(self, signum: int) -> Interrupted:
+        run = self.loop.run
+        return Interrupted(signum, self.done, resumable=run is not None and run.has_checkpoint())
 
     def _step(self, step: int) -> Batch:
         for part in self.scheduled:
@@ -158,10 +177,10 @@ class _Training:
         self.algorithm.trained_steps += 1
         return batch
 
-    def _look(self, step: int, batch: Batch, stops: bool) -> None:
+    def _look(self, step: int, batch: Batch) -> None:
         """Raise NonFiniteLossError where a loss is not finite; now and then, and before anything is written."""
         run, loop = self.loop.run, self.loop
-        due = step % CHECK_EVERY == 0 or loop.is_due(step, loop.log_every) or self._saves(step, stops)
+        due = step % CHECK_EVERY == 0 or loop.is_due(step, loop.log_every) or self._saves(step)
         if due and not self.interval.finite():
             lost = ", ".join(name for name, value in self.interval.sums.items() if not value.isfinite().all())
             if run is not None:
@@ -171,12 +190,13 @@ class _Training:
                 "lower the learning rate, or look at the data with `offline-vi data check`",
             )
 
-    def _saves(self, step: int, stops: bool) -> bool:
+    def _saves(self, step: int) -> bool:
         """Whether a checkpoint is due. One that is not a regular one would end other episodes where experience is
         collected, so that there it is left out."""
         loop = self.loop
         regular = step == self.steps or loop.is_due(step, loop.save_every)
-        return regular or (not self.collects and (stops or (loop.run is not None and self._evaluates(step))))
+        early = loop.run is not None and (bool(requests.signum) or self._evaluates(step))
+        return regular or (early and not self.collects)
 
     def _evaluates(self, step: int) -> bool:
         loop = self.loop
@@ -191,7 +211,9 @@ class _Training:
             )  # the last, shorter interval: not in the checkpoint, so that a longer run goes on from there
         if loop.on_eval is not None and self._evaluates(step):
             self.algorithm.eval()
-            self.bar.evaluated(step, loop.on_eval(step, self.algorithm))
+            with held(False):  # its checkpoint is written
+                numbers = loop.on_eval(step, self.algorithm)
+            self.bar.evaluated(step, numbers)
             self.algorithm.train()
 
     def _log(self, step: int) -> None:
@@ -253,22 +275,3 @@ class _Training:
                 "train it anew with --overwrite",
             ) from error
         return checkpoint.step
-
-
-@contextmanager
-def _stop_requests(run: RunDirectory | None) -> Iterator[list[int]]:
-    """In a run, collect SIGINT and SIGTERM instead of dying of them: the loop finishes its step, saves, and leaves."""
-    received: list[int] = []
-
-    def note(signum: int, _: FrameType | None) -> None:
-        received.append(signum)
-
-    if run is None or threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

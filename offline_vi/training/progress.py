@@ -1,12 +1,13 @@
-"""What a person sees of a training run: a bar on a terminal, lines elsewhere."""
+"""What a person sees of a training run: a bar on a terminal, lines elsewhere. Nothing that fails here ends a run."""
 
 from __future__ import annotations
 
-import sys
 import time
+from contextlib import suppress
 
 from tqdm import tqdm
 
+from offline_vi.console import as_drawn, standard_error
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.files import append
 from offline_vi.training.metrics import over_seeds
@@ -18,8 +19,11 @@ class Progress:
     def __init__(self, start: int, steps: int, enabled: bool, run: RunDirectory | None) -> None:
         self.steps, self.enabled = steps, enabled
         self.log = run.path / "log.txt" if run is not None else None
-        self.terminal = enabled and sys.stderr.isatty()
-        self.bar = tqdm(total=steps, initial=start, unit="step", disable=not self.terminal, dynamic_ncols=True)
+        self.console, drawing = standard_error(), standard_error(as_drawn)
+        self.terminal = enabled and drawing.isatty()
+        self.bar = tqdm(
+            total=steps, initial=start, unit="step", disable=not self.terminal, dynamic_ncols=True, file=drawing
+        )
         self.started, self.start = time.monotonic(), start
 
     def advance(self) -> None:
@@ -35,17 +39,20 @@ class Progress:
         if self.terminal:
             self.bar.set_postfix_str(text[:100], refresh=False)
         elif self.enabled:
-            print(line, file=sys.stderr, flush=True)
+            print(line, file=self.console, flush=True)
 
     def evaluated(self, step: int, numbers: dict[str, float]) -> None:
         line = f"step {step:>9,}  evaluation: " + "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
         self.write(line)
         if self.enabled and numbers:
-            tqdm.write(line, file=sys.stderr)
+            self.bar.clear()
+            print(line, file=self.console, flush=True)
 
     def write(self, line: str) -> None:
+        """Into log.txt: what it says is in the CSV files, too, so that a full disk costs nothing here."""
         if self.log is not None:
-            append(self.log, f"{line}\n".encode())
+            with suppress(OSError):
+                append(self.log, f"{line}\n".encode())
 
     def close(self) -> None:
         self.bar.close()

@@ -147,7 +147,7 @@ RUNS: dict[str, tuple[Call, type[OfflineVIError], str, str]] = {
         "copy the run again, or train it anew with --overwrite",
     ),
     "long json": (
-        lambda: read_json(file("a", b"x" * 1_000_001)), ConfigError, "a: 1,000,001 bytes, more than 1,000,000", "",
+        lambda: read_json(file("a", b"x" * 8_000_001)), ConfigError, "a: 8,000,001 bytes, more than 8,000,000", "",
     ),
     "json of NaN": (lambda: read_json(file("a", b'{"a": NaN}')), ConfigError, "a: NaN is no JSON", ""),
     "json of a list": (lambda: read_json(file("a", b"[]")), ConfigError, "a: no JSON object", ""),
@@ -312,8 +312,8 @@ def test_rows_that_are_gone_are_counted(tmp_path: Path, monkeypatch: pytest.Monk
     ("code", "what"),
     [
         (errno.ENOSPC, "no space left (need {need} MB, {free} MB free)"),
-        (errno.EDQUOT, "no space left (need {need} MB, {free} MB free)"),
-        (errno.EFBIG, "no space left (need {need} MB, {free} MB free)"),
+        (errno.EDQUOT, "no space left (need {need} MB, the quota is used up)"),
+        (errno.EFBIG, "no space left (need {need} MB, more than a file of this process may have)"),
         (errno.EACCES, f"cannot write ({os.strerror(errno.EACCES)})"),
     ],
 )
@@ -341,7 +341,8 @@ def test_who_cannot_write_is_told_why(code: int, what: str, tmp_path: Path, monk
         with pytest.raises(CheckpointWriteError) as caught:
             call()
         assert str(caught.value) == f"{folder}: {what.format(need=f'{need:.1f}', free='12.3')}"
-        assert caught.value.hint == "what was saved before is intact; make room, then --resume"
+        assert caught.value.hint.startswith("what was saved before is intact; ")
+        assert ("ulimit -f" in caught.value.hint) == (code == errno.EFBIG)
     directory.close()
 
 

@@ -47,9 +47,11 @@ SIZE = Range(1, 10_000_000)  # of what takes memory: units, rows of a batch, can
 RANGES: Mapping[str, Range] = {
     name: kind
     for kind, names in {
-        COUNT: "steps value_steps return_steps bcq_steps episodes eval_episodes log_every save_every refresh policy_delay trials length jobs "
+        COUNT: "steps value_steps return_steps bcq_steps "
+        "episodes eval_episodes log_every save_every refresh policy_delay trials length jobs "
         "iwae_samples iterations ode_steps capacity rows",
-        NATURAL: "seed critic_start_steps eval_seed seed_index eval_every bank_period behavior_steps warmup kl_warmup decay_steps passes "
+        NATURAL: "seed critic_start_steps "
+        "eval_seed seed_index eval_every bank_period behavior_steps warmup kl_warmup decay_steps passes "
         "max_episode_steps max_dataset_bytes memory_budget max_rows startup video retries",
         SIZE: "batch_size hidden belief_hidden belief channels features latent_dim num_candidates candidates elite "
         "num_acting_candidates num_match num_samples num_components transforms bins horizon",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from offline_vi.data.transitions import Transitions
 from offline_vi.data.weights import Advantages, Best, Returns, Rule
+from offline_vi.errors import CheckpointCorruptError
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.tensors import load_tensors, save_tensors
 from offline_vi.study.ahead import fitted_ahead
@@ -87,14 +88,21 @@ def gains(data: Transitions, options: WeightOptions, run: RunDirectory, own: Run
     steps = options.value_steps
     values = TrajectoryValuesConfig(discount=options.value_discount, steps=steps, refresh=max(steps // 5, 1))
     config = BestStepsConfig(kept=options.best_steps, steps=steps)
-    advantages = fitted(run.inner("values"), own, lambda loop: fit_advantages(data, values, **loop))
-    return fitted(run.inner("best-steps"), own, lambda loop: fit_gains(data, advantages, config, **loop))
+    rows = len(data)
+    advantages = fitted(rows, run.inner("values"), own, lambda loop: fit_advantages(data, values, **loop))
+    return fitted(rows, run.inner("best-steps"), own, lambda loop: fit_gains(data, advantages, config, **loop))
 
 
-def fitted(path: Path, run: RunOptions, fit: Callable[[LoopOptions], NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(R,) what is fitted in the run ``path``, which goes on where it was cut, or read from it."""
+def fitted(
+    rows: int, path: Path, run: RunOptions, fit: Callable[[LoopOptions], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """(R,) what is fitted in the run ``path``, which goes on where it was cut, or read from it. Raises
+    CheckpointCorruptError where what is read is not one finite number for each row."""
     if not (path / FITTED).is_file():
         with fitted_ahead(path, run) as loop:
             found = fit(loop)
         save_tensors(path / FITTED, {"rows": torch.from_numpy(found)})
-    return np.asarray(load_tensors(path / FITTED)["rows"].numpy())
+    saved = load_tensors(path / FITTED).get("rows", torch.empty(0))
+    if saved.shape != (rows,) or not saved.isfinite().all():
+        raise CheckpointCorruptError(f"{path / FITTED} does not hold a number for each of {rows:,} rows", "remove it")
+    return np.asarray(saved.double().numpy())

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from command_line import run
 from fresh import bytes_of
 from small_data import pendulum
 
 from offline_vi import datasets
 from offline_vi.data.samplers import Sampler
-from offline_vi.runs.tensors import load_tensors
+from offline_vi.errors import CheckpointCorruptError
+from offline_vi.runs.tensors import load_tensors, save_tensors
 from offline_vi.training import BestSteps, TrajectoryValues, improving_rows
 
 SMALL = ["--hidden", "8", "--batch-size", "8", "--unscored", "-q", "--log-every", "5", "--save-every", "5"]
@@ -114,6 +116,16 @@ def test_an_interrupted_fit_of_the_rows_ends_with_the_same_bytes(
         assert train(data, tmp_path / "cut", flags, capsys)[0] == 143
     assert run(["resume", str(tmp_path / "cut"), "-q"], capsys)[0] == 0
     assert bytes_of(tmp_path / "whole") == bytes_of(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("tensors", [{}, {"rows": torch.zeros(7)}, {"rows": torch.full((4 * 99,), float("nan"))}])
+def test_numbers_of_other_rows_are_refused(
+    tensors: dict[str, torch.Tensor], data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--episode-weights", "improving", "--value-steps", "2"]
+    assert train(data, tmp_path / "run", flags, capsys)[0] == 0
+    save_tensors(tmp_path / "run" / "best-steps" / "rows.safetensors", tensors)
+    assert run(["resume", str(tmp_path / "run"), "--steps", "12", "-q"], capsys)[0] == CheckpointCorruptError.exit_code
 
 
 def test_a_fitted_model_s_card_says_that_it_is_of_weighted_data(

@@ -249,8 +249,9 @@ def from_json(default: Any, record: Mapping[str, Any]) -> Any:
     assert is_dataclass(default)
     if not isinstance(record, Mapping):
         raise ConfigError(f"{str(record)[:60]!r} is no table of settings", "look at a run's config.json")
+    cls: Any = type(default)
     known = {field.name: getattr(default, field.name) for field in fields(default)}
-    values, choices = dict(known), choices_of(type(default))
+    values, choices = dict(known), choices_of(cls)
     for name, value in record.items():
         if name not in known:
             close = get_close_matches(name, known, n=1)
@@ -261,7 +262,6 @@ def from_json(default: Any, record: Mapping[str, Any]) -> Any:
         if not _alike(value, 0.0 if known[name] is None and name in RANGES and value is not None else known[name]):
             raise ConfigError(f"{name} = {short(value)!r} is not a {type(known[name]).__name__}", "look at --help")
         values[name] = value
-    cls: Any = type(default)
     made = cls(**values)
     check_numbers(made)
     return made

@@ -112,7 +112,7 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
     if resumes:  # what "auto" stood for where it began
         experiment.precision = run.read_json("config.json").get("precision", experiment.precision)
     facts = {"verb": experiment.verb, "seed": options.seed, "precision": experiment.precision}
-    with run, recorded(run, facts) as status, _resume_hint(run):
+    with run, _resume_hint(run), recorded(run, facts) as status:
         experiment.prepare(run, agent)
         with experiment.batches(agent, device) as source:
             history = fit(
@@ -159,8 +159,7 @@ def _resume_hint(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        if error.hint:
-            error.hint = f"offline-vi resume {run.path}"
+        error.hint = f"offline-vi resume {run.path}"
         raise
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings, strategies as st
 
-CASES = int(os.environ.get("OFFLINE_VI_CASES", "0"))  # of each property in `make reliability`; 0: as `make test` asks
-"""What is asked of each property beyond `make test`."""
+CASES = int(os.environ.get("OFFLINE_VI_CASES", "0"))
+"""Cases that `make reliability` asks of all properties here together; 0: those of `make test`."""
+USUAL = 500  # cases of all properties here together in `make test`
 
 Place = tuple[str | int, ...]
 
@@ -40,9 +41,11 @@ VALUES: st.SearchStrategy[Any] = st.one_of(
 
 
 def cases(few: int) -> settings:
-    """So many examples in `make test`; $OFFLINE_VI_CASES of them in `make reliability`."""
+    """So many examples in `make test`, and as many times more in `make reliability` as that asks for."""
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=CASES or few, deadline=None, derandomize=True, suppress_health_check=quiet)
+    return settings(
+        max_examples=max(few, few * CASES // USUAL), deadline=None, derandomize=True, suppress_health_check=quiet
+    )
 
 
 def places(record: Any, here: Place = ()) -> Iterator[Place]:

@@ -66,6 +66,12 @@ def tarry(*_: object, **__: object) -> None:
     time.sleep(LONG)
 
 
+def slowly(*_: object) -> None:
+    """A part of the work."""
+    reach()
+    time.sleep(0.2)
+
+
 def steps_of(path: Path) -> int:
     return max((int(one.name[5:13]) for one in published(path / "checkpoints")), default=0)
 
@@ -98,7 +104,7 @@ def words(name: str, data: str, path: Path) -> list[str]:
 WORKS = ("training", "evaluation", "a behavior fit", "candidates", "a plot")
 RUNS = {"a behavior fit": "behavior"}  # work -> the run within the run that it is in
 SLOWED: dict[str, Callable[[], None]] = {
-    "candidates": lambda: setattr(CandidateCache, "_redraw", lambda *_: (reach(), time.sleep(0.2))),
+    "candidates": lambda: setattr(CandidateCache, "_redraw", slowly),
     "a plot": lambda: setattr(train, "learning_curve", tarry),
 }
 

@@ -63,7 +63,7 @@ reliability: $(STAMP)
 	OMP_NUM_THREADS=1 OFFLINE_VI_CASES=$(CASES) OFFLINE_VI_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n $(JOBS) $$($(BIN)/python tests/matrix.py)
 	OMP_NUM_THREADS=1 OFFLINE_VI_CASES=$(CASES) $(BIN)/python -m pytest -n $(JOBS) tests/reliability
 	$(BIN)/python tests/matrix.py $(FIGURES) docs/reliability.md
-	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/tables.py docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/measured.py docs/reliability.md
 audit: $(STAMP)
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet bandit pip-audit

@@ -1,4 +1,4 @@
-"""``python tests/reliability/tables.py docs/reliability.md``: measure, and write the tables of the document anew."""
+"""``python tests/reliability/measured.py docs/reliability.md``: measure, and write the tables of the document anew."""
 
 from __future__ import annotations
 

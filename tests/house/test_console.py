@@ -78,7 +78,7 @@ def test_letters_that_a_stream_does_not_have_are_written_out() -> None:
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     console = Console(ascii_only)
     print("\u2013", file=console, flush=True)
-    assert ascii_only.buffer.getvalue() == b"\\u2013\n"  # type: ignore[attr-defined]
+    assert ascii_only.buffer.getvalue() == b"\\u2013\n"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@a", "\tx"])

@@ -70,7 +70,7 @@ def test_a_number_in_a_file_is_in_its_range_or_refused(one: Any, data: st.DataOb
         assert RANGES[field.name].holds(value) and not math.isnan(value)
 
 
-@cases(12)
+@cases(6)
 @given(name=st.sampled_from(sorted(RANGES)), value=st.sampled_from(NUMBERS))
 def test_a_number_of_a_flag_is_taken_or_refused(name: str, value: float) -> None:
     flag = {"num_seeds": "parallel-seeds"}.get(name, name.replace("_", "-"))

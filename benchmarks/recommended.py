@@ -60,7 +60,8 @@ def row_of(data: str, jobs: dict[str, list[Job]], flags: str) -> dict[str, str]:
     assert rows.task is not None
     scores = rows.task.normalized(rows.episode_returns())
     best = np.array([Best(0.25)(rows)[part.start] > 0.0 for part in rows.episode_slices()])
-    row = {"data set": data, "data (best quarter)": f"{scores.mean():.1f} ({scores[best].mean():.1f})"}
+    row = {"data set": re.sub(r"[^+]*/(?=[^/+]*\.hdf5)", "", data)}
+    row |= {"data (best quarter)": f"{scores.mean():.1f} ({scores[best].mean():.1f})"}
     for name, of_seeds in jobs.items():
         done = [job.path for job in of_seeds if is_done(job.path)]
         row[name] = interval([float(str(result(path)["normalized_score"])) for path in done]) if done else ""

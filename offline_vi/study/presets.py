@@ -69,7 +69,7 @@ PRESETS: dict[str, Preset] = {
             "bc": Own(
                 "",
                 {"steps": 10_000, "normalize": True},
-                {"lr": 1e-3, "decay_steps": 10_000, "layer_norm": True, "dropout": 0.1},
+                {"lr": 1e-3, "decay_steps": 10_000, "layer_norm": True, "dropout": 0.05},
                 {},
             ),
             "bcq": Own(  # a perturbed clone: a maximum over candidates follows the critics' errors (docs/why-bcq.md)

@@ -110,7 +110,9 @@ SLOWED: dict[str, Callable[[], None]] = {
 
 
 def work(name: str, data: str, path: Path) -> None:
-    """In the child."""
+    """In the child, which hears every signal, also where the tests run under nohup."""
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_DFL)
     os.environ["OFFLINE_VI_MARK"] = str(path.with_name(MARK))
     SLOWED.get(name, lambda: None)()
     main(words(name, data, path))

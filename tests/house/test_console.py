@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_markdown_holds_no_markup_of_a_name() -> None:
 # ------------------------------------------------------------------ requests to stop
 
 
+@pytest.fixture
+def hears_hangups() -> Iterator[None]:
+    """Also where the tests run under nohup, which ignores them."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hears_hangups")
 def test_a_request_is_obeyed_at_once_unless_work_is_held() -> None:
     with pytest.raises(Stop) as stop, listening():
         signal.raise_signal(signal.SIGUSR1)

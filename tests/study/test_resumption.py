@@ -13,7 +13,17 @@ from small_data import pendulum
 
 from offline_vi.errors import ConfigError, ReportWarning
 from offline_vi.scripts import main
-from offline_vi.study import evaluations, finetune, fit_behavior, online, pixels, run as run_module, train, weighing
+from offline_vi.study import (
+    evaluations,
+    finetune,
+    fit_behavior,
+    online,
+    pixels,
+    returns,
+    run as run_module,
+    train,
+    weighing,
+)
 from offline_vi.study.data import DataOptions
 from offline_vi.study.resumption import CLASSES, HYPERPARAMETERS, OnResume, class_of, recorded_changes, with_changes
 
@@ -21,6 +31,7 @@ SECTIONS: dict[str, Any] = {
     "run": run_module.RunOptions(),
     "data": DataOptions(),
     "weights": weighing.WeightOptions(),
+    "returns": returns.ReturnOptions(),
     "train": train.TrainOptions(),
     "eval": evaluations.EvalOptions(),
     "fit": fit_behavior.FitOptions(),

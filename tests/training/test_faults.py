@@ -94,11 +94,12 @@ def test_a_small_disk_fills_up_and_nothing_is_lost(tmp_path: Path) -> None:
 def test_a_package_that_is_absent_is_named_with_its_extra(
     package: str, extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from offline_vi.study.report import render
+    from offline_vi.study.report import environment_of, render
     from offline_vi.study.search import SearchOptions, run_search
     from offline_vi.study.suite import read_suite
 
     monkeypatch.setitem(sys.modules, package, None)
+    environment_of.cache_clear()
     (tmp_path / "suite.toml").write_text(SUITE)
     with pytest.raises(MissingDependencyError) as told:
         if package == "jinja2":

@@ -7,6 +7,7 @@ configuration, a suite, a card, a run. Importing this module imports no torch.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
@@ -97,6 +98,8 @@ def numbers(value: Any, name: str) -> Iterator[float]:
     for entry in value if isinstance(value, tuple | list) else (value,):
         if isinstance(entry, bool) or not isinstance(entry, int | float):
             raise ConfigError(f"{name} = {short(value)} is no number", "look at --help")
+        if isinstance(entry, int) and abs(entry) > sys.float_info.max:
+            raise ConfigError(f"{name} = {short(value)} is out of range", "a smaller number")
         yield entry
 
 

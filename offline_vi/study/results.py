@@ -14,7 +14,7 @@ from offline_vi.runs.files import read_json, read_text
 from offline_vi.study.cells import is_done, status, table as csv_rows
 from offline_vi.study.plan import model_name
 from offline_vi.study.scores import LARGEST, Scores, integer, number, numbers, scores_from, table, text
-from offline_vi.study.suite import Cell, Suite, parse_suite
+from offline_vi.study.suite import Cell, Suite, check_folders, parse_suite
 
 
 class Method(NamedTuple):
@@ -114,8 +114,10 @@ def is_study(folder: Path) -> bool:
 
 def written_suite(record: Mapping[str, object]) -> Suite:
     """Of suite.json; no plug-in is loaded. Raises ConfigError."""
-    suite = table(record, "suite")
-    return parse_suite({key: value for key, value in suite.items() if value not in ({}, "")}, text(suite, "name"))
+    said = table(record, "suite")
+    suite = parse_suite({key: value for key, value in said.items() if value not in ({}, "")}, text(said, "name"))
+    check_folders(suite)
+    return suite
 
 
 def written_models(record: Mapping[str, object], suite: Suite) -> dict[str, tuple[str, str, int]]:

@@ -178,6 +178,13 @@ def plugin_hashes(suite: Suite) -> dict[str, str]:
     return {name: load_plugin(name).sha256 for name in suite.plugins}
 
 
+def check_folders(suite: Suite) -> None:
+    """Raises ConfigError where the suite or a cell has a name that a folder cannot have."""
+    values.file_name(suite.name, "the name of the suite")
+    for cell in suite.cells():
+        values.file_name(cell.name, "the name of a cell")
+
+
 def check_names(suite: Suite) -> None:
     """Raises UsageError for an unknown algorithm, preset or behavior model, ConfigError for a cell that is there
     twice."""
@@ -191,9 +198,7 @@ def check_names(suite: Suite) -> None:
         for one in names:
             if one not in table:
                 raise unknown(str(one), table, kind)
-    values.file_name(suite.name, "the name of the suite")
-    for cell in suite.cells():
-        values.file_name(cell.name, "the name of a cell")
+    check_folders(suite)
     for name, times in Counter(cell.name for cell in suite.cells()).items():
         if times > 1:
             raise ConfigError(f"the cell {name} is there {times} times", "name each algorithm, data set and seed once")

@@ -26,6 +26,8 @@ from offline_vi.study.scoring import ScoringOptions, score_run
 from offline_vi.study.suite import suite_from
 from offline_vi.types import Spec, from_json
 
+pytestmark = pytest.mark.timeout(3600)  # as many cases as `make reliability` asks for
+
 OPTIONS: list[Any] = [
     run_module.RunOptions(),
     train.TrainOptions(),

@@ -14,6 +14,7 @@ from odd import cases, odd
 from offline_vi.errors import OfflineVIError
 from offline_vi.study.report import read_any, write_report
 
+pytestmark = pytest.mark.timeout(3600)  # as many cases as `make reliability` asks for
 SEEDS = (0, 1)
 SUITE = {
     "name": "made-up",

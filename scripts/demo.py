@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dataset", default=dataset, help="name or file (default: %(default)s)")
     parser.add_argument("--output", default="runs/demo", help="folder of runs and picture (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=10_000, help="gradient steps of each clone (default: %(default)s)")
-    parser.add_argument("--bcq-steps", type=int, default=5_000, help="of BCQ (default: %(default)s)")
+    parser.add_argument("--bcq-steps", type=int, default=1_500, help="of BCQ (default: %(default)s)")
     options = parser.parse_args(arguments)
     from offline_vi.study.demo import DemoOptions
 

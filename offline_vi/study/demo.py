@@ -24,7 +24,7 @@ class DemoOptions:
     dataset: str  # name or file
     output: str = "runs/demo"  # folder of the runs and of the picture
     steps: int = 10_000  # gradient steps of each clone
-    bcq_steps: int = 5_000  # of BCQ, which takes about as long
+    bcq_steps: int = 1_500  # of BCQ, which takes about as long
 
     def contenders(self) -> dict[str, tuple[Path, Sequence[str]]]:
         """What is compared -> its run directory and the arguments of `offline-vi train`."""

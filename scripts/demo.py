@@ -22,8 +22,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="offline-vi demo",
         description="Collect a data set on the spot; train a clone of all of it, a clone of the best quarter of its "
-        "episodes, BCQ as published and the recommended preset for about the same time; score and plot them. Two to "
-        f"five minutes on two cores, without a network. Without MuJoCo it is {PENDULUM}. Runs that are done are kept.",
+        "episodes, BCQ as published and the recommended preset for about the same time; score and plot them. "
+        f"Minutes on two cores, without a network. Without MuJoCo it is {PENDULUM}. Runs that are done are kept.",
     )
     parser.add_argument("--dataset", default=dataset, help="name or file (default: %(default)s)")
     parser.add_argument("--output", default="runs/demo", help="folder of runs and picture (default: %(default)s)")

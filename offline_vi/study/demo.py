@@ -37,8 +37,9 @@ class DemoOptions:
         }
         common = ("--dataset", self.dataset, "--eval-every", "0", "--eval-episodes", str(EPISODES))
         title = re.sub(r"\W+", "-", self.dataset).strip("-")
+        made = f"{title}-{self.steps}-{self.bcq_steps}"  # other numbers of steps are other runs
         return {
-            name: (Path(self.output) / f"{title}-{re.sub(r'[^a-z]+', '-', name.lower())}", (*words, *common))
+            name: (Path(self.output) / f"{made}-{re.sub(r'[^a-z]+', '-', name.lower())}", (*words, *common))
             for name, words in trained.items()
         }
 

@@ -12,7 +12,7 @@ help:
 	@echo "make test        every check: ruff, mypy, the floors of the house, the tests"
 	@echo "make smoke       the smallest suite and its report: two minutes"
 	@echo "make test-slow   the tests that take minutes, and the table of docs/reliability.md"
-	@echo "make reliability the matrix of docs/reliability.md; CASES=20000 of each property of hostile files"
+	@echo "make reliability the matrix of docs/reliability.md; CASES=20000 hostile inputs"
 	@echo "make audit       bandit on the code, pip-audit on the packages (needs the network)"
 	@echo "make mutants     how many changes of four modules the tests notice (hours; NAMES='offline_vi.types*' chooses)"
 	@echo "make format      rewrite the code as ruff wants it"
@@ -58,7 +58,7 @@ test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 OFFLINE_VI_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n $(JOBS) -m slow
 	$(MAKE) reliability
 # the rows of the matrix that every push tests, then the table; figures of slow tests stay in it
-CASES ?= 10000
+CASES ?= 20000
 reliability: $(STAMP)
 	OMP_NUM_THREADS=1 OFFLINE_VI_CASES=$(CASES) OFFLINE_VI_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n $(JOBS) $$($(BIN)/python tests/matrix.py)
 	OMP_NUM_THREADS=1 OFFLINE_VI_CASES=$(CASES) $(BIN)/python -m pytest -n $(JOBS) tests/reliability

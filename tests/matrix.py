@@ -47,12 +47,13 @@ MATRIX: dict[int, Row] = {
             "training/test_kill::test_a_killed_explorer_ends_with_the_same_bytes",
             "training/test_kill::test_a_killed_planner_ends_with_the_same_bytes",
             "training/test_kill::test_two_hundred_kills",
+            "training/test_kill::test_every_preset_of_every_algorithm_killed_ends_with_the_same_bytes",
         ),
-        {"kills of all in the slow test survived": 3_200},
+        {"kills of all in the slow test survived": 3_200, "kills of presets of algorithms survived": 50},
     ),
     2: Row(
         "SIGTERM, SIGINT",
-        {"signals obeyed": 10},
+        {"signals obeyed": 14},
         (
             "training/test_kill::test_a_signal_leaves_a_checkpoint_and_its_exit_code",
             "training/test_loop::test_a_run_interrupted_anywhere_ends_with_the_same_bytes",

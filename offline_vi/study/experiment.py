@@ -22,7 +22,7 @@ from offline_vi.data.transitions import Transitions
 from offline_vi.errors import EnvError, EvaluationError, EvaluationWarning, Interrupted
 from offline_vi.nn.allowance import Allowance
 from offline_vi.nn.description import describe
-from offline_vi.nn.precision import use_threads
+from offline_vi.nn.precision import exact_products, use_threads
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.checkpoint import saved_bytes
 from offline_vi.runs.directory import RunDirectory
@@ -105,6 +105,7 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
         "steps": experiment.steps,
         "seed": options.seed,
         "precision": experiment.precision,
+        "products": exact_products(),
         "run_options": options.recorded(),
         "plugins": plugins_used(description),
     }

@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import conftest
 from hypothesis import HealthCheck, settings, strategies as st
 
 CASES = int(os.environ.get("OFFLINE_VI_CASES", "0"))
-"""Cases that `make reliability` asks of all properties here together; 0: those of `make test`."""
-USUAL = 500  # cases of all properties here together in `make test`
+"""Cases that `make reliability` asks of all properties together; 0: those of `make test`."""
 
 Place = tuple[str | int, ...]
 
@@ -41,11 +41,9 @@ VALUES: st.SearchStrategy[Any] = st.one_of(
 
 
 def cases(few: int) -> settings:
-    """So many examples in `make test`, and as many times more in `make reliability` as that asks for."""
+    """So many examples in `make test`, and their share of what `make reliability` asks for."""
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(
-        max_examples=max(few, few * CASES // USUAL), deadline=None, derandomize=True, suppress_health_check=quiet
-    )
+    return settings(max_examples=conftest.cases(few), deadline=None, derandomize=True, suppress_health_check=quiet)
 
 
 def places(record: Any, here: Place = ()) -> Iterator[Place]:

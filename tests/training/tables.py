@@ -38,6 +38,16 @@ Case = Callable[[Path], str]  # an empty folder -> a digest, or REFUSED
 REFUSED = "refused"  # where the algorithm cannot use the model
 SEED = 5
 SMALL: dict[str, dict[str, Any]] = {"flow-matching": {"ode_steps": 3}, "flow": {"transforms": 1}}
+TINY = ["--steps", "8", "--log-every", "4", "--precision", "float32", "--hidden", "8", "--batch-size", "8"]
+# algorithms that take any proposals, so the likelier samples too
+RANKING = {"bcq", "bear", "emaq", "idql", "onestep", "rebrac", "soft-q"}
+WITHOUT_LATENTS = {"plas mixture", "plas least-squares"}  # no maps of noise, for the algorithm that acts in latents
+
+
+def is_refused(case: str) -> bool:
+    """Whether the algorithm's type excludes what the case "preset: algorithm model" gives it."""
+    preset, _, agent = case.partition(": ")
+    return agent.split()[0] not in RANKING if preset == "likely" else agent in WITHOUT_LATENTS
 
 
 def main(table: str, folder: Path, start: int, order: int) -> None:
@@ -72,8 +82,8 @@ def digests(table: str, folder: Path) -> dict[str, str]:
 # ------------------------------------------------------------------ the command
 
 
-def of_command(preset: str) -> Iterator[tuple[str, Case]]:
-    """Every algorithm as `offline-vi train --preset` trains it."""
+def arguments_of(preset: str) -> Iterator[tuple[str, list[str]]]:
+    """Every algorithm as `offline-vi train --preset` trains it, in a few steps: its name and the arguments."""
     for name, row in registry.trainable().items():
         behavior = "--behavior.hidden 8" if row.behavior else ""
         ahead = "--behavior-steps 6" if row.behavior and preset != "published" else ""
@@ -82,18 +92,22 @@ def of_command(preset: str) -> Iterator[tuple[str, Case]]:
         values += " --return-steps 6" if row.returns or starts else ""
         values += " --critic-start-steps 4" if starts else ""
         if row.behavior or values or preset == "published":  # without a behaviour model the other presets are one
-            yield name, partial(trained_by_command, f"{name} --preset {preset} {behavior} {ahead} {values}".split())
+            yield name, f"{name} --preset {preset} {behavior} {ahead} {values}".split()
+
+
+def of_command(preset: str) -> Iterator[tuple[str, Case]]:
+    for name, arguments in arguments_of(preset):
+        yield name, partial(trained_by_command, arguments)
 
 
 def trained_by_command(arguments: list[str], path: Path) -> str:
     """SHA-256 over every tensor file and log of the run. Torch's default generator is as it was: from its first
     line to its last, the command draws from states that it has set itself, and gives back what it found."""
     path = path.with_name(f"{path.name}-{os.getpid()}")
-    small = "--steps 8 --log-every 4 --precision float32 --hidden 8 --batch-size 8 -q"
     before = torch.get_rng_state()
     try:
-        command(["train", *arguments, "--dataset", str(path.parent / PENDULUM), "--seed", f"{SEED}", *small.split(),
-                 "--output", str(path)])  # fmt: skip
+        command(["train", *arguments, "--dataset", str(path.parent / PENDULUM), "--seed", f"{SEED}", *TINY,
+                 "-q", "--output", str(path)])  # fmt: skip
     except SystemExit as stop:
         assert stop.code == CapabilityError.exit_code
         return REFUSED

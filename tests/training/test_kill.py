@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import of_presets
 import pytest
 from commands import PENDULUM, WALKS, write_pendulum, write_walks
 from fresh import ENDLESS, Worker, compare, survive, whole
 
 from offline_vi import registry
+from offline_vi.stopping import SIGNALS
 
 Reached = Callable[[int, str, int], None]
 pytestmark = pytest.mark.timeout(900)  # a minute each on idle cores; most of it is imports, which a busy machine delays
@@ -63,6 +65,14 @@ def test_two_hundred_kills(name: str, tmp_path: Path, reached: Reached) -> None:
     reached(1, "kills of all in the slow test survived", survive("works", tmp_path, {name: 200}))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_preset_of_every_algorithm_killed_ends_with_the_same_bytes(tmp_path: Path, reached: Reached) -> None:
+    write_pendulum(tmp_path / PENDULUM)
+    kills = survive("of_presets", tmp_path, dict.fromkeys(of_presets.WORKS, 1))
+    reached(1, "kills of presets of algorithms survived", kills)
+
+
 # ------------------------------------------------------------------ signals that ask
 
 
@@ -82,7 +92,7 @@ def test_a_signal_leaves_a_checkpoint_and_its_exit_code(tmp_path: Path, reached:
     """A worker resumes the run that the one before it had to leave, and is asked to leave the next."""
     write_pendulum(tmp_path / PENDULUM)
     names, rng = ["published"], random.Random(0)
-    signals = [(signal.SIGTERM, 143), (signal.SIGINT, 130)] * 5
+    signals = [(signum, 128 + signum) for signum in SIGNALS] * 2
     whole("commands", tmp_path, names)
     waiting = Worker("commands", tmp_path, names)
     for number, (signum, code) in enumerate(signals, start=1):

@@ -7,22 +7,12 @@ from pathlib import Path
 
 import pytest
 from commands import PENDULUM, write_pendulum
-from tables import REFUSED, TABLES, digests
+from tables import REFUSED, TABLES, digests, is_refused
 
 from offline_vi.study.presets import PRESETS
 
 Reached = Callable[[int, str, int], None]
 pytestmark = pytest.mark.timeout(600)  # a minute each on idle cores
-
-# algorithms that take any proposals, so the likelier samples too
-RANKING = {"bcq", "bear", "emaq", "idql", "onestep", "rebrac", "soft-q"}
-WITHOUT_LATENTS = {"plas mixture", "plas least-squares"}  # no maps of noise, for the algorithm that acts in latents
-
-
-def is_refused(case: str) -> bool:
-    """Whether the algorithm's type excludes what the case "preset: algorithm model" gives it."""
-    preset, _, agent = case.partition(": ")
-    return agent.split()[0] not in RANKING if preset == "likely" else agent in WITHOUT_LATENTS
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -64,7 +64,8 @@ RANGES: Mapping[str, Range] = {
         "temperature_rate median_rate threshold max_latent lmbda",
         UP_TO_INFINITY: "noise_clip policy_noise_clip temperature max_weight",
         SHARE: "discount value_discount return_lambda lam tau kl_balance share",
-        SOME: "keep best_share",
+        SOME: "best_share",
+        Range(0.001, 1.0): "keep",  # N / keep samples are drawn for N candidates
         PART: "dropout guard",
         INSIDE: "expectile held_out best_steps kept",
         FINITE: "reward_shift shift init_log_scale log_multiplier log_multiplier_range target_entropy action_low "

@@ -49,6 +49,10 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # (B,), int64 row numbers in the data set: what a `CandidateCache` reads
 
 
+OBS_DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
+"""What observations may be kept as."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """What a model or an algorithm is built from: the shapes of one data set."""
@@ -79,7 +83,13 @@ class Spec:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Spec:
-        return cls(**{**record, "obs_shape": tuple(record["obs_shape"]), "stack": tuple(record.get("stack", ()))})
+        """Raises ConfigError where the record describes no shapes."""
+        made: Spec = from_json(cls((1,), 1), record)
+        sizes = (*made.obs_shape, made.action_dim, *made.stack)
+        whole = all(type(size) is int and size > 0 for size in sizes) and len(made.stack) <= 1
+        if not (whole and {"obs_shape", "action_dim"} <= record.keys() and made.obs_dtype in OBS_DTYPES):
+            raise ConfigError(f"{short(dict(record))} describes no shapes", "was it saved by this library?")
+        return made
 
 
 @dataclass(frozen=True)

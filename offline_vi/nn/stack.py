@@ -44,12 +44,13 @@ def unstack_(single: nn.Module, stacked: nn.Module, seed: int) -> None:
 
 def _pairs(stacked: nn.Module, single: nn.Module, seed: int) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
     """(stacked tensor, the seed's part of it seen in the layout of the single one, the single one); the part is None
-    where the tensor has no axis S."""
+    where the tensor has no axis S. A module that is in both, as a frozen behavior model, has nothing to give."""
     modules = dict(single.named_modules())
     for name, module in stacked.named_modules():
-        own = {**modules[name]._parameters, **modules[name]._buffers}
+        if module in modules.values():
+            continue
         for key, whole in {**module._parameters, **module._buffers}.items():
-            tensor = own[key]
+            tensor = getattr(modules[name], key)
             if whole is None or tensor is None:
                 continue
             if whole.shape == tensor.shape:

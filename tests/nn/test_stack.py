@@ -25,7 +25,7 @@ from offline_vi.nn.stack import stack_, unstack_
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.scripts import main
-from offline_vi.study.agents import AgentChoice
+from offline_vi.study.agents import AgentChoice, build_agents, new_model
 from offline_vi.study.kept import load
 from offline_vi.training.loop import fit
 from offline_vi.types import Batch, Spec, Task
@@ -266,6 +266,16 @@ def test_one_table_of_candidates_serves_every_seed() -> None:
     assert candidates.shape == (5, SEEDS, 8, 2)
     for seed in range(SEEDS):
         assert torch.equal(candidates[:, seed], cache.at_next_obs(row_of(batch, seed), 5))
+
+
+def test_seeds_that_share_a_frozen_model_start_from_their_own_networks() -> None:
+    """Also where the stack draws candidates from a cache that the single agents do not have."""
+    chosen = small_choice("bcq", SPEC, jointly=False, proposals="most-likely")
+    model = new_model(chosen, SPEC).requires_grad_(False)
+    agents = build_agents(chosen, SPEC, (3, 4), model, lambda proposals: CandidateCache(proposals, transitions()))
+    for seed, one in agents.each():
+        alone = build_agents(chosen, SPEC, (seed,), model, lambda proposals: proposals).algorithm
+        assert all(torch.equal(one.state_dict()[name], tensor) for name, tensor in alone.state_dict().items())
 
 
 def test_models_without_an_axis_for_seeds_say_so() -> None:

@@ -38,7 +38,7 @@ PLAIN = ("--no-layer-norm", "--dropout", "0")
 MODELS: dict[str, tuple[str, ...]] = {
     "gaussian": ("gaussian",),
     "gaussian, LayerNorm and dropout": ("gaussian", *REGULARIZED),
-    "least-squares": ("least-squares",),
+    "least-squares": ("least-squares", *REGULARIZED),
     "least-squares, neither": ("least-squares", *PLAIN),
     "mixture": ("mixture",),
     "mixture, LayerNorm and dropout": ("mixture", *REGULARIZED),

@@ -30,7 +30,7 @@ class LeastSquaresBehaviorConfig:
     hidden: tuple[int, ...] = (256, 256)  # units per layer, of each of the two networks
     init_log_scale: float = -1.0  # log s(s) before training, in units of the box
     layer_norm: bool = True  # LayerNorm before each activation
-    dropout: float = 0.1  # share of the hidden units left out at each step of training
+    dropout: float = 0.05  # share of the hidden units left out at each step of training
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam

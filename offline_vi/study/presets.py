@@ -77,6 +77,7 @@ PRESETS: dict[str, Preset] = {
                 {"steps": 5_000, "normalize": True, "proposals": "central"},
                 {
                     "discount": 0.997,
+                    "phi": 0.02,
                     "num_candidates": 1,
                     "num_acting_candidates": 1,
                     "lr": 3e-4,

@@ -65,7 +65,7 @@ RANGES: Mapping[str, Range] = {
         UP_TO_INFINITY: "noise_clip policy_noise_clip temperature max_weight",
         SHARE: "discount value_discount return_lambda lam tau kl_balance share",
         SOME: "keep best_share",
-        PART: "dropout guard",
+        PART: "dropout guard guard_states",
         INSIDE: "expectile held_out best_steps kept",
         FINITE: "reward_shift shift init_log_scale log_multiplier log_multiplier_range target_entropy action_low "
         "action_high",

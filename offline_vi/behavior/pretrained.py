@@ -59,10 +59,10 @@ def save_behavior(model: BehaviorModel, directory: str | Path, *, name: str = ""
     return path
 
 
-def save_recorded(model: Recorded, path: Path, record: dict[str, Any], **about: Any) -> None:
+def save_recorded(module: Recorded, path: Path, record: dict[str, Any], **about: Any) -> None:
     """Write weights and card of any module that can be described. Raises what `save_behavior` raises."""
     claim(path, "model", (WEIGHTS, CARD))
-    state = snapshot(model)
+    state = snapshot(module)
     save_tensors(path / WEIGHTS, state.tensors)
     card = {"format": FORMAT, "model": record["class"], "description": record, "state": state.values}
     write_json(path / CARD, {**card, "sha256": _sha256(path / WEIGHTS), **about})

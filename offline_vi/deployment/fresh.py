@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 LIBRARY = "offline_vi"
-CALLS, SECONDS = 200, 3.0  # of the measurement, at most
+CALLS, SECONDS = 100, 2.0  # of the measurement, at most
 
 
 class Blocked(importlib.abc.MetaPathFinder):

@@ -135,7 +135,9 @@ def set_task(agent: Algorithm, task: Task | None) -> None:
     """Let an agent, and the algorithms within it, act in the units of a task: see `Algorithm.predict`."""
     for part in agent.modules():
         if isinstance(part, Algorithm):
-            part.task = task
+            vars(part).pop("task", None)  # None is the class's own: no part of a checkpoint
+            if task is not None:
+                part.task = task
 
 
 @runtime_checkable

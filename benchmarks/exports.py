@@ -18,8 +18,8 @@ import torch
 import offline_vi as ovi
 from offline_vi import registry
 from offline_vi.deployment.formats import FORMATS
-from offline_vi.nn.precision import exact_products, use_products, use_threads
-from offline_vi.study.agents import AgentChoice, build_agent, new_model, resolved
+from offline_vi.nn.precision import use_threads
+from offline_vi.study.agents import AgentChoice, build_agent, new_model
 
 ALGORITHMS = ("bc", "bcq", "td3-bc", "iql", "plas")
 
@@ -28,7 +28,7 @@ def trained(name: str, data: ovi.Transitions, steps: int) -> ovi.Algorithm:
     """An agent with the settings of its paper."""
     row = registry.algorithm(name)
     config = registry.behavior_model(row.behavior).config(data.spec) if row.behavior else None
-    choice = resolved(AgentChoice(name, row.config()(), row.behavior, config, jointly=bool(row.behavior)), data.spec)
+    choice = AgentChoice(name, row.config()(), row.behavior, config, jointly=bool(row.behavior))
     torch.manual_seed(0)
     model = new_model(choice, data.spec) if choice.behavior else None
     agent = build_agent(choice, data.spec, model, lambda proposals: proposals)
@@ -44,10 +44,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
     use_threads(1)
-    use_products(exact_products())
     data = ovi.datasets.load(options.dataset)
     rows = data.obs[np.linspace(0, len(data) - 1, 1_000).astype(np.int64)]
-    print("| algorithm | format | largest difference | ms, median | ms, fastest | MB |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| algorithm | format | largest difference | ms, median | ms, fastest | MB |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in options.algorithms:
             agent = trained(name, data, options.steps)

@@ -66,7 +66,7 @@ def main(path: str, rows_file: str, result_file: str) -> None:
 
     rows = np.load(rows_file, allow_pickle=False)
     run = onnx_program(path) if path.endswith(".onnx") else torch_program(path)
-    results = {}
+    results: dict[str, Any] = {}
     for label, batch in {"1": rows[:1], "7": rows[:7], "all": rows}.items():
         results |= {f"{label}.{number}": output for number, output in enumerate(run(batch))}
     assert LIBRARY not in sys.modules

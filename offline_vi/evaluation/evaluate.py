@@ -31,7 +31,7 @@ from offline_vi.errors import (
 )
 from offline_vi.factories import Factory, allow
 from offline_vi.rl.algorithm import find_capability
-from offline_vi.rl.policies import Policy, StatefulPolicy
+from offline_vi.rl.policies import Counting, Policy, StatefulPolicy
 from offline_vi.rl.prediction import evaluation_mode
 from offline_vi.simulator import EpisodeFailure, Simulator, as_it_is
 from offline_vi.types import FloatArray, Task
@@ -240,10 +240,14 @@ class _Runner:
         stateful = find_capability(self.policy, StatefulPolicy)
         if stateful is not None:
             stateful.reset(torch.ones(WIDTH, dtype=torch.bool, device=self.device))
+        counting = find_capability(self.policy, Counting)
         step = 0
         while any(episode.running for episode in episodes):
             assert obs is not None
             self._set_noise(int(np.random.SeedSequence([self.seed, wave, step]).generate_state(1, np.uint64)[0] >> 1))
+            if counting is not None:
+                running = {episode.row for episode in episodes if episode.running}
+                counting.count_only(torch.tensor([row in running for row in range(WIDTH)], device=self.device))
             action = array_of(self.policy.act(torch.from_numpy(obs).to(self.device)))
             if action.shape != (WIDTH, len(self.task.action_low)):  # NumPy would broadcast some of these silently
                 expected = (WIDTH, len(self.task.action_low))
@@ -252,6 +256,8 @@ class _Runner:
                 if episode.running:
                     self._step(episode, action[episode.row], obs)
             step += 1
+        if counting is not None:
+            counting.count_only(None)
 
     def _set_noise(self, seed: int) -> None:
         """Seed what the policy draws at this step. On the CPU the one generator is seeded: `torch.manual_seed` also

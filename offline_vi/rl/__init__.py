@@ -32,6 +32,7 @@ from offline_vi.rl.fixed_noise import FixedNoise as FixedNoise
 from offline_vi.rl.policies import (
     BehaviorPolicy as BehaviorPolicy,
     CandidatePolicy as CandidatePolicy,
+    Counting as Counting,
     Explorer as Explorer,
     GaussianNoise as GaussianNoise,
     GuardedPolicy as GuardedPolicy,

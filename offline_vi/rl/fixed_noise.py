@@ -37,7 +37,7 @@ class FixedNoise(TorchFunctionMode):
 
     def __enter__(self) -> Self:
         self.calls = 0
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __torch_function__(

@@ -158,6 +158,7 @@ class GuardedPolicy:
         self.known, self.level, self.safe_action = states, level, safe_action
         self.lowest_score = states.threshold(level) if states is not None else None
         self.states = self.fallbacks = self.unknown_states = 0
+        self.counted: Tensor | None = None  # (B,), bool: the rows of a batch that are counted; None: all
 
     @property
     def share(self) -> float:
@@ -173,11 +174,16 @@ class GuardedPolicy:
     def act(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A)."""
         verdict = self.judge(obs)
-        self.states += obs.shape[0]
-        self.unknown_states += int(verdict.unknown_state.sum())
-        self.fallbacks += int(verdict.unlikely_action.sum())
+        rows = torch.ones_like(verdict.unknown_state) if self.counted is None else self.counted
+        self.states += int(rows.sum())
+        self.unknown_states += int((verdict.unknown_state & rows).sum())
+        self.fallbacks += int((verdict.unlikely_action & rows).sum())
         spoke = verdict.unknown_state.any() or verdict.unlikely_action.any()
         return self.replaced(obs, verdict) if spoke else verdict.action
+
+    def count_only(self, rows: Tensor | None) -> None:
+        """From here on count these rows (B,) of a batch alone; None: all."""
+        self.counted = rows
 
     def judge(self, obs: Tensor) -> Verdict:
         """(B, O) -> what the policy does, and whether either guard objects."""
@@ -208,6 +214,14 @@ class GuardedPolicy:
             value = self.value(obs, candidates).masked_fill(~inside, -torch.inf)
             score = torch.where(inside.any(0), value, likely)
         return one_of_each(candidates, score.argmax(0))
+
+
+@runtime_checkable
+class Counting(Policy, Protocol):
+    """A policy that counts states, of which a batch may hold some that are none: those of episodes that have ended."""
+
+    def count_only(self, rows: Tensor | None) -> None:
+        """From here on count the rows (B,) that are True alone; None: all."""
 
 
 @runtime_checkable

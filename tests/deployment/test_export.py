@@ -37,7 +37,7 @@ def agent_of(name: str, spec: Spec = SPEC) -> Algorithm:
     """A small agent, e.g. "emaq/mixture": an algorithm on a behavior model, on observations that it normalizes."""
     algorithm, _, behavior = name.partition("/")
     torch.manual_seed(0)
-    agent = built(small_choice(algorithm, spec, behavior=behavior), spec).eval()
+    agent: Algorithm = built(small_choice(algorithm, spec, behavior=behavior), spec).eval()
     set_task(agent, TASK)
     return agent
 

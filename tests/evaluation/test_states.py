@@ -77,6 +77,10 @@ def test_reports_say_which_guard_spoke(states: KnownStates, tmp_path: Path) -> N
     assert guarded.act(torch.cat([obs, 100.0 * obs]))[100:].abs().max() == 0.0
     assert guarded.share_unknown == pytest.approx(0.5, abs=0.03)
     assert guarded.share == 0.0
+    guarded.count_only(torch.arange(200) < 100)  # the others are no states
+    guarded.states = guarded.unknown_states = 0
+    guarded.act(torch.cat([obs, 100.0 * obs]))
+    assert (guarded.states, guarded.share_unknown < 0.05) == (100, True)
     stopping = GuardedPolicy(Forward(), None, states=states, safe_action=torch.tensor([-1.0]))
     assert (stopping.act(100.0 * obs) == -1.0).all()
 

@@ -40,7 +40,9 @@ def test_an_action_does_not_depend_on_the_other_rows() -> None:
     agent = built(small_choice("emaq", SPEC), SPEC)
     set_task(agent, Task("", (-3.0,), (9.0,)))
     action = agent.predict(ROWS)
-    assert (action.shape, action.dtype, agent.training) == ((10, 1), np.float32, True)
+    assert action.shape == (10, 1)
+    assert action.dtype == np.float32
+    assert agent.training
     assert np.allclose(action, [agent.predict(row) for row in ROWS], atol=1e-5)
     torch.manual_seed(1)
     assert np.array_equal(agent.predict(ROWS), action)

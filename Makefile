@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mujoco,flows,report,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mujoco,flows,report,export,test]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

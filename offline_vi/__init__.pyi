@@ -24,6 +24,7 @@ from .data.samplers import Sampler as Sampler
 from .data.transitions import Provenance as Provenance, Transitions as Transitions
 from .errors import OfflineVIError as OfflineVIError
 from .evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
+from .evaluation.states import fit_states as fit_states, load_states as load_states, save_states as save_states
 from .nn.normalizer import Normalizer as Normalizer
 from .plugins import load_plugin as load_plugin
 from .registry import (
@@ -41,10 +42,12 @@ from .rl.policies import (
     BehaviorPolicy as BehaviorPolicy,
     CandidatePolicy as CandidatePolicy,
     GaussianNoise as GaussianNoise,
+    GuardedPolicy as GuardedPolicy,
     Policy as Policy,
     StatefulPolicy as StatefulPolicy,
 )
 from .runs.directory import RunDirectory as RunDirectory
+from .study.export import export as export
 from .study.kept import load as load, save as save
 from .study.python import fit as fit, fit_behavior as fit_behavior, fit_online as fit_online
 from .study.scoring import load_task as load_task

@@ -163,6 +163,12 @@ class Interrupted(OfflineVIError):
         self.exit_code = 128 + signum
 
 
+class ExportError(OfflineVIError):
+    """An exported policy does not do what its agent does; the file is removed."""
+
+    exit_code = 70
+
+
 class StudyError(OfflineVIError):
     """Some cells of a study failed; the others are done. Their errors are listed: mend them and run it again."""
 

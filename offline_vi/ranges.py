@@ -66,7 +66,7 @@ RANGES: Mapping[str, Range] = {
         SHARE: "discount value_discount return_lambda lam tau kl_balance share",
         SOME: "best_share",
         Range(0.001, 1.0): "keep",  # N / keep samples are drawn for N candidates
-        PART: "dropout guard",
+        PART: "dropout guard guard_states",
         INSIDE: "expectile held_out best_steps kept",
         FINITE: "reward_shift shift init_log_scale log_multiplier log_multiplier_range target_entropy action_low "
         "action_high",

@@ -26,6 +26,8 @@ VERBS = {
     "resume": "go on with a run that was interrupted, or train it for longer",
     "fit-behavior": "fit a behaviour model alone and report its density",
     "evaluate": "score the policy of a run",
+    "export": "write the policy of a run to one file that runs without this library",
+    "fit-guard": "fit the density of a run's states, by which a guard knows the states that are unlike them",
     "sweep-inference": "score one trained policy over candidates, Phi, clip and temperature",
     "benchmark": "run a suite: algorithms x data sets x seeds, resumable, on one machine or a cluster",
     "report": "tables and plots of a benchmark or of single runs, next to the published numbers",

@@ -38,6 +38,10 @@ class EvaluateOptions:
     guard: float = 0.0
     """Do not follow the policy to actions whose log-density is below this quantile of the data's (0.001, 0.01, 0.05,
     0.5), but take the behavior model's best candidate; 0: no guard."""
+    guard_states: float = 0.0
+    """Do not follow the policy in states that are unlike the data's: `offline-vi fit-guard RUN` fits their density, and
+    this share of the data's own states is called unknown (0.001, 0.01, 0.05, 0.5). The middle of the action box acts
+    instead; 0: no guard."""
     video: int = 0
     """Film so many episodes, from --seed on, into RUN/videos."""
     threads: int = 1
@@ -62,6 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
         seed=options.seed,
         seed_index=options.seed_index,
         guard=options.guard,
+        guard_states=options.guard_states,
         video=options.video,
         progress=not options.quiet,
     )
@@ -85,7 +90,9 @@ def print_score(score: RunScore) -> None:
     for seed, why in evaluation.failures.items():
         print(f"    seed {seed}: {why}")
     print(f"  cut after         {evaluation.max_episode_steps:7d} steps")
-    if score.guard is not None:
+    if score.guard is not None and score.guard.known is not None:
+        print(f"  unknown states    {100 * score.guard.share_unknown:10.2f} % (usual: {100 * score.guard.level:g} %)")
+    if score.guard is not None and score.guard.behavior is not None:
         share, threshold = 100 * score.guard.share, score.guard.threshold
         print(f"  replaced actions  {share:10.2f} % (log-density below {threshold:.2f} nats)")
     print(f"  mujoco {evaluation.versions.get('mujoco', 'absent')}, gymnasium {evaluation.versions.get('gymnasium')}")

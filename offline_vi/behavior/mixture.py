@@ -78,7 +78,7 @@ class MixtureBehavior(CentralModel, DensityModel):
     def center(self, obs: Tensor) -> Tensor:
         """tanh of the location of the component that weighs most, (B, O) -> (B, A)."""
         logits, loc, _ = self.mixture.parameters_of(self.inputs(obs))
-        return torch.tanh(loc[torch.arange(len(obs), device=obs.device), logits.argmax(-1)])
+        return torch.tanh(loc[torch.arange(loc.shape[0], device=obs.device), logits.argmax(-1)])
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
         """Exact; ``num_samples`` is of no account."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -24,11 +24,14 @@ from offline_vi.behavior.base import BehaviorModel
 from offline_vi.errors import CheckpointCorruptError, ConfigError, MissingInputError
 from offline_vi.nn.allowance import Allowance, bytes_of
 from offline_vi.nn.description import class_named, describe, rebuild, spec_of
+from offline_vi.nn.recorded import Recorded
 from offline_vi.nn.state import parameters_and_buffers, restore, snapshot
 from offline_vi.runs.files import read_json, write_json
 from offline_vi.runs.ownership import claim
 from offline_vi.runs.tensors import load_tensors, save_tensors
 from offline_vi.types import Spec, from_json
+
+M = TypeVar("M", bound=Recorded)
 
 FORMAT = 2  # of a card; format 1, which named the model and its configuration apart, is read too
 WEIGHTS, CARD = "model.safetensors", "card.json"
@@ -52,12 +55,17 @@ def save_behavior(model: BehaviorModel, directory: str | Path, *, name: str = ""
     """
     path, record = Path(directory), describe(model)
     spec_of(record)
-    claim(path, "model", (WEIGHTS, CARD))
-    state = snapshot(model)
-    save_tensors(path / WEIGHTS, state.tensors)
-    card = {"format": FORMAT, "model": name or record["class"], "description": record, "state": state.values}
-    write_json(path / CARD, {**card, "sha256": _sha256(path / WEIGHTS), **about})
+    save_recorded(model, path, record, model=name or record["class"], **about)
     return path
+
+
+def save_recorded(module: Recorded, path: Path, record: dict[str, Any], **about: Any) -> None:
+    """Write weights and card of any module that can be described. Raises what `save_behavior` raises."""
+    claim(path, "model", (WEIGHTS, CARD))
+    state = snapshot(module)
+    save_tensors(path / WEIGHTS, state.tensors)
+    card = {"format": FORMAT, "model": record["class"], "description": record, "state": state.values}
+    write_json(path / CARD, {**card, "sha256": _sha256(path / WEIGHTS), **about})
 
 
 def read_card(directory: str | Path) -> Card:
@@ -90,29 +98,34 @@ def load_behavior(directory: str | Path) -> BehaviorModel:
     Raises MissingInputError, ConfigError where the card does not describe a model, CheckpointCorruptError where the
     weights are not those of the card, UnsafeCheckpointError for a pickle.
     """
+    return load_recorded(directory, BehaviorModel)
+
+
+def load_recorded(directory: str | Path, kind: type[M]) -> M:
+    """What `save_recorded` wrote, of the class ``kind``. Raises what `load_behavior` raises."""
     home, card = _home(directory), read_card(directory)
     if not isinstance(card.record.get("sha256"), str):
         raise ConfigError(f"{home / CARD} names no SHA-256 of the weights", "copy the directory again, whole")
     tensors = load_tensors(home / WEIGHTS, sha256=card.record["sha256"])
     with torch.random.fork_rng(), Allowance(bytes_of(tensors)):
-        model = build_card(card)
+        model = build_card(card, kind)
     _take(model, tensors, card.record.get("state"), home / WEIGHTS)
     return model.eval().requires_grad_(False)
 
 
-def build_card(card: Card) -> BehaviorModel:
-    """The model of a card, freshly initialized. Raises ConfigError where it is no behavior model."""
+def build_card(card: Card, kind: type[M]) -> M:
+    """The model of a card, freshly initialized. Raises ConfigError where it is not of the class ``kind``."""
     if "description" in card.record:
         model = rebuild(card.record["description"])
     else:
         cls: Any = registry.behavior_model(card.model).load()
         model = cls(card.spec, card.config)
-    if not isinstance(model, BehaviorModel):
-        raise ConfigError(f"the card describes a {type(model).__name__}, which is no behavior model")
+    if not isinstance(model, kind):
+        raise ConfigError(f"the card describes a {type(model).__name__}, which is no {kind.__name__}")
     return model
 
 
-def _take(model: BehaviorModel, tensors: Mapping[str, torch.Tensor], values: Any, path: Path) -> None:
+def _take(model: Recorded, tensors: Mapping[str, torch.Tensor], values: Any, path: Path) -> None:
     if values is None:  # format 1 holds parameters and buffers alone
         values, own = {}, set(model.state_dict())
         tensors = {name: tensors[name] for name in parameters_and_buffers(model)} if own == set(tensors) else tensors

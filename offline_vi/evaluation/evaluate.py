@@ -12,14 +12,12 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from tqdm import tqdm
 
 from offline_vi.console import as_drawn, standard_error
@@ -33,7 +31,8 @@ from offline_vi.errors import (
 )
 from offline_vi.factories import Factory, allow
 from offline_vi.rl.algorithm import find_capability
-from offline_vi.rl.policies import Policy, StatefulPolicy
+from offline_vi.rl.policies import Counting, Policy, StatefulPolicy
+from offline_vi.rl.prediction import evaluation_mode
 from offline_vi.simulator import EpisodeFailure, Simulator, as_it_is
 from offline_vi.types import FloatArray, Task
 
@@ -183,7 +182,7 @@ def evaluate(
     bar = tqdm(total=episodes, unit="episode", disable=not progress, dynamic_ncols=True, file=standard_error(as_drawn))
     try:
         limit = episode_limit(simulators[0].open(), task)
-        with torch.random.fork_rng(devices=cuda), _inference(policy):
+        with torch.random.fork_rng(devices=cuda), evaluation_mode(policy):
             for group in _groups(episodes, len(simulators)):
                 for episode, simulator in zip(group, simulators, strict=False):
                     records[episode] = _Episode(episode, simulator)
@@ -241,10 +240,14 @@ class _Runner:
         stateful = find_capability(self.policy, StatefulPolicy)
         if stateful is not None:
             stateful.reset(torch.ones(WIDTH, dtype=torch.bool, device=self.device))
+        counting = find_capability(self.policy, Counting)
         step = 0
         while any(episode.running for episode in episodes):
             assert obs is not None
             self._set_noise(int(np.random.SeedSequence([self.seed, wave, step]).generate_state(1, np.uint64)[0] >> 1))
+            if counting is not None:
+                running = {episode.row for episode in episodes if episode.running}
+                counting.count_only(torch.tensor([row in running for row in range(WIDTH)], device=self.device))
             action = array_of(self.policy.act(torch.from_numpy(obs).to(self.device)))
             if action.shape != (WIDTH, len(self.task.action_low)):  # NumPy would broadcast some of these silently
                 expected = (WIDTH, len(self.task.action_low))
@@ -253,6 +256,8 @@ class _Runner:
                 if episode.running:
                     self._step(episode, action[episode.row], obs)
             step += 1
+        if counting is not None:
+            counting.count_only(None)
 
     def _set_noise(self, seed: int) -> None:
         """Seed what the policy draws at this step. On the CPU the one generator is seeded: `torch.manual_seed` also
@@ -299,19 +304,6 @@ def _groups(episodes: int, size: int) -> Iterator[list[int]]:
     for first in range(0, episodes, WIDTH):
         wave = range(first, min(first + WIDTH, episodes))
         yield from (list(wave[start : start + size]) for start in range(0, len(wave), size))
-
-
-@contextmanager
-def _inference(policy: Policy) -> Iterator[None]:
-    """A policy that is a module acts in evaluation mode and keeps its own mode afterwards."""
-    module = policy if isinstance(policy, nn.Module) else nn.Identity()
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 def _summary(task: Task, seed: int, discount: float, episodes: list[_Episode]) -> Evaluation:

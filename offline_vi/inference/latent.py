@@ -184,7 +184,8 @@ class Mixture(nn.Module):
     def likelihood(self, z: Tensor, context: Tensor | None = None) -> DiagonalNormal:
         """(N, B, K), (B, C) -> p(x|z, c), batch shape (N, B): the component that z points at."""
         _, loc, log_scale = self.parameters_of(context)
-        return DiagonalNormal(torch.einsum("...k,...kd->...d", z, loc), torch.einsum("...k,...kd->...d", z, log_scale))
+        chosen = z.unsqueeze(-2)  # (N, B, 1, K)
+        return DiagonalNormal((chosen @ loc).squeeze(-2), (chosen @ log_scale).squeeze(-2))
 
     def log_joint(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(..., D) -> log p(x, z = k), (..., K) nats."""

@@ -35,6 +35,7 @@ OWN = {  # classes of the library that are in no table of the registry
     "TrajectoryValues": "offline_vi.training.trajectory_values:TrajectoryValues",
     "BestSteps": "offline_vi.training.best_steps:BestSteps",
     "Normalizer": "offline_vi.nn.normalizer:Normalizer",
+    "KnownStates": "offline_vi.rl.states:KnownStates",
     "DecoderMeans": "offline_vi.behavior.proposals:DecoderMeans",
     "CandidateCache": "offline_vi.behavior.proposals:CandidateCache",
     "CentralActions": "offline_vi.behavior.proposals:CentralActions",

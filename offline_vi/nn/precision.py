@@ -11,7 +11,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -64,9 +64,10 @@ def precision_of_targets(name: str, device: torch.device) -> Iterator[None]:
         _DEVICE.reset(tokens[1])
 
 
-def full_precision(device: torch.device) -> torch.autocast:
-    """A context in which `precision_of_targets` is of no account."""
-    return torch.autocast(device.type, enabled=False)
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which `precision_of_targets` is ignored. Where nothing is cast it does nothing, so that an exported
+    network holds no trace of it."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def preferred_precision(device: torch.device) -> str:

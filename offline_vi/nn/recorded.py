@@ -7,6 +7,9 @@ from typing import Any, Self
 
 from torch import nn
 
+from offline_vi.errors import ConfigError
+from offline_vi.types import Spec
+
 
 class Recorded(nn.Module):
     """A module that keeps the arguments of its constructor: see `nn.description`."""
@@ -30,3 +33,23 @@ class Recorded(nn.Module):
         if "config" in arguments and arguments["config"] is None:
             arguments["config"] = vars(self).get("config")
         return {name: value for name, value in arguments.items() if name not in self.not_kept}
+
+
+def spec_in(thing: Recorded) -> Spec:
+    """The shapes that an object is of: the first `Spec` among the arguments of its constructor and theirs.
+
+    Raises ConfigError where there is none.
+    """
+    found = _spec_in(thing)
+    if found is None:
+        raise ConfigError(
+            f"nothing says of which shapes {type(thing).__name__} is", "give its constructor the argument `spec: Spec`"
+        )
+    return found
+
+
+def _spec_in(thing: Recorded) -> Spec | None:
+    values = list(thing.arguments().values())
+    own = next((value for value in values if isinstance(value, Spec)), None)
+    inner = (_spec_in(value) for value in values if isinstance(value, Recorded))
+    return own or next((spec for spec in inner if spec is not None), None)

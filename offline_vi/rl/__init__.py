@@ -10,6 +10,7 @@ from offline_vi.rl.algorithm import (
     Wrapper as Wrapper,
     find_capability as find_capability,
     normalizer_of as normalizer_of,
+    set_task as set_task,
 )
 from offline_vi.rl.equations import (
     Kernel as Kernel,
@@ -27,9 +28,11 @@ from offline_vi.rl.equations import (
     soft_value as soft_value,
     td_loss as td_loss,
 )
+from offline_vi.rl.fixed_noise import FixedNoise as FixedNoise
 from offline_vi.rl.policies import (
     BehaviorPolicy as BehaviorPolicy,
     CandidatePolicy as CandidatePolicy,
+    Counting as Counting,
     Explorer as Explorer,
     GaussianNoise as GaussianNoise,
     GuardedPolicy as GuardedPolicy,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Protocol, Self, TypeVar, final, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, final, runtime_checkable
 
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from offline_vi.behavior.base import BehaviorModel, Proposals, fit_settings, require_capability, training_loss
@@ -13,8 +14,10 @@ from offline_vi.errors import CapabilityError
 from offline_vi.nn import state
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step
-from offline_vi.nn.recorded import Recorded
-from offline_vi.types import Batch, Metrics
+from offline_vi.nn.recorded import Recorded, spec_in
+from offline_vi.rl.fixed_noise import FixedNoise
+from offline_vi.rl.prediction import evaluation_mode, predict
+from offline_vi.types import Batch, Metrics, Task
 
 C = TypeVar("C")
 
@@ -24,6 +27,7 @@ class Algorithm(Recorded, abc.ABC):
 
     batch_size: int = 256  # transitions per step, from the algorithm's configuration
     trained_steps: int = 0  # gradient steps that `fit` has taken so far
+    task: Task | None = None  # the environment of the data, in whose units `predict` acts; `fit` and `load` set it
 
     @abc.abstractmethod
     def update(self, batch: Batch) -> Metrics:
@@ -32,6 +36,27 @@ class Algorithm(Recorded, abc.ABC):
     @abc.abstractmethod
     def act(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A) in [-1, 1], under no_grad."""
+
+    @final
+    def predict(self, observation: ArrayLike, deterministic: bool = True) -> NDArray[Any]:
+        """Act in the environment's units, NumPy in and NumPy out: one observation (O,) -> (A,), or many (B, O) ->
+        (B, A). The units are those of ``task``, [-1, 1] where it is None.
+
+        ``deterministic``: what the policy draws at random is drawn once (`FixedNoise`), so that the same observation
+        always gets the same action. Otherwise it is drawn anew from torch's default generator, as in `evaluate`.
+
+        Raises SpaceMismatchError for observations of another shape, EnvError where an action is not finite, and
+        CapabilityError for a policy that remembers its episode, or whose random numbers cannot be held fixed.
+        """
+        if find_capability(self, StatefulPolicy) is not None:
+            raise CapabilityError(
+                f"{type(self).__name__} remembers what it saw of an episode, one observation does not do",
+                "call reset(first) where episodes begin and act(obs) at every step",
+            )
+        device = next((parameter.device for parameter in self.parameters()), "cpu")
+        noise = FixedNoise() if deterministic else None
+        with evaluation_mode(self):
+            return predict(self.act, observation, spec_in(self), self.task, noise, device)
 
     @final
     def train(self, mode: bool = True) -> Self:
@@ -67,6 +92,20 @@ class OnlineAlgorithm(Algorithm):
         """(B, O) -> (B, A): the action to take while collecting."""
 
 
+class Policy(Protocol):
+    """Maps observations (B, O) to actions (B, A) in [-1, 1]."""
+
+    def act(self, obs: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class StatefulPolicy(Policy, Protocol):
+    """A policy with memory (planners, recurrent policies)."""
+
+    def reset(self, first: Tensor) -> None:
+        """Forget the rows where ``first`` (B,) is True: their episodes begin."""
+
+
 class Wrapper(Algorithm):
     """An algorithm around another one, which goes on acting as it did. What else the other one can do,
     `find_capability` finds."""
@@ -90,6 +129,15 @@ def find_capability(agent: object, kind: type[C]) -> C | None:
             return None
         agent = agent.algorithm
     return agent
+
+
+def set_task(agent: Algorithm, task: Task | None) -> None:
+    """Let an agent, and the algorithms within it, act in the units of a task: see `Algorithm.predict`."""
+    for part in agent.modules():
+        if isinstance(part, Algorithm):
+            vars(part).pop("task", None)  # None is the class's own: no part of a checkpoint
+            if task is not None:
+                part.task = task
 
 
 @runtime_checkable

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from offline_vi.behavior.base import DensityModel, Proposals
 from offline_vi.distributions.squashed import TanhNormal
-from offline_vi.rl.algorithm import find_capability
+from offline_vi.rl.algorithm import Policy as Policy, StatefulPolicy as StatefulPolicy, find_capability
+from offline_vi.rl.states import KnownStates
 
 Perturb = Callable[[Tensor, Tensor, float], Tensor]
 """(B, O), (N, B, A), phi -> (N, B, A), each action moved by at most phi."""
 Value = Callable[[Tensor, Tensor], Tensor]
 """(B, O), (N, B, A) -> (N, B)."""
+
+
+def one_of_each(candidates: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen candidate of each state: (N, B, A), indices (B,) -> (B, A)."""
+    return candidates[chosen, torch.arange(chosen.shape[0], device=chosen.device)]
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class CandidatePolicy:
         else:
             weight = torch.softmax((value - value.amax(0)) / self.temperature, 0)
             chosen = torch.multinomial(weight.mT, 1).squeeze(-1)
-        return action[chosen, torch.arange(len(obs), device=obs.device)]
+        return one_of_each(action, chosen)
 
     def candidates(self, obs: Tensor) -> Tensor:
         """(B, O) -> (N, B, A), moved; those that nothing moves are kept in the box, which samples of a Gaussian
@@ -62,20 +69,6 @@ class Ranks(Protocol):
 
     def policy(self) -> CandidatePolicy:
         """How it acts; see `CandidatePolicy` for other ways."""
-
-
-class Policy(Protocol):
-    """Maps observations (B, O) to actions (B, A) in [-1, 1]."""
-
-    def act(self, obs: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class StatefulPolicy(Policy, Protocol):
-    """A policy with memory (planners, recurrent policies)."""
-
-    def reset(self, first: Tensor) -> None:
-        """Forget the rows where ``first`` (B,) is True: their episodes begin."""
 
 
 @runtime_checkable
@@ -128,46 +121,91 @@ class GaussianNoise:
         return (action + self.sigma * torch.randn_like(action)).clamp(-1.0, 1.0)
 
 
-class GuardedPolicy:
-    """A policy that is not followed out of the support: there the behaviour model's best candidate acts instead.
+class Verdict(NamedTuple):
+    """What a guard says of the states of a batch and of the actions that the policy chose for them."""
 
-    Where log pi_beta(a|s) < ``threshold`` (nats, e.g. `Support.threshold`), the action is replaced by that of N
-    candidates in the support which ``value`` (a Q-function, (B, O), (N, B, A) -> (N, B)) ranks first; with no candidate
-    in the support, or without a value, by the most likely one. ``states`` and ``fallbacks`` count.
+    action: Tensor  # (B, A), the policy's
+    unknown_state: Tensor  # (B,), bool: the state is unlike those of the data
+    unlikely_action: Tensor  # (B,), bool: the state is known, the action is outside the support
+
+
+class GuardedPolicy:
+    """A policy that is not followed away from the data, neither in states that they do not have nor to actions.
+
+    In a state whose score is below the quantile ``level`` of ``states`` it takes ``safe_action``, by default the middle
+    of the action box. Elsewhere, where log pi_beta(a|s) < ``threshold`` (nats, e.g. `Support.threshold`), it takes that
+    of N candidates in the support which ``value`` (a Q-function, (B, O), (N, B, A) -> (N, B)) ranks first; with no
+    candidate in the support, or without a value, the most likely one. Either guard may be left out.
+
+    ``states``, ``unknown_states`` and ``fallbacks`` count states: all, those of the first guard, those of the second.
     """
 
     def __init__(
         self,
         policy: Policy,
-        behavior: DensityModel,
-        threshold: float,
+        behavior: DensityModel | None,
+        threshold: float = -math.inf,
         *,
         value: Callable[[Tensor, Tensor], Tensor] | None = None,
         num_candidates: int = 32,
         num_samples: int = 16,
+        states: KnownStates | None = None,
+        level: float = 0.01,
+        safe_action: Tensor | None = None,
     ) -> None:
         self.policy, self.behavior, self.threshold = policy, behavior, threshold
         self.value, self.num_candidates, self.num_samples = value, num_candidates, num_samples
-        self.states = self.fallbacks = 0
+        self.known, self.level, self.safe_action = states, level, safe_action
+        self.lowest_score = states.threshold(level) if states is not None else None
+        self.states = self.fallbacks = self.unknown_states = 0
+        self.counted: Tensor | None = None  # (B,), bool: the rows of a batch that are counted; None: all
 
     @property
     def share(self) -> float:
-        """Of the states so far, the share where the policy was not followed."""
+        """Of the states so far, the share where the policy's action was outside the support."""
         return self.fallbacks / max(self.states, 1)
+
+    @property
+    def share_unknown(self) -> float:
+        """Of the states so far, the share that was unknown."""
+        return self.unknown_states / max(self.states, 1)
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A)."""
+        verdict = self.judge(obs)
+        rows = torch.ones_like(verdict.unknown_state) if self.counted is None else self.counted
+        self.states += int(rows.sum())
+        self.unknown_states += int((verdict.unknown_state & rows).sum())
+        self.fallbacks += int((verdict.unlikely_action & rows).sum())
+        spoke = verdict.unknown_state.any() or verdict.unlikely_action.any()
+        return self.replaced(obs, verdict) if spoke else verdict.action
+
+    def count_only(self, rows: Tensor | None) -> None:
+        """From here on count these rows (B,) of a batch alone; None: all."""
+        self.counted = rows
+
+    def judge(self, obs: Tensor) -> Verdict:
+        """(B, O) -> what the policy does, and whether either guard objects."""
         action = self.policy.act(obs)
-        outside = self.behavior.log_prob(obs, action, self.num_samples) < self.threshold  # (B,)
-        self.states += len(obs)
-        self.fallbacks += int(outside.sum())
-        if not outside.any():
-            return action
-        return torch.where(outside.unsqueeze(-1), self.best_candidate(obs), action)
+        unknown = unlikely = torch.zeros_like(obs[..., 0], dtype=torch.bool)
+        if self.known is not None and self.lowest_score is not None:
+            unknown = ~(self.known.score(obs) >= self.lowest_score)  # NaN is unknown
+        if self.behavior is not None:
+            unlikely = ~unknown & ~(self.behavior.log_prob(obs, action, self.num_samples) >= self.threshold)
+        return Verdict(action, unknown, unlikely)
+
+    def replaced(self, obs: Tensor, verdict: Verdict) -> Tensor:
+        """(B, O) -> (B, A), what is done instead where a guard objects."""
+        action = verdict.action
+        if self.behavior is not None:
+            action = torch.where(verdict.unlikely_action.unsqueeze(-1), self.best_candidate(obs), action)
+        safe = torch.zeros_like(action) if self.safe_action is None else self.safe_action.to(action)
+        return torch.where(verdict.unknown_state.unsqueeze(-1), safe, action)
 
     def best_candidate(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A)."""
+        assert self.behavior is not None
         candidates = self.behavior.sample(obs, self.num_candidates)  # (N, B, A)
         likely = torch.stack([self.behavior.log_prob(obs, a, self.num_samples) for a in candidates])  # (N, B)
         score = likely
@@ -175,7 +213,15 @@ class GuardedPolicy:
             inside = likely >= self.threshold
             value = self.value(obs, candidates).masked_fill(~inside, -torch.inf)
             score = torch.where(inside.any(0), value, likely)
-        return candidates[score.argmax(0), torch.arange(len(obs), device=obs.device)]
+        return one_of_each(candidates, score.argmax(0))
+
+
+@runtime_checkable
+class Counting(Policy, Protocol):
+    """A policy that counts states, of which a batch may hold some that are none: those of episodes that have ended."""
+
+    def count_only(self, rows: Tensor | None) -> None:
+        """From here on count the rows (B,) that are True alone; None: all."""
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from offline_vi.nn.description import class_named, classes_in, describe, rebuild
 from offline_vi.nn.stack import unstack_
 from offline_vi.nn.state import restore, snapshot
 from offline_vi.plugins import load_plugin
-from offline_vi.rl.algorithm import Algorithm, Wrapper
+from offline_vi.rl.algorithm import Algorithm, Wrapper, set_task
 from offline_vi.runs.checkpoint import load_checkpoint
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.files import read_json
@@ -47,8 +47,9 @@ def save(
 ) -> Path:
     """Keep a trained agent, whole: what it is, its weights, optimizers and counters, and the task it is scored on.
 
-    ``directory`` is then one like those that `offline-vi train` writes: `load`, `offline-vi evaluate` and
-    `offline-vi finetune` read it. A behavior model is kept with a card (`save_behavior`).
+    ``task`` is by default that of the data which the agent was trained on. ``directory`` is then one like those that
+    `offline-vi train` writes: `load`, `offline-vi evaluate`, `offline-vi export` and `offline-vi finetune` read it. A
+    behavior model is kept with a card (`save_behavior`).
 
     Raises RunExistsError unless ``overwrite``, CapabilityError where a part of the agent cannot be kept, and
     CheckpointWriteError.
@@ -57,14 +58,14 @@ def save(
         if (Path(directory) / CARD).exists() and not overwrite:
             raise RunExistsError(f"{directory} holds a behavior model", "overwrite=True replaces it")
         return save_behavior(agent, directory)
-    (tensors, values), description = snapshot(agent), describe(agent)
+    (tensors, values), description, known = snapshot(agent), describe(agent), task or agent.task
     spec_of(description)
     config = {
         "schema": SCHEMA,
         "verb": "save",
         "agent": description,
         "algorithm": algorithm_name(description),
-        "task": task.to_json() if task is not None else None,
+        "task": known.to_json() if known is not None else None,
         "steps": agent.trained_steps,
         "run_options": RunOptions().recorded(),
         "plugins": plugins_used(description),
@@ -120,6 +121,8 @@ def load_agent(directory: str | Path, seed_index: int = 0) -> Algorithm:
                 own.requires_grad_(one.requires_grad)
         else:
             restore(agent, tensors, values)
+    if config.record.get("task"):
+        set_task(agent, Task.from_json(config.record["task"]))
     return agent.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,14 @@ from offline_vi.errors import ConfigError, UsageError
 from offline_vi.factories import Factory, allow, check_kwargs, environment_title, kwargs_from, words_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from offline_vi.evaluation.evaluate import Evaluation
     from offline_vi.rl.algorithm import Algorithm
     from offline_vi.rl.policies import GuardedPolicy
     from offline_vi.types import Task
+
+STATES = "states"  # the folder of a run that holds the density of its states
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class ScoringOptions:
     seed: int = 1000  # of the first episode; episode e has seed + e
     seed_index: int = 0  # which seed of a run of several that were trained in parallel, counted from 0
     guard: float = 0.0  # quantile of the data's log-density below which an action is replaced; 0: no guard
+    guard_states: float = 0.0  # quantile of the data's states below which a state is unknown; 0: no guard
     video: int = 0  # film so many episodes into RUN/videos
     progress: bool = False  # show a bar
 
@@ -42,13 +48,15 @@ class RunScore:
     guard: GuardedPolicy | None  # with its threshold and the share of actions that it replaced
     videos: Path | None  # folder of the films
 
-    def to_json(self, level: float) -> dict[str, Any]:
-        """JSON-ready; ``level`` is the quantile of the guard."""
+    def to_json(self, level: float = 0.0) -> dict[str, Any]:
+        """JSON-ready; ``level`` is the quantile of the guard of actions."""
         record = self.evaluation.to_json() | {"kwargs": self.task.kwargs, "differences": self.differences}
         if self.videos is not None:
             record["videos"] = str(self.videos)
-        if self.guard is not None:
+        if self.guard is not None and self.guard.behavior is not None:
             record["guard"] = {"level": level, "threshold": self.guard.threshold, "share": self.guard.share}
+        if self.guard is not None and self.guard.known is not None:
+            record["guard_states"] = {"level": self.guard.level, "share": self.guard.share_unknown}
         return record
 
 
@@ -68,13 +76,13 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     config = read_config(run)
     task = task_of_run(config.record, options.env, options.env_kwargs, options.max_episode_steps)
     check_spaces(config.spec, task)
-    guarded = guard(policy, run, options) if options.guard else None
-    acting = guarded or policy
+    around = guarded(policy, run, options.seed_index, options.guard, options.guard_states)
+    acting = around or policy
     evaluation = evaluate(acting, task, options.episodes, options.seed, progress=options.progress)
     videos = Path(run) / "videos" if options.video else None
     if videos is not None:
         film(acting, task, options.video, options.seed, videos)
-    return RunScore(task, evaluation, differences(run, config.record, task, evaluation), guarded, videos)
+    return RunScore(task, evaluation, differences(run, config.record, task, evaluation), around, videos)
 
 
 def load_task(
@@ -146,19 +154,32 @@ def use_products_of(run: str | Path) -> None:
     use_products("medium" if record.get("products") == "medium" else "highest")
 
 
-def guard(policy: Algorithm, run: str | Path, options: ScoringOptions) -> GuardedPolicy:
-    """The policy, guarded by the density that its run measured the support with.
+def guarded(
+    policy: Algorithm, run: str | Path, seed_index: int = 0, actions: float = 0.0, states: float = 0.0
+) -> GuardedPolicy | None:
+    """The policy, guarded by the density that its run measured the support with, at the quantile ``actions``, and by
+    the density of states that `fit_guard` left in the run, at the quantile ``states``; 0 leaves a guard out.
 
-    Raises ConfigError where the run knows no density or not that quantile.
+    Raises ConfigError where the run has no such density or does not know that quantile.
     """
+    from offline_vi.evaluation.states import load_states
     from offline_vi.evaluation.support import Support
     from offline_vi.rl.policies import GuardedPolicy, q_value
     from offline_vi.runs.files import read_json
     from offline_vi.study.kept import load_with_density
 
-    record = read_json(Path(run) / "result.json").get("support")
-    algorithm, density = load_with_density(run, options.seed_index)
-    if density is None or record is None:
-        raise ConfigError(f"{run} has no density of the data's actions", "train with --support-from DIR")
-    threshold = Support.from_json(record).threshold(options.guard)
-    return GuardedPolicy(algorithm, density, threshold, value=lambda obs, action: q_value(algorithm, obs, action))
+    if not (actions or states):
+        return None
+    density, threshold = None, -math.inf
+    if actions:
+        record = read_json(Path(run) / "result.json").get("support")
+        _, density = load_with_density(run, seed_index)
+        if density is None or record is None:
+            raise ConfigError(f"{run} has no density of the data's actions", "train with --support-from DIR")
+        threshold = Support.from_json(record).threshold(actions)
+    known = load_states(Path(run) / STATES) if states else None
+
+    def value(obs: Tensor, action: Tensor) -> Tensor:
+        return q_value(policy, obs, action)
+
+    return GuardedPolicy(policy, density, threshold, value=value, states=known, level=states or 0.01)

@@ -28,7 +28,7 @@ from offline_vi.nn.precision import (
     use_products,
 )
 from offline_vi.nn.state import Scheduled
-from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.algorithm import Algorithm, set_task
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.stopping import Stop, held, listening, requests
 from offline_vi.training.collector import Experience
@@ -113,6 +113,7 @@ class _Training:
         self.done = 0  # gradient steps
 
     def _sampler(self, data: Transitions) -> Sampler:
+        set_task(self.algorithm, data.task)
         size = self.loop.batch_size or self.algorithm.batch_size
         return Sampler(data, size, self.streams["batches"], self.device)
 

@@ -13,7 +13,7 @@ import torch
 from offline_vi.data.samplers import Sampler
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError, UsageError
-from offline_vi.rl.algorithm import Algorithm, OnlineAlgorithm, find_capability
+from offline_vi.rl.algorithm import Algorithm, OnlineAlgorithm, find_capability, set_task
 from offline_vi.rl.policies import Explorer
 from offline_vi.training.collector import Blended, Collection, Collector
 from offline_vi.training.loop import Loop, LoopOptions, train
@@ -48,6 +48,7 @@ def fit_online(
     EnvError, and what `fit` raises.
     """
     loop, collection = split({**options})
+    set_task(algorithm, task)
     stream, device = seeds(loop.seed)["batches"], torch.device(loop.device)
     with collecting(algorithm, task, spec, collection, stream, device, loop.batch_size) as (source, collector):
         history = train(algorithm, source, steps, loop)

@@ -1,0 +1,92 @@
+"""What a file does in a process that cannot import this library, compared with what the agent does here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_vi.deployment import fresh
+from offline_vi.errors import ExportError
+
+TOLERANCE = 1e-5  # of actions, in units of half the width of the action box
+SECONDS = 300  # after which the process is given up
+ANOTHER = "export to another format"
+Outputs = dict[str, NDArray[Any]]
+"""Batch and number of the output -> what it is: see `fresh`."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How it went."""
+
+    rows: int
+    difference: float  # the largest of all actions, in units of half the width of the action box
+    milliseconds: float  # of one row on one core, the median of many calls
+    fastest: float  # the least of them
+
+
+def tried(
+    path: Path, observations: NDArray[np.float32], expected: Sequence[NDArray[Any]], half_width: NDArray[np.float64]
+) -> Trial:
+    """Load a file in a fresh process, run it on 1, 7 and all rows (R, O), and compare its outputs with the agent's own.
+
+    Raises ExportError where the file does not load, or says anything else than the agent.
+    """
+    ((seconds, outputs),) = in_a_fresh_process([(path, observations)])
+    found = difference(path.name, outputs, expected, half_width)
+    if not found <= TOLERANCE:  # NaN too
+        raise ExportError(
+            f"the actions of {path.name} differ from the agent's by up to {found:.2g} of half the action box", ANOTHER
+        )
+    return Trial(len(observations), found, *(1e3 * float(value) for value in (np.median(seconds), seconds.min())))
+
+
+def difference(name: str, outputs: Outputs, expected: Sequence[NDArray[Any]], half_width: NDArray[np.float64]) -> float:
+    """The largest between the outputs of a file and those of the agent for all rows, actions in units of half the
+    width of the box. Raises ExportError where shapes or types differ."""
+    largest = 0.0
+    for label, found in outputs.items():
+        number = int(label.partition(".")[2])
+        wanted = expected[number][: len(found)]
+        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+            shapes = f"{found.dtype} {found.shape}, the agent {wanted.dtype} {wanted.shape}"
+            raise ExportError(f"{name} returns {shapes}", ANOTHER)
+        scale = half_width if number == 0 and found.ndim == 2 else 1.0
+        largest = max(largest, float((np.abs(found.astype(np.float64) - wanted) / scale).max()))
+    return largest
+
+
+def in_a_fresh_process(
+    files: Sequence[tuple[Path, NDArray[np.float32]]],
+) -> list[tuple[NDArray[np.float64], Outputs]]:
+    """What `fresh` finds of each file: seconds of calls with one row, and the outputs. Raises ExportError where the
+    process fails."""
+    with tempfile.TemporaryDirectory(prefix="offline-vi-trial-") as folder:
+        words = [sys.executable, "-I", str(Path(fresh.__file__))]
+        results = [Path(folder) / f"{number}.npz" for number in range(len(files))]
+        for (path, observations), result in zip(files, results, strict=True):
+            np.save(result.with_suffix(".npy"), observations)
+            words += [str(path), str(result.with_suffix(".npy")), str(result)]
+        names = ", ".join(path.name for path, _ in files)
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise ExportError(f"{names} did not answer within {SECONDS} s", ANOTHER) from None
+        if done.returncode:
+            said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+            raise ExportError(f"{names} does not run without this library: {said}", ANOTHER)
+        return [read(result) for result in results]
+
+
+def read(result: Path) -> tuple[NDArray[np.float64], Outputs]:
+    with np.load(result, allow_pickle=False) as found:
+        outputs = dict(found)
+    return outputs.pop("seconds"), outputs

@@ -1,0 +1,78 @@
+"""Observations in, actions out, both as the environment has them: what `Algorithm.predict` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from offline_vi.data.columns import array_of
+from offline_vi.errors import CapabilityError, EnvError, SpaceMismatchError
+from offline_vi.rl.fixed_noise import FixedNoise
+from offline_vi.types import Spec, Task, unit_task
+
+
+@torch.no_grad()
+def predict(
+    act: Callable[[Tensor], Tensor],
+    observation: ArrayLike,
+    spec: Spec,
+    task: Task | None,
+    noise: FixedNoise | None = None,
+    device: torch.device | str = "cpu",
+) -> NDArray[Any]:
+    """Actions in the units of ``task``, [-1, 1] where there is none: (O,) -> (A,), (B, O) -> (B, A). A discrete action
+    is a number: (O,) -> (), (B, O) -> (B,).
+
+    Raises SpaceMismatchError for observations of another shape, EnvError where an action is not finite,
+    CapabilityError where ``noise`` is to be fixed and the policy draws some that `FixedNoise` does not know.
+    """
+    rows = as_rows(observation, spec)
+    with untouched_generator() if noise is not None else nullcontext(), noise or nullcontext():
+        action = array_of(act(torch.from_numpy(rows).to(device)))
+    if not np.isfinite(action).all():
+        raise EnvError(f"the policy's action is not finite: {action}", "the observations, or the policy's weights, are")
+    chosen = action.argmax(-1) if spec.discrete else (task or unit_task(spec.action_dim)).to_env(action.clip(-1.0, 1.0))
+    return np.asarray(chosen if np.ndim(observation) > len(spec.obs_shape) else chosen[0])
+
+
+def as_rows(observation: ArrayLike, spec: Spec) -> NDArray[Any]:
+    """(O,) or (B, O) -> (B, O) of the spec's type. Raises SpaceMismatchError."""
+    values = np.asarray(observation)
+    rows = values[None] if values.ndim == len(spec.obs_shape) else values
+    if rows.ndim != len(spec.obs_shape) + 1 or rows.shape[1:] != spec.obs_shape or rows.dtype.kind not in "biuf":
+        raise SpaceMismatchError(
+            f"observations of shape {values.shape} and type {values.dtype}, the policy's are of shape {spec.obs_shape}",
+            "hand in one observation, or rows of them",
+        )
+    return np.ascontiguousarray(rows, dtype=spec.obs_dtype)
+
+
+@contextmanager
+def untouched_generator() -> Iterator[None]:
+    """Raises CapabilityError where random numbers were drawn from torch's default generator meanwhile."""
+    before = torch.default_generator.get_state()
+    yield
+    if not torch.equal(before, torch.default_generator.get_state()):
+        raise CapabilityError(
+            "the policy draws random numbers that cannot be held fixed",
+            "draw them by torch.randn, torch.rand or torch.multinomial, or act by predict(deterministic=False)",
+        )
+
+
+@contextmanager
+def evaluation_mode(policy: object) -> Iterator[None]:
+    """A policy that is a module acts in evaluation mode and keeps its own mode afterwards."""
+    module = policy if isinstance(policy, nn.Module) else nn.Identity()
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

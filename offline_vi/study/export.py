@@ -1,0 +1,162 @@
+"""A trained policy as one file that runs without this library, tried before it is declared good, and its card."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offline_vi.deployment.acting import Acting, ready_to_trace
+from offline_vi.deployment.formats import FORMATS, OBSERVATION, Format, quiet
+from offline_vi.deployment.trial import Trial, tried
+from offline_vi.errors import OutputDirError, UsageError
+from offline_vi.nn.description import describe
+from offline_vi.nn.normalizer import Normalizer
+from offline_vi.nn.recorded import spec_in
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.rl.fixed_noise import FixedNoise
+from offline_vi.rl.policies import GuardedPolicy
+from offline_vi.rl.prediction import as_rows, evaluation_mode, predict
+from offline_vi.runs.files import finite, replace_file, require_regular, write_json, writing
+from offline_vi.study.kept import algorithm_name, load_policy
+from offline_vi.study.scoring import guarded
+from offline_vi.types import FloatArray, unit_task
+
+To = Literal["torch", "onnx", "torchscript"]
+ROWS = 1_000  # that a file and its agent are compared on
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that was written, and how it did."""
+
+    path: Path
+    card: Path  # JSON, beside it
+    trial: Trial
+
+
+def export(
+    agent: Algorithm,
+    path: str | Path,
+    *,
+    guard: GuardedPolicy | None = None,
+    observations: NDArray[Any] | None = None,
+    overwrite: bool = False,
+) -> Export:
+    """Write an agent's policy to one file: observations in, actions in the environment's units out (`Acting`).
+
+    The ending of ``path`` says the format: ``.pt2`` (`torch.export`), ``.onnx`` or ``.ts`` (TorchScript). The units are
+    those of ``agent.task``; ``guard`` is a `GuardedPolicy` around the agent. The file is then loaded in a process that
+    cannot import this library and compared with `Algorithm.predict` on ``observations`` (R, O), by default 1,000 drawn
+    from the Normal that the agent normalizes by. What it measured is written to a card beside the file, ``path.json``.
+
+    Raises UsageError for another ending, OutputDirError where the file is there already unless ``overwrite``,
+    CapabilityError for a policy that cannot be exported, MissingDependencyError without the packages of ONNX, and
+    ExportError where the file does anything else than the agent; it is removed then.
+    """
+    path = Path(path)
+    form = format_of(path)
+    if path.exists() and not overwrite:
+        raise OutputDirError(f"{path} is there already", "overwrite=True replaces it, or choose another name")
+    require_regular(path)
+    rows = as_rows(typical_states(agent) if observations is None else observations, spec_in(agent)).astype(np.float32)
+    with tempfile.TemporaryDirectory(prefix="offline-vi-export-") as folder:
+        draft = Path(folder) / path.name
+        with evaluation_mode(agent), ready_to_trace(agent), quiet():
+            acting = Acting(agent, guard).eval()
+            expected = expected_of(acting, rows)
+            form.write(acting, draft)
+        trial = tried(draft, rows, expected, np.maximum(acting.width.double().numpy() / 2.0, 1e-9))
+        data = draft.read_bytes()
+    with writing(path.parent, len(data)):
+        replace_file(path, data)
+    card = path.with_name(f"{path.name}.json")
+    write_json(card, card_of(acting, form, path, trial) | {"sha256": hashlib.sha256(data).hexdigest()})
+    return Export(path, card, trial)
+
+
+def export_run(
+    run: str | Path,
+    to: To = "torch",
+    output: str | Path = "",
+    *,
+    seed_index: int = 0,
+    guard: float = 0.0,
+    guard_states: float = 0.0,
+    overwrite: bool = False,
+) -> Export:
+    """`export` of a run's final policy, by default to ``RUN/policy.pt2``, ``.onnx`` or ``.ts``.
+
+    ``guard`` and ``guard_states`` are the quantiles of the two guards, as in `ScoringOptions`. Raises what loading,
+    `guarded` and `export` raise.
+    """
+    suffix = FORMATS[to].suffix
+    path = Path(output or Path(run) / f"policy{suffix}")
+    if path.suffix != suffix:
+        raise UsageError(f"a file of the format {to} ends in {suffix}, {path.name} does not", f"{path.stem}{suffix}")
+    agent = load_policy(run, seed_index)
+    around = guarded(agent, run, seed_index, guard, guard_states)
+    return export(agent, path, guard=around, overwrite=overwrite)
+
+
+def format_of(path: Path) -> Format:
+    """By the ending of the name. Raises UsageError."""
+    found = next((form for form in FORMATS.values() if form.suffix == path.suffix), None)
+    if found is None:
+        endings = ", ".join(f"{form.suffix} ({name})" for name, form in FORMATS.items())
+        raise UsageError(f"{path.name!r} ends in no format of an exported policy", f"end it in {endings}")
+    return found
+
+
+def typical_states(agent: Algorithm) -> FloatArray:
+    """(R, O) states from the Normal that the agent's networks normalize by: N(0, 1) where they do not."""
+    states = np.random.default_rng(0).standard_normal((ROWS, spec_in(agent).obs_dim))
+    layers = [part for part in agent.modules() if isinstance(part, Normalizer)]
+    layer = max(layers, key=lambda part: float((part.std - 1.0).abs().max()), default=None)
+    if layer is not None:
+        states = states * layer.std.cpu().numpy().reshape(-1) + layer.mean.cpu().numpy().reshape(-1)
+    return states.astype(np.float32)
+
+
+def expected_of(acting: Acting, observations: FloatArray) -> list[NDArray[Any]]:
+    """What the agent does here, and what its guard says."""
+    agent, guard = acting.agent, acting.guard
+    if guard is None:
+        return [agent.predict(observations)]
+    said: list[NDArray[Any]] = []
+
+    def act(obs: Tensor) -> Tensor:
+        verdict = guard.judge(obs)
+        said.append(torch.stack([verdict.unknown_state, verdict.unlikely_action], -1).numpy())
+        return guard.replaced(obs, verdict)
+
+    return [predict(act, observations, acting.spec, agent.task, FixedNoise()), *said]
+
+
+def card_of(acting: Acting, form: Format, path: Path, trial: Trial) -> dict[str, Any]:
+    """JSON-ready: what the file holds, how it was checked, how fast it is."""
+    agent, spec, guard = acting.agent, acting.spec, acting.guard
+    task = agent.task or unit_task(spec.action_dim)
+    packages = {name: version(name) for name in ("torch", "numpy", *({form.runs_in} - {"torch"}))}
+    return {
+        "file": path.name,
+        "runs_in": form.runs_in,
+        "algorithm": algorithm_name(describe(agent)),
+        "trained_steps": agent.trained_steps,
+        "env_id": task.env_id,
+        "observation": {"name": OBSERVATION, "shape": ["batch", *spec.obs_shape], "dtype": "float32"},
+        "action": {"shape": ["batch", spec.action_dim], "low": list(task.action_low), "high": list(task.action_high)},
+        "random_numbers": sum(noise.numel() for noise in acting.noise),  # that are stored, the same for every row
+        "guard": None if guard is None else {"states": guard.known and guard.level, "action": finite(guard.threshold)},
+        "checked": {"rows": trial.rows, "batches": [1, 7, trial.rows], "largest_difference": trial.difference},
+        "milliseconds": {"median": trial.milliseconds, "fastest": trial.fastest, "rows": 1, "threads": 1},
+        "versions": packages,
+    }

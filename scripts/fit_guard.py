@@ -1,0 +1,42 @@
+"""offline-vi fit-guard RUN: fit the density of a run's states, by which a guarded policy knows those that are unlike
+them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tyro
+
+from offline_vi.scripts.arguments import parsed
+
+
+@dataclass(frozen=True)
+class FitGuardOptions:
+    """Fit the density of the states of a run's data and keep it in RUN/states, for --guard-states of `offline-vi
+    evaluate` and `offline-vi export`."""
+
+    run: tyro.conf.Positional[str]
+    """Run directory of `offline-vi train`."""
+    steps: int = 5_000
+    """Gradient steps."""
+    seed: int = 0
+    """Seed of initialization, batches and the choice of episodes."""
+    threads: int = 1
+    """CPU threads of torch."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parsed(FitGuardOptions, arguments, "offline-vi fit-guard")
+    from offline_vi.nn.precision import use_threads  # here and below: not for --help
+    from offline_vi.study.fit_guard import fit_guard
+
+    use_threads(options.threads)
+    found = fit_guard(options.run, options.steps, seed=options.seed)
+    print(f"fitted to {found.rows:,} states, quantiles of {found.calibration_rows:,} others")
+    print(f"states of {found.episodes} further episodes that are called unknown:")
+    for level, share in found.false_alarms.items():
+        print(f"  --guard-states {level:<6g} {100 * share:6.2f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`predict`: NumPy in the environment's units, the same action for the same observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from agents import built, small_choice
+from numpy.typing import NDArray
+
+import offline_vi as ovi
+from offline_vi.errors import EnvError, SpaceMismatchError
+from offline_vi.rl.algorithm import set_task
+from offline_vi.rl.fixed_noise import FixedNoise
+from offline_vi.types import Spec, Task
+
+SPEC = Spec((3,), 1)
+ROWS = np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)
+
+
+def test_rows_share_their_random_numbers() -> None:
+    with FixedNoise() as noise:
+        first, like = torch.randn(4, 6, 2), torch.rand_like(torch.zeros(6, 2))
+        drawn = torch.multinomial(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), 400, replacement=True)
+        one = torch.multinomial(torch.tensor([[0.6, 0.4], [0.1, 0.9]]), 1)
+    assert torch.equal(first, first[:, :1].expand(4, 6, 2))
+    assert torch.equal(like, like[:1].expand(6, 2))
+    assert 0.4 < drawn[0].double().mean() < 0.6
+    assert drawn[1].all()
+    assert one.tolist() == [[0], [1]]  # of a single draw the likeliest
+    with noise:
+        again = torch.randn((4, 9, 2))
+    assert torch.equal(again[:, 0], first[:, 0])
+
+
+def test_an_action_does_not_depend_on_the_other_rows() -> None:
+    torch.manual_seed(0)
+    agent = built(small_choice("emaq", SPEC), SPEC)
+    set_task(agent, Task("", (-3.0,), (9.0,)))
+    action = agent.predict(ROWS)
+    assert action.shape == (10, 1)
+    assert action.dtype == np.float32
+    assert agent.training
+    assert np.allclose(action, [agent.predict(row) for row in ROWS], atol=1e-5)
+    torch.manual_seed(1)
+    assert np.array_equal(agent.predict(ROWS), action)
+    assert not np.array_equal(agent.predict(ROWS, deterministic=False), action)
+
+
+class Spy:
+    """Remembers what an environment is shown and told."""
+
+    def __init__(self) -> None:
+        self.seen: list[NDArray[Any]] = []
+        self.told: list[NDArray[Any]] = []
+
+
+SPY = Spy()
+
+
+def pendulum() -> Any:
+    import gymnasium
+
+    class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def reset(self, **options: Any) -> Any:
+            obs, info = self.env.reset(**options)
+            SPY.seen.append(obs)
+            return obs, info
+
+        def step(self, action: Any) -> Any:
+            SPY.told.append(action)
+            found = self.env.step(action)
+            SPY.seen.append(found[0])
+            return found
+
+    return Watched(gymnasium.make("Pendulum-v1"))
+
+
+def test_predict_acts_by_the_bytes_that_evaluation_acts_by() -> None:
+    torch.manual_seed(0)
+    agent = built(small_choice("td3-bc", SPEC), SPEC)
+    set_task(agent, Task("", (-2.0,), (2.0,)))
+    ovi.evaluate(agent, pendulum, episodes=1, max_episode_steps=5)
+    for obs, action in zip(SPY.seen, SPY.told, strict=False):
+        padded = np.concatenate([obs[None], np.zeros((9, 3), np.float32)])  # evaluation acts on batches of 10 rows
+        assert np.array_equal(agent.predict(padded)[0], action)
+
+
+def test_what_is_no_observation_is_refused() -> None:
+    agent = built(small_choice("bc", SPEC), SPEC)
+    for wrong in (np.zeros(4), np.zeros((2, 4)), np.zeros((2, 2, 3)), np.array(["a", "b", "c"])):
+        with pytest.raises(SpaceMismatchError):
+            agent.predict(wrong)
+    with pytest.raises(EnvError):
+        agent.predict(np.full(3, np.nan))

@@ -50,7 +50,7 @@ RANGES: Mapping[str, Range] = {
     for kind, names in {
         COUNT: "steps value_steps return_steps bcq_steps "
         "episodes eval_episodes log_every save_every refresh policy_delay trials length jobs "
-        "iwae_samples iterations ode_steps capacity rows",
+        "iwae_samples iterations ode_steps capacity rows seeds",
         NATURAL: "seed critic_start_steps "
         "eval_seed seed_index eval_every bank_period behavior_steps warmup kl_warmup decay_steps passes "
         "max_episode_steps max_dataset_bytes memory_budget max_rows startup video retries",

@@ -67,9 +67,9 @@ def published() -> dict[tuple[str, str], list[Published]]:
 
 
 def published_for(study: Study, method: Method, dataset: str) -> list[Published]:
-    """Only for a data set of D4RL's own under its own name and version."""
+    """Only for a data set of D4RL's own under its own name and version, and an algorithm that is no variant."""
     files = study.suite.datasets[dataset]
-    return published().get((files[0], method.algorithm), []) if len(files) == 1 else []
+    return published().get((files[0], method.algorithm), []) if len(files) == 1 and not method.variant else []
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ VERBS = {
     "sweep-inference": "score one trained policy over candidates, Phi, clip and temperature",
     "benchmark": "run a suite: algorithms x data sets x seeds, resumable, on one machine or a cluster",
     "report": "tables and plots of a benchmark or of single runs, next to the published numbers",
+    "compare": "runs or methods against a baseline: intervals, probability of improvement, tests",
     "tune": "search hyper-parameters on a suite",
     "data": "list, describe, check, convert, download and collect data sets",
     "demo": "the main job on the embedded data set, in minutes",

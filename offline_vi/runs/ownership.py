@@ -39,7 +39,7 @@ OF_A_CHECKPOINT = frozenset({"MANIFEST.json", "model.safetensors", "trainer.safe
 STEP = re.compile(r"(damaged-)?step_\d{8,}(\.old)?")
 FILES = re.compile(  # of a run, and of the models and runs within it
     r"(offline_vi|config|run|result|failures|nonfinite|card|sweep)\.json|run\.lock|(log|crash)\.txt"
-    r"|(metrics|episodes|support|results)\.csv|report\.(html|md)|(model|rows)\.safetensors|episode-\d+\.webp"
+    r"|(metrics|episodes|support|results)\.csv|report\.(html|md|tex)|(model|rows)\.safetensors|episode-\d+\.webp"
     r"|(learning_curve|exploration|reconstructions|open_loop|traversals|sweep)\.png|LATEST"
 )
 WITHIN = {"behavior", "values", "best-steps", "returns", "start", "model"}  # runs and models

@@ -95,7 +95,9 @@ def read_study(folder: str | Path) -> Study:
     for cell in suite.cells():
         words, path = commands.get(cell.name), folder / "runs" / cell.name
         command = " ".join(map(str, words)) if isinstance(words, list) else ""
-        runs.append(read_run(path, cell, methods[cell.algorithm, cell.variant, cell.preset], command, seconds.get(cell.name)))
+        runs.append(
+            read_run(path, cell, methods[cell.algorithm, cell.variant, cell.preset], command, seconds.get(cell.name))
+        )
     models: list[FittedModel] = []
     broken: list[Failure] = []
     for name, (dataset, model, seed) in written_models(record, suite).items():

@@ -185,7 +185,9 @@ def parse_suite(record: Mapping[str, object], name: str, folder: Path | None = N
         plugins=values.plugins(record.get("plugins", []), folder or Path()),
         train=values.options(record.get("train", {}), "[train]"),
         algorithm={key: values.options(value, f"[algorithm.{key}]") for key, value in algorithm.items()},
-        variant={key: values.variant(value, f"[variant.{key}]") for key, value in values.table(record, "variant").items()},
+        variant={
+            key: values.variant(value, f"[variant.{key}]") for key, value in values.table(record, "variant").items()
+        },
         sweep={key: values.sweep(value, f"[sweep.{key}]") for key, value in values.table(record, "sweep").items()},
         behavior=values.options(record.get("behavior", {}), "[behavior]"),
         machine=values.machine(record.get("machine", {})),
@@ -226,4 +228,6 @@ def check_names(suite: Suite) -> None:
     check_folders(suite)
     for name, times in Counter(cell.name for cell in suite.cells()).items():
         if times > 1:
-            raise ConfigError(f"the cell {name} is there {times} times", "give each algorithm, variant, data set and seed once")
+            raise ConfigError(
+                f"the cell {name} is there {times} times", "give each algorithm, variant, data set and seed once"
+            )

@@ -143,7 +143,9 @@ def test_all_ways_to_deal_several_tasks_are_tried() -> None:
     pooled = [np.concatenate(pair) for pair in zip(ours, theirs, strict=True)]
 
     def gap(chosen: tuple[tuple[int, ...], ...]) -> float:
-        sides = [(task[list(c)].mean(), np.delete(task, list(c)).mean()) for task, c in zip(pooled, chosen, strict=True)]
+        sides = [
+            (task[list(c)].mean(), np.delete(task, list(c)).mean()) for task, c in zip(pooled, chosen, strict=True)
+        ]
         return float(abs(np.mean([a - b for a, b in sides])))
 
     deals = list(product(combinations(range(5), 3), combinations(range(5), 2)))

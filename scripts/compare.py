@@ -13,8 +13,9 @@ from offline_vi.scripts.arguments import parsed
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Compare runs, or the methods of a benchmark, with a baseline: difference of the IQM with its interval, probability
-    of improvement, permutation test. Seeds are paired where both sides have the same ones. Writes the report, too."""
+    """Compare runs, or the methods of a benchmark, with a baseline: difference of the IQM with its interval,
+    probability of improvement, permutation test. Seeds are paired where both sides have the same ones. The report is
+    written, too."""
 
     folders: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
     """Run directories, or folders of `offline-vi benchmark`. Runs that differ in more than their seed are methods of

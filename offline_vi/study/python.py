@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +17,7 @@ from offline_vi.behavior.pretrained import save_behavior
 from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
 from offline_vi.environments import check_limit
+from offline_vi.errors import Interrupted, InterruptedWarning
 from offline_vi.nn.description import describe, spec_of
 from offline_vi.rl.algorithm import Algorithm, Wrapper
 from offline_vi.runs.directory import RunDirectory
@@ -48,16 +51,34 @@ def fit(algorithm: Algorithm, data: Transitions | Source, steps: int, **options:
     configuration, metrics, checkpoints, result; where the data's environment is known, the policy is scored every
     ``eval_every`` steps and at the end. ``resume=True`` goes on with a run that was interrupted.
 
-    Raises what `training.loop.fit` raises; RunExistsError, RunLockedError and OutputDirError for the directory.
+    Ctrl-C ends the training after the step that is under way: the history so far is returned, and the algorithm keeps
+    what it learned. Raises what `training.loop.fit` raises; RunExistsError, RunLockedError and OutputDirError for the
+    directory.
     """
     run = options.get("run")
-    if not isinstance(run, str | Path):
-        given: Any = options
-        return loop.fit(algorithm, data, steps, **given)
-    settings: Any = {name: value for name, value in options.items() if name != "run"}
-    how = loop.Loop(**settings)
-    chosen = _run_options(run, how)
-    return conduct(InMemory(algorithm, data, steps, how, chosen), chosen).history
+    with _history_of_an_interrupted_fit() as interrupted:
+        if not isinstance(run, str | Path):
+            given: Any = options
+            return loop.fit(algorithm, data, steps, **given)
+        settings: Any = {name: value for name, value in options.items() if name != "run"}
+        how = loop.Loop(**settings)
+        chosen = _run_options(run, how)
+        return conduct(InMemory(algorithm, data, steps, how, chosen), chosen).history
+    return interrupted[0]
+
+
+@contextmanager
+def _history_of_an_interrupted_fit() -> Iterator[list[History]]:
+    """Ctrl-C in Python is a wish to go on with what there is: a warning says how far the training came. Other signals
+    end it as everywhere."""
+    found: list[History] = []
+    try:
+        yield found
+    except Interrupted as stop:
+        if stop.signum != signal.SIGINT or stop.history is None:
+            raise
+        found.append(stop.history)
+        warnings.warn(f"{stop}: the history so far is returned", InterruptedWarning, stacklevel=4)
 
 
 def _run_options(run: str | Path, how: loop.Loop) -> RunOptions:
@@ -178,17 +199,19 @@ def fit_behavior(
     """Fit a behavior model to (s, a) for ``steps`` gradient steps; see `training.fit_behavior`.
 
     ``run="runs/x"`` makes a run directory as `offline-vi fit-behavior` does, which `load` and ``--behavior-from`` read.
-    Raises what `training.fit_behavior` raises.
+    Ctrl-C returns the history so far, as in `fit`. Raises what `training.fit_behavior` raises.
     """
     given: Any = {**options}
     run = given.pop("run", None)
-    if not isinstance(run, str | Path):
-        return behavior.fit_behavior(model, data, steps, lr=lr, eps=eps, run=run, **given)
-    how = loop.Loop(**given)
-    experiment = InMemory(BehaviorFit(model, steps, lr=lr, eps=eps), data, steps, how, _run_options(run, how))
-    history = conduct(experiment, experiment.options).history
-    save_behavior(model, Path(run) / "model", fit={"steps": steps, "seed": how.seed})
-    return history
+    with _history_of_an_interrupted_fit() as interrupted:
+        if not isinstance(run, str | Path):
+            return behavior.fit_behavior(model, data, steps, lr=lr, eps=eps, run=run, **given)
+        how = loop.Loop(**given)
+        experiment = InMemory(BehaviorFit(model, steps, lr=lr, eps=eps), data, steps, how, _run_options(run, how))
+        history = conduct(experiment, experiment.options).history
+        save_behavior(model, Path(run) / "model", fit={"steps": steps, "seed": how.seed})
+        return history
+    return interrupted[0]
 
 
 class InMemoryOnline(Collecting):

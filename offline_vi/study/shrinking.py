@@ -14,8 +14,8 @@ DEFAULT = {"train": 50_000, "behavior": 20_000}  # gradient steps where a suite 
 
 def shrunk(suite: Suite, steps: int | None = None, seeds: int | None = None) -> Suite:
     """The suite with ``steps`` gradient steps of every algorithm and shared model, and with ``seeds`` seeds, counted
-    from its first; None: as the suite says. The intervals between evaluations, rows and checkpoints change in proportion,
-    so that curves keep their points. The name says what was changed."""
+    from its first; None: as the suite says. The intervals between evaluations, rows and checkpoints change in
+    proportion, so that curves keep their points. The name says what was changed."""
     words = [suite.name, *([f"{steps}-steps"] if steps else []), *([f"{seeds}-seeds"] if seeds else [])]
     chosen = tuple(range(suite.seeds[0], suite.seeds[0] + seeds)) if seeds else suite.seeds
     suite = replace(suite, name="-".join(words), seeds=chosen)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from command_line import run
 
 from offline_vi.errors import ConfigError, UsageError

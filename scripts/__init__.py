@@ -26,6 +26,8 @@ VERBS = {
     "resume": "go on with a run that was interrupted, or train it for longer",
     "fit-behavior": "fit a behaviour model alone and report its density",
     "evaluate": "score the policy of a run",
+    "ope": "estimate what a policy would earn from its data alone, next to a clone and the data",
+    "select": "choose one of several policies under a budget of rollouts",
     "sweep-inference": "score one trained policy over candidates, Phi, clip and temperature",
     "benchmark": "run a suite: algorithms x data sets x seeds, resumable, on one machine or a cluster",
     "report": "tables and plots of a benchmark or of single runs, next to the published numbers",
@@ -35,6 +37,8 @@ VERBS = {
     "demo": "the main job on the embedded data set, in minutes",
     "info": "versions, device, paths",
 }
+
+MODULES = {"select": "select_policy"}  # a file select.py next to a script that is run hides the standard library's
 
 
 def usage() -> str:
@@ -162,4 +166,5 @@ def _dispatch(arguments: list[str]) -> None:
     if verb not in VERBS:
         raise unknown(verb, VERBS, "verb")
     allow_environments(rest)
-    importlib.import_module(f"offline_vi.scripts.{verb.replace('-', '_')}").main(rest)
+    module = MODULES.get(verb, verb.replace("-", "_"))
+    importlib.import_module(f"offline_vi.scripts.{module}").main(rest)

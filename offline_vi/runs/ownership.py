@@ -40,7 +40,7 @@ STEP = re.compile(r"(damaged-)?step_\d{8,}(\.old)?")
 FILES = re.compile(  # of a run, and of the models and runs within it
     r"(offline_vi|config|run|result|failures|nonfinite|card|sweep)\.json|run\.lock|(log|crash)\.txt"
     r"|(metrics|episodes|support|results)\.csv|report\.(html|md|tex)|(model|rows)\.safetensors|episode-\d+\.webp"
-    r"|(learning_curve|exploration|reconstructions|open_loop|traversals|sweep)\.png|LATEST"
+    r"|(learning_curve|exploration|reconstructions|open_loop|traversals|sweep|off_policy)\.png|LATEST"
     r"|\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}Z\.json"  # of evaluations
 )
 WITHIN = {"behavior", "values", "best-steps", "returns", "start", "model"}  # runs and models

@@ -56,11 +56,11 @@ def lines(content: Content) -> Iterator[str]:
         yield "no two methods have a score on the same data set: there is nothing to compare"
         return
     yield f"against {content.comparisons[0].baseline.label}: difference of the IQM, chance that a run is better"
-    for row in content.comparisons:
-        found, several = row.found, row.fewest > 1
+    for one in content.comparisons:
+        found, several = one.found, one.fewest > 1
         ahead = "" if found.wins is None else f", ahead in {found.wins} of {found.runs[0]} seeds"
         yield (
-            f"  {row.method.label:<{wide}}{row.dataset}{'  ' if row.dataset else ''}{number(found.difference.value)}"
+            f"  {one.method.label:<{wide}}{one.dataset}{'  ' if one.dataset else ''}{number(found.difference.value)}"
             f"{f' ({span(found.difference)})' if several else ''}{ahead}, P(better) "
             f"{number(found.improvement.value, 2)}{f' ({span(found.improvement, 2)})' if several else ''}, "
             f"p {number(found.p_value, 4)} (at best {number(found.smallest_p, 4)})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -55,30 +55,31 @@ def fit(algorithm: Algorithm, data: Transitions | Source, steps: int, **options:
     what it learned. Raises what `training.loop.fit` raises; RunExistsError, RunLockedError and OutputDirError for the
     directory.
     """
+    return _until_interrupted(lambda: _fit(algorithm, data, steps, options))
+
+
+def _fit(algorithm: Algorithm, data: Transitions | Source, steps: int, options: RunLoopOptions) -> History:
     run = options.get("run")
-    with _history_of_an_interrupted_fit() as interrupted:
-        if not isinstance(run, str | Path):
-            given: Any = options
-            return loop.fit(algorithm, data, steps, **given)
-        settings: Any = {name: value for name, value in options.items() if name != "run"}
-        how = loop.Loop(**settings)
-        chosen = _run_options(run, how)
-        return conduct(InMemory(algorithm, data, steps, how, chosen), chosen).history
-    return interrupted[0]
+    if not isinstance(run, str | Path):
+        given: Any = options
+        return loop.fit(algorithm, data, steps, **given)
+    settings: Any = {name: value for name, value in options.items() if name != "run"}
+    how = loop.Loop(**settings)
+    chosen = _run_options(run, how)
+    return conduct(InMemory(algorithm, data, steps, how, chosen), chosen).history
 
 
-@contextmanager
-def _history_of_an_interrupted_fit() -> Iterator[list[History]]:
+def _until_interrupted(train: Callable[[], History]) -> History:
     """Ctrl-C in Python is a wish to go on with what there is: a warning says how far the training came. Other signals
     end it as everywhere."""
-    found: list[History] = []
     try:
-        yield found
+        return train()
     except Interrupted as stop:
         if stop.signum != signal.SIGINT or stop.history is None:
             raise
-        found.append(stop.history)
-        warnings.warn(f"{stop}: the history so far is returned", InterruptedWarning, stacklevel=4)
+        warnings.warn(f"{stop}: the history so far is returned", InterruptedWarning, stacklevel=3)
+        history: History = stop.history
+        return history
 
 
 def _run_options(run: str | Path, how: loop.Loop) -> RunOptions:
@@ -201,17 +202,26 @@ def fit_behavior(
     ``run="runs/x"`` makes a run directory as `offline-vi fit-behavior` does, which `load` and ``--behavior-from`` read.
     Ctrl-C returns the history so far, as in `fit`. Raises what `training.fit_behavior` raises.
     """
+    return _until_interrupted(lambda: _fit_behavior(model, data, steps, lr, eps, options))
+
+
+def _fit_behavior(
+    model: BehaviorModel,
+    data: Transitions | Source,
+    steps: int,
+    lr: float | None,
+    eps: float | None,
+    options: RunLoopOptions,
+) -> History:
     given: Any = {**options}
     run = given.pop("run", None)
-    with _history_of_an_interrupted_fit() as interrupted:
-        if not isinstance(run, str | Path):
-            return behavior.fit_behavior(model, data, steps, lr=lr, eps=eps, run=run, **given)
-        how = loop.Loop(**given)
-        experiment = InMemory(BehaviorFit(model, steps, lr=lr, eps=eps), data, steps, how, _run_options(run, how))
-        history = conduct(experiment, experiment.options).history
-        save_behavior(model, Path(run) / "model", fit={"steps": steps, "seed": how.seed})
-        return history
-    return interrupted[0]
+    if not isinstance(run, str | Path):
+        return behavior.fit_behavior(model, data, steps, lr=lr, eps=eps, run=run, **given)
+    how = loop.Loop(**given)
+    experiment = InMemory(BehaviorFit(model, steps, lr=lr, eps=eps), data, steps, how, _run_options(run, how))
+    history = conduct(experiment, experiment.options).history
+    save_behavior(model, Path(run) / "model", fit={"steps": steps, "seed": how.seed})
+    return history
 
 
 class InMemoryOnline(Collecting):

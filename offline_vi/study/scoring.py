@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_vi.errors import ConfigError, EnvError, UsageError
 from offline_vi.factories import Factory, allow, check_kwargs, environment_title, kwargs_from, words_of
-from offline_vi.runs.files import read_json, require_folder, write_json, writing
+from offline_vi.runs.files import read_json
+from offline_vi.study.kept_evaluations import keep_evaluation
 from offline_vi.study.scores import numbers, table
 
 if TYPE_CHECKING:
@@ -93,17 +93,9 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
 
 
 def keep_score(run: str | Path, score: RunScore, options: ScoringOptions) -> Path:
-    """Write the evaluation into RUN/evaluations, a file for each, named after the time; returns the file. Raises
-    CheckpointWriteError and OutputDirError."""
-    folder = require_folder(Path(run) / "evaluations")
-    with writing(folder, 0):
-        folder.mkdir(exist_ok=True)
-    now = datetime.now(UTC)
+    """Write the evaluation into RUN/evaluations; returns the file. Raises CheckpointWriteError and OutputDirError."""
     how = {name: value for name, value in asdict(options).items() if name != "progress"}
-    record = score.to_json(options.guard) | {"options": how, "time": now.isoformat(timespec="seconds")}
-    path = folder / now.strftime("%Y-%m-%dT%H-%M-%S.%fZ.json")
-    write_json(path, record)
-    return path
+    return keep_evaluation(run, {"kind": "rollouts", **score.to_json(options.guard), "options": how})
 
 
 def data_score_of(run: str | Path, config: Mapping[str, Any], task: Task) -> dict[str, float | None]:

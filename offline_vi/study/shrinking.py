@@ -9,7 +9,7 @@ from typing import Any
 from offline_vi.study.suite import Suite
 
 INTERVALS = ("eval-every", "log-every", "save-every")
-DEFAULT = {"train": 50_000, "behavior": 20_000}  # gradient steps where a suite does not say how many
+TRAIN_STEPS, FIT_STEPS = 50_000, 20_000  # of an algorithm and of a shared model where a suite does not say how many
 
 
 def shrunk(suite: Suite, steps: int | None = None, seeds: int | None = None) -> Suite:
@@ -21,16 +21,14 @@ def shrunk(suite: Suite, steps: int | None = None, seeds: int | None = None) -> 
     suite = replace(suite, name="-".join(words), seeds=chosen)
     if not steps:
         return suite
-    whole: dict[str, Mapping[str, Any]] = {
-        part: with_steps({"steps": number, **vars(suite)[part]}, steps)
-        for part, number in DEFAULT.items()
-        if part == "train" or suite.behavior
-    }
-    parts = {
-        part: {name: with_steps(options, steps) for name, options in vars(suite)[part].items()}
-        for part in ("algorithm", "variant", "sweep")
-    }
-    return replace(suite, **whole, **parts)
+    return replace(
+        suite,
+        train=with_steps({"steps": TRAIN_STEPS, **suite.train}, steps),
+        algorithm={name: with_steps(options, steps) for name, options in suite.algorithm.items()},
+        variant={name: with_steps(options, steps) for name, options in suite.variant.items()},
+        sweep={name: with_steps(options, steps) for name, options in suite.sweep.items()},
+        behavior=with_steps({"steps": FIT_STEPS, **suite.behavior}, steps) if suite.behavior else {},
+    )
 
 
 def with_steps(options: Mapping[str, Any], steps: int) -> dict[str, Any]:

@@ -146,9 +146,10 @@ def variant(value: object, where: str) -> dict[str, Option]:
 def sweep(value: object, where: str) -> dict[str, Axis]:
     """Of [sweep.NAME]: "algorithm", and options or lists of them. Raises ConfigError."""
     entries = value if isinstance(value, Mapping) else {}
-    lists = {key: found for key, entry in entries.items() if (found := _lists(entry))}
+    lists = {key: several for key, entry in entries.items() if (several := _lists(entry))}
     found: dict[str, Axis] = {**variant({key: entries[key] for key in entries if key not in lists}, where)}
-    found |= {key.replace("_", "-"): entry for key, entry in lists.items()}
+    for key, several in lists.items():
+        found[key.replace("_", "-")] = several
     if not any(isinstance(entry, list) and entry for entry in found.values()):
         raise ConfigError(f"{where} lists no values", "e.g. phi = [0.0, 0.05, 0.1]")
     return found

@@ -224,7 +224,8 @@ def against(study: Study, name: str, datasets: Sequence[str], method: Method, ba
     if not all([*ours, *theirs]):
         return None
     paired = [set(task) for task in ours] == [set(task) for task in theirs]
-    found = compare(*([list(task.values()) for task in side] for side in (ours, theirs)), iqm, paired=paired)
+    x, y = ([list(task.values()) for task in side] for side in (ours, theirs))
+    found = compare(x, y, iqm, paired=paired)
     return Against(name, method, baseline, found, min(map(len, [*ours, *theirs])))
 
 

@@ -60,8 +60,8 @@ RANGES: Mapping[str, Range] = {
         Range(1, 256): "threads",
         POSITIVE: "lr actor_lr critic_lr belief_lr eps kernel_sigma min_scale init_scale sigma_min box frequency "
         "weight_alpha spread scale",
-        NOT_NEGATIVE: "alpha beta beta_actor beta_critic eta free_bits phi penalty prior_rollouts policy_noise noise sigma gpus "
-        "temperature_rate median_rate threshold max_latent lmbda",
+        NOT_NEGATIVE: "alpha beta beta_actor beta_critic eta free_bits phi penalty policy_noise noise sigma gpus "
+        "prior_rollouts temperature_rate median_rate threshold max_latent lmbda",
         UP_TO_INFINITY: "noise_clip policy_noise_clip temperature max_weight",
         SHARE: "discount value_discount return_lambda lam tau kl_balance share",
         SOME: "keep best_share",

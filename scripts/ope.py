@@ -16,7 +16,8 @@ from offline_vi.scripts import import_torch
 @dataclass(frozen=True)
 class OpeOptions:
     """Off-policy evaluation, without an environment: fitted Q evaluation of the policy of a run and of a clone of its
-    data, over several seeds of the fit, next to what the data's own episodes earned. Says where it has not converged."""
+    data, over several seeds of the fit, next to what the data's own episodes earned. An estimate that has not converged
+    says so."""
 
     run: tyro.conf.Positional[str]
     """Run directory of `offline-vi train`; its data are read again."""

@@ -1,5 +1,5 @@
-"""Fitted Q evaluation that says how far to believe it: over several seeds of the fit, with its curve, and whether it has
-converged.
+"""Fitted Q evaluation that says how far to believe it: over several seeds of the fit, with its curve, and whether it
+has converged.
 
 A fit that stops early reports too small a value with a small standard error. Each step carries values back by about tau
 steps of the environment, so that after n steps about exp(-n tau / H) of the value is still missing, where H = 1 / (1 -

@@ -3,9 +3,10 @@ its prior. NumPy only.
 
 Choosing the best of K trained policies by their scores needs rollouts that an offline setting does not have for free;
 their number is a part of the result. The protocol is that of M. T. Jackson, U. Berdica, J. Liesen, S. Whiteson, J.
-Foerster: A Clean Slate for Offline Reinforcement Learning, 2025 (github.com/EmptyJackson/unifloral): an upper-confidence
-bandit pulls one policy's episode at a time, and after each pull the true mean of the policy that looks best is
-reported. UCB1: P. Auer, N. Cesa-Bianchi, P. Fischer: Finite-time Analysis of the Multiarmed Bandit Problem, 2002.
+Foerster: A Clean Slate for Offline Reinforcement Learning, 2025 (github.com/EmptyJackson/unifloral): an
+upper-confidence bandit tries one episode of one policy at a time, and after each the true mean of the policy that looks
+best is reported. UCB1: P. Auer, N. Cesa-Bianchi, P. Fischer: Finite-time Analysis of the Multiarmed Bandit Problem,
+2002.
 
 Differences: returns have any scale, so that the exploration bonus is in units of their standard deviation so far; and
 an off-policy estimate may stand for some first rollouts.
@@ -144,7 +145,7 @@ def regret_curve(
 
 
 def regrets(drawn: Array, truth: Array, prior: Array | None, config: BanditConfig | None) -> Array:
-    """(N,) of one trial; ``drawn`` (K, N) holds what the n-th rollout of each policy earns, ``truth`` (K,) the means."""
+    """(N,) of one trial; ``drawn`` (K, N) holds what the n-th rollout of each policy earns, ``truth`` (K,) means."""
     bandit, found = Bandit(len(drawn), prior, config), np.empty(drawn.shape[1])
     for pull in range(len(found)):
         arm = bandit.choose()

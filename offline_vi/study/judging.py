@@ -1,5 +1,5 @@
-"""A run's policy judged by its data alone: fitted Q evaluation of the policy and of a clone, next to what the data's own
-episodes earned."""
+"""A run's policy judged by its data alone: fitted Q evaluation of the policy and of a clone, next to what the data's
+own episodes earned."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def lines(found: Judgement) -> Iterator[str]:
     for name, one in found.fitted.items():
         yield f"  {name:<12}{one.value:>10.2f}{one.over_starts:>24.2f}{one.over_seeds:>16.2f}  {one.doubt()}".rstrip()
     yield f"  {DATA:<12}{found.data.value:>10.2f}{found.data.standard_error:>24.2f}{'':>16}  observed"
-    yield "  Policy and clone are estimated by fitted Q evaluation. The errors are those of the average over first states"
-    yield "  and of the fit's randomness; the bias of the method is in neither: compare with the clone and the data."
+    yield "  Policy and clone are estimated by fitted Q evaluation. The two errors are those of the average over first"
+    yield "  states and of the fit's randomness. Neither holds the bias of the method: look at the clone and the data."
     yield "  Episodes that the data cut by time count up to there under observed; fitted Q goes on beyond."
 
 

@@ -37,14 +37,13 @@ class History:
 
         Raises UsageError for an unknown metric, with the nearest one.
         """
-        from matplotlib import pyplot  # noqa: F401  # a notebook then shows figures as pictures
-        from matplotlib.figure import Figure
+        from offline_vi.training.picture import Picture  # here, not above: matplotlib
 
         for name in names:
             if name not in self.names:
                 raise unknown(name, self.names, "metric")
         chosen = list(names or self.names) or ["no metrics"]
-        figure = Figure(figsize=(4.2 * min(len(chosen), 3), 2.9 * -(-len(chosen) // 3)), layout="constrained")
+        figure = Picture(figsize=(4.2 * min(len(chosen), 3), 2.9 * -(-len(chosen) // 3)), layout="constrained")
         axes = figure.subplots(-(-len(chosen) // 3), min(len(chosen), 3), squeeze=False)
         for ax in axes.flat[len(chosen) :]:
             ax.axis("off")

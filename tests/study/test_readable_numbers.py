@@ -150,3 +150,12 @@ def test_a_history_is_drawn_and_told_in_a_line() -> None:
     assert "a/loss" in unknown.value.hint
     assert repr(history) == "History(2 rows, up to step 20: a/loss 1, b 3)"
     assert History().plot().axes
+    assert history.plot("b")._repr_png_()[:4] == b"\x89PNG"  # type: ignore[attr-defined]  # how notebooks show it
+
+
+def test_representations_are_a_line(tmp_path: Path) -> None:
+    data = ovi.datasets.load(pendulum(tmp_path / "toy.hdf5"))
+    assert repr(data) == f"Transitions(toy: {len(data)} rows, {len(data.episode_slices())} episodes)"
+    evaluation = ovi.evaluate(BC(data.spec, BCConfig(hidden=(8,))), "Pendulum-v1", 2)
+    assert repr(evaluation) == f"Evaluation(Pendulum-v1, 2 episodes: return {evaluation.mean_return:.1f})"
+    assert evaluation.interval(scores=False).value == pytest.approx(evaluation.mean_return)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class OfflineVIError(Exception):
@@ -161,6 +162,7 @@ class Interrupted(OfflineVIError):
         super().__init__(f"interrupted{where}{saved}", "--resume continues" if resumable else "")
         self.signum = signum
         self.exit_code = 128 + signum
+        self.history: Any = None  # `training.History` up to then, where the training loop was stopped
 
 
 class ExportError(OfflineVIError):
@@ -231,6 +233,10 @@ class DataWarning(OfflineVIWarning):
 
 class DeterminismWarning(OfflineVIWarning):
     """A resumed run will not be bit-identical: threads, device or versions changed."""
+
+
+class InterruptedWarning(OfflineVIWarning):
+    """Ctrl-C ended a training in Python: what was trained until then is returned."""
 
 
 class CheckpointWarning(OfflineVIWarning):

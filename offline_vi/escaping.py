@@ -12,6 +12,19 @@ CONTROLS_BUT_COLORS = re.compile(rf"\x1b(?!\[[0-9;]*m)|[{OTHERS}]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)")
 MARKUP = re.compile(r"[\\`*\[\]|$~]")
 
+LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "−": r"\ensuremath{-}",
+    "±": r"\ensuremath{\pm}",
+    "–": "--",
+}
+
 
 def visible(text: str) -> str:
     """The text with its control characters written out, e.g. ``\\x1b``; line breaks and tabs stay."""
@@ -42,6 +55,13 @@ def markdown(value: object) -> object:
         return value
     text = MARKUP.sub(r"\\\g<0>", one_line(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return f"\\{text}" if text[:1] in ("#", "+", "-", "=") else text
+
+
+def latex(value: object) -> object:
+    """A value for a LaTeX file: text on one line, every character that LaTeX reads as markup written out."""
+    if not isinstance(value, str) or isinstance(value, Verbatim):
+        return value
+    return "".join(LATEX.get(letter, letter) for letter in one_line(value))
 
 
 class Verbatim(str):

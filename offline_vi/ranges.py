@@ -50,7 +50,7 @@ RANGES: Mapping[str, Range] = {
     for kind, names in {
         COUNT: "steps value_steps return_steps bcq_steps "
         "episodes eval_episodes log_every save_every refresh policy_delay trials length jobs "
-        "iwae_samples iterations ode_steps capacity rows",
+        "iwae_samples iterations ode_steps capacity rows seeds fits clone_steps rollouts",
         NATURAL: "seed critic_start_steps "
         "eval_seed seed_index eval_every bank_period behavior_steps warmup kl_warmup decay_steps passes "
         "max_episode_steps max_dataset_bytes memory_budget max_rows startup video retries",
@@ -61,7 +61,7 @@ RANGES: Mapping[str, Range] = {
         POSITIVE: "lr actor_lr critic_lr belief_lr eps kernel_sigma min_scale init_scale sigma_min box frequency "
         "weight_alpha spread scale",
         NOT_NEGATIVE: "alpha beta beta_actor beta_critic eta free_bits phi penalty policy_noise noise sigma gpus "
-        "temperature_rate median_rate threshold max_latent lmbda",
+        "prior_rollouts temperature_rate median_rate threshold max_latent lmbda",
         UP_TO_INFINITY: "noise_clip policy_noise_clip temperature max_weight",
         SHARE: "discount value_discount return_lambda lam tau kl_balance share",
         SOME: "best_share",

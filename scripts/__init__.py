@@ -28,14 +28,19 @@ VERBS = {
     "evaluate": "score the policy of a run",
     "export": "write the policy of a run to one file that runs without this library",
     "fit-guard": "fit the density of a run's states, by which a guard knows the states that are unlike them",
+    "ope": "estimate what a policy would earn from its data alone, next to a clone and the data",
+    "select": "choose one of several policies under a budget of rollouts",
     "sweep-inference": "score one trained policy over candidates, Phi, clip and temperature",
     "benchmark": "run a suite: algorithms x data sets x seeds, resumable, on one machine or a cluster",
     "report": "tables and plots of a benchmark or of single runs, next to the published numbers",
+    "compare": "runs or methods against a baseline: intervals, probability of improvement, tests",
     "tune": "search hyper-parameters on a suite",
     "data": "list, describe, check, convert, download and collect data sets",
     "demo": "the main job on the embedded data set, in minutes",
     "info": "versions, device, paths",
 }
+
+MODULES = {"select": "select_policy"}  # a file select.py next to a script that is run hides the standard library's
 
 
 def usage() -> str:
@@ -163,4 +168,5 @@ def _dispatch(arguments: list[str]) -> None:
     if verb not in VERBS:
         raise unknown(verb, VERBS, "verb")
     allow_environments(rest)
-    importlib.import_module(f"offline_vi.scripts.{verb.replace('-', '_')}").main(rest)
+    module = MODULES.get(verb, verb.replace("-", "_"))
+    importlib.import_module(f"offline_vi.scripts.{module}").main(rest)

@@ -21,7 +21,12 @@ class BenchmarkOptions:
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE.toml|NAME")] = ""
     """A suite's file, or the name of one that is shipped; without it the shipped ones are listed."""
     output: str = ""
-    """Folder of the study; default runs/benchmark-NAME."""
+    """Folder of the study; default runs/benchmark-NAME, the name with --steps and --seeds where they are given."""
+    steps: int | None = None
+    """Gradient steps of every algorithm and shared model, to shrink a suite; default: as the suite says. Intervals
+    between evaluations shrink in proportion."""
+    seeds: int | None = None
+    """Number of seeds, counted from the suite's first; default: those of the suite."""
     jobs: int = 2
     """Cells at once, one thread each (engine local)."""
     engine: Literal["local", "ray"] = "local"
@@ -58,11 +63,12 @@ def benchmark(options: BenchmarkOptions) -> None:
     from offline_vi.study.benchmark import run_study
     from offline_vi.study.engines import LocalOptions, RayOptions
     from offline_vi.study.plan import plan_study
+    from offline_vi.study.shrinking import shrunk
     from offline_vi.study.suite import read_suite
 
     local = LocalOptions(options.jobs)
     engine = local if options.engine == "local" else RayOptions(options.address, options.gpus, options.retries)
-    suite = read_suite(options.suite)
+    suite = shrunk(read_suite(options.suite), options.steps, options.seeds)
     folder = Path(options.output or Path("runs") / f"benchmark-{suite.name}")
     plan = plan_study(suite, folder, skip_missing=options.skip_missing)
     for label, error in plan.missing.items():

@@ -55,7 +55,8 @@ class EvaluateOptions:
 def main(arguments: list[str] | None = None) -> None:
     options = parsed(EvaluateOptions, arguments, "offline-vi evaluate")
     from offline_vi.nn.precision import use_threads  # here and below: not for --help
-    from offline_vi.study.scoring import ScoringOptions, score_run
+    from offline_vi.study.plots import harmless
+    from offline_vi.study.scoring import ScoringOptions, keep_score, score_run
 
     use_threads(options.threads)
     scoring = ScoringOptions(
@@ -70,22 +71,36 @@ def main(arguments: list[str] | None = None) -> None:
         video=options.video,
         progress=not options.quiet,
     )
-    score = score_run(options.run, scoring)
+    score, path = score_run(options.run, scoring), None
+    with harmless("the file of this evaluation"):
+        path = keep_score(options.run, score, scoring)
     if options.json:
         json.dump(score.to_json(options.guard), sys.stdout, indent=1)
         print()
     else:
         print_score(score)
+        if path is not None:
+            print(f"  written to        {path}")
+    if score.film_error is not None:
+        raise score.film_error
 
 
 def print_score(score: RunScore) -> None:
     """For people."""
+    from offline_vi.study.scores import RETURN, SCORE
+
     task, evaluation = score.task, score.evaluation
     print(f"{task.name or task.env_id}: {len(evaluation.returns)} episodes on {evaluation.env_id}")
     of_returns, of_scores = evaluation.spread
-    print(f"  return            {evaluation.mean_return:10.2f} +- {of_returns:.2f}")
-    if evaluation.scored:
-        print(f"  normalized score  {evaluation.mean:10.2f} +- {of_scores:.2f}")
+    kinds = [("return", False, of_returns, RETURN), ("normalized score", True, of_scores, SCORE)]
+    for name, scores, spread, measure in kinds if evaluation.scored else kinds[:1]:
+        mean, low, high = evaluation.interval(scores)
+        print(f"  {name:<18}{mean:10.2f} mean over episodes")
+        if evaluation.succeeded.sum() > 1:
+            print(f"  {'':<18}{low:10.2f} to {high:.2f}: 95 % interval of this policy's mean")
+            print(f"  {'':<18}{spread:10.2f} standard deviation over episodes")
+        if (of_data := score.data.get(measure)) is not None:
+            print(f"  {'':<18}{of_data:10.2f} mean over the data's own episodes")
     print(f"  failed episodes   {evaluation.n_failed:7d}")
     for seed, why in evaluation.failures.items():
         print(f"    seed {seed}: {why}")

@@ -21,6 +21,8 @@ class ReportOptions:
     """Write report.html."""
     markdown: bool = True
     """Write report.md."""
+    latex: bool = False
+    """Write report.tex: the tables for a paper (booktabs)."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,13 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
 def report(options: ReportOptions) -> None:
     """Read, write, print what was written and what was left out."""
     from offline_vi.errors import UsageError
-    from offline_vi.study.report import read_any, write_report
+    from offline_vi.study.report import LATEX, read_any, write_report
 
     if not options.folders:
         raise UsageError("no folder is given", "offline-vi report runs/NAME")
     study = read_any(options.folders)
     own = options.folders[0] if len(options.folders) == 1 else Path("runs") / "report"
-    wanted = ((options.html, "report.html"), (options.markdown, "report.md"))
+    wanted = ((options.html, "report.html"), (options.markdown, "report.md"), (options.latex, LATEX))
     for path in write_report(study, Path(options.output or own), [name for asked, name in wanted if asked]):
         print(path)
     for failure in study.failures:

@@ -34,7 +34,7 @@ from offline_vi.errors import ConfigError, EmptyDatasetError, SpaceMismatchError
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Transitions:
     """R transitions in the order in which they were collected.
 
@@ -272,6 +272,10 @@ class Transitions:
 
     def __len__(self) -> int:
         return len(self.reward)
+
+    def __repr__(self) -> str:
+        name = f"{self.source.name}: " if self.source.name else ""
+        return f"Transitions({name}{len(self):,} rows, {len(self.episode_slices()):,} episodes)"
 
     def episode_slices(self) -> list[slice]:
         """One slice of rows per episode; a trailing unfinished episode counts as one."""

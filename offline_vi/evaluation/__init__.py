@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from offline_vi.evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
+from offline_vi.evaluation.fitting_q import (
+    FittedQReport as FittedQReport,
+    discounted_returns as discounted_returns,
+    fitted_q_report as fitted_q_report,
+)
 from offline_vi.evaluation.off_policy import (
     Estimate as Estimate,
     FittedQ as FittedQ,
@@ -11,6 +16,12 @@ from offline_vi.evaluation.off_policy import (
     actions_of as actions_of,
     fitted_q as fitted_q,
     importance_weighted as importance_weighted,
+)
+from offline_vi.evaluation.selection import (
+    Bandit as Bandit,
+    BanditConfig as BanditConfig,
+    RegretCurve as RegretCurve,
+    regret_curve as regret_curve,
 )
 from offline_vi.evaluation.statistics import (
     Array as Array,

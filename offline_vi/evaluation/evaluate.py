@@ -29,6 +29,7 @@ from offline_vi.errors import (
     EvaluationWarning,
     UsageError,
 )
+from offline_vi.evaluation.statistics import Interval, bootstrap_interval, mean
 from offline_vi.factories import Factory, allow
 from offline_vi.rl.algorithm import find_capability
 from offline_vi.rl.policies import Counting, Policy, StatefulPolicy
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 WIDTH = 10  # W: rows of every policy batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Scores of n episodes; a failed one is NaN and in no number."""
 
@@ -90,10 +91,21 @@ class Evaluation:
         """The mean normalized score, or the mean return where the task has no reference scores."""
         return self.mean if self.scored else self.mean_return
 
+    def interval(self, scores: bool = True) -> Interval:
+        """The mean over the episodes that did not fail, and its 95 % bootstrap interval: of normalized scores, or of
+        returns. It is of this one policy; another training seed gives another policy. Of one episode it is a point."""
+        values = (self.normalized if scores else self.returns)[self.succeeded]
+        return bootstrap_interval([values], mean)
+
     @property
     def spread(self) -> tuple[float, float]:
         """Standard deviations over the episodes that did not fail, of returns and of scores."""
         return float(self.returns[self.succeeded].std()), float(self.normalized[self.succeeded].std())
+
+    def __repr__(self) -> str:
+        score = f"normalized score {self.mean:.1f}, " if self.scored else ""
+        failed = f", {self.n_failed} failed" if self.n_failed else ""
+        return f"Evaluation({self.env_id}, {len(self.returns)} episodes: {score}return {self.mean_return:.1f}{failed})"
 
     def shown(self) -> dict[str, float]:
         """Numbers for a line on the way: the mean return, the mean score where there is one, failed episodes."""

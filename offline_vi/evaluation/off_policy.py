@@ -112,7 +112,7 @@ def fitted_q(policy: Policy, data: Transitions, config: FQEConfig | None = None,
         fit(evaluated, data, evaluated.config.steps, seed=seed, progress=False)
         first = data.obs[[rows.start for rows in data.episode_slices()]]
         values = evaluated.q_value(torch.from_numpy(first), actions_of(policy, first)).double()
-    return _estimate(values.numpy())
+    return estimate(values.numpy())
 
 
 @torch.no_grad()
@@ -175,7 +175,7 @@ def _weighted(log_weights: NDArray[np.float64], rewards: NDArray[np.float64]) ->
     with np.errstate(over="ignore"):  # an unbiased estimate may be infinite: it says so
         plain = (np.exp(log_weights) * rewards).sum(1)
     return ImportanceEstimate(
-        _estimate(plain),
+        estimate(plain),
         float((share * rewards).sum()),
         len(rewards),
         weights.sum(0) ** 2 / np.square(weights).sum(0),
@@ -199,6 +199,7 @@ def _log_behavior(behavior: DensityModel | None, data: Transitions) -> NDArray[n
     return data.behavior_log_prob.astype(np.float64)
 
 
-def _estimate(values: NDArray[np.float64]) -> Estimate:
+def estimate(values: NDArray[np.float64]) -> Estimate:
+    """The mean of (n,) values with its standard error."""
     spread = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return Estimate(float(values.mean()), float(spread))

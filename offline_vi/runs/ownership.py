@@ -39,11 +39,13 @@ OF_A_CHECKPOINT = frozenset({"MANIFEST.json", "model.safetensors", "trainer.safe
 STEP = re.compile(r"(damaged-)?step_\d{8,}(\.old)?")
 FILES = re.compile(  # of a run, and of the models and runs within it
     r"(offline_vi|config|run|result|failures|nonfinite|card|sweep)\.json|run\.lock|(log|crash)\.txt"
-    r"|policy\.(pt2|onnx|ts)(\.json)?|(metrics|episodes|support|results)\.csv|report\.(html|md)|(model|rows)\.safetensors|episode-\d+\.webp"
-    r"|(learning_curve|exploration|reconstructions|open_loop|traversals|sweep)\.png|LATEST"
+    r"|policy\.(pt2|onnx|ts)(\.json)?|(metrics|episodes|support|results)\.csv|report\.(html|md|tex)"
+    r"|(model|rows)\.safetensors|episode-\d+\.webp"
+    r"|(learning_curve|exploration|reconstructions|open_loop|traversals|sweep|off_policy)\.png|LATEST"
+    r"|\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}Z\.json"  # of evaluations
 )
 WITHIN = {"behavior", "values", "best-steps", "returns", "start", "model", "states"}  # runs and models
-FOLDERS = frozenset({CHECKPOINTS, *WITHIN, "policies", "videos", "tensorboard", "wandb"})
+FOLDERS = frozenset({CHECKPOINTS, *WITHIN, "policies", "videos", "evaluations", "tensorboard", "wandb"})
 OTHERS = frozenset({"tensorboard", "wandb"})  # written by other packages, whatever is in them
 
 

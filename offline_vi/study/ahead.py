@@ -12,8 +12,8 @@ from offline_vi.training.loop import LoopOptions
 
 
 @contextmanager
-def fitted_ahead(path: Path, run: RunOptions) -> Iterator[LoopOptions]:
-    """Options of `fit` for a fit in the run ``path``, which goes on where it was cut."""
+def fitted_ahead(path: Path, run: RunOptions, what: str) -> Iterator[LoopOptions]:
+    """Options of `fit` for a fit of ``what`` in the run ``path``, which goes on where it was cut."""
     with RunDirectory.resume(path) if path.is_dir() else RunDirectory.create(path) as directory:
         yield {
             "seed": run.seed,
@@ -23,4 +23,5 @@ def fitted_ahead(path: Path, run: RunOptions) -> Iterator[LoopOptions]:
             "save_every": run.save_every,
             "resume": directory.has_checkpoint(),
             "progress": not run.quiet,
+            "phase": what,
         }

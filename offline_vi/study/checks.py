@@ -25,28 +25,32 @@ def check_options(suite: Suite) -> None:
     from offline_vi.study import fit_behavior, train  # here and below: torch
     from offline_vi.study.data import DataOptions
     from offline_vi.study.evaluations import EvalOptions
+    from offline_vi.study.returns import ReturnOptions
     from offline_vi.study.run import RunOptions
+    from offline_vi.study.weighing import WeightOptions
     from offline_vi.types import Spec
 
     def of_model(name: str) -> list[str]:
         return _names(type(registry.behavior_model(name).config(Spec((1,), 1))))
 
-    common = [name for name in _names(DataOptions, RunOptions, EvalOptions, train.TrainOptions) if name not in RESERVED]
+    kinds = (DataOptions, RunOptions, EvalOptions, WeightOptions, ReturnOptions, train.TrainOptions)
+    common = [name for name in _names(*kinds) if name not in RESERVED]
     common += ["rows", "seeds-at-once"]  # former names
-    kinds = {(cell.algorithm, cell.preset): cell for cell in suite.cells()}  # data set and seed make no difference
-    for cell in kinds.values():
+    # data set and seed make no difference
+    different = {(cell.algorithm, cell.variant, cell.preset): cell for cell in suite.cells()}
+    for cell in different.values():
         model = preset(cell.preset).behavior_of(cell.algorithm)
         known = [*common, "behavior", *_names(registry.algorithm(cell.algorithm).config())]
         if model and not suite.behavior:
             known += [f"behavior.{name}" for name in of_model(model)]
         for name in train_options(suite, cell):
             if name not in known:
-                raise unknown_key(name, known, f"option or hyper-parameter of {cell.algorithm}")
+                raise unknown_key(name, known, f"option or hyper-parameter of {cell.variant or cell.algorithm}")
         _parse(partial(train.parse_options, cell.algorithm, {}), cell.algorithm, train_flags(suite, cell))
         if suite.model(cell):
             _check_model(cell.algorithm, suite.model(cell))
     if suite.behavior:
-        for model in sorted({suite.models(cell) for cell in kinds.values()}):
+        for model in sorted({suite.models(cell) for cell in different.values()}):
             own = [*_names(DataOptions, RunOptions, fit_behavior.FitOptions), "model", "rows"]
             known = [*own, *of_model(model)]
             for name in suite.behavior:

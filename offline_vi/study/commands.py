@@ -30,8 +30,10 @@ def plugin_flags(suite: Suite) -> list[str]:
 
 
 def train_options(suite: Suite, cell: Cell) -> dict[str, Option]:
-    """What the suite sets for a cell: [train], then [algorithm.NAME]."""
-    return {**suite.train, **suite.algorithm.get(cell.algorithm, {})}
+    """What the suite sets for a cell: [train], then [algorithm.NAME], then its variant."""
+    own = suite.variants()[cell.variant] if cell.variant else {}
+    varied = {name: value for name, value in own.items() if name != "algorithm"}
+    return {**suite.train, **suite.algorithm.get(cell.algorithm, {}), **varied}
 
 
 def train_flags(suite: Suite, cell: Cell) -> list[str]:

@@ -15,7 +15,17 @@ from offline_vi.rl.policies import Policy
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.study.evaluations import EvalOptions, evaluate_into, summary
 from offline_vi.study.run import Record
+from offline_vi.study.scores import RETURN, SCORE
 from offline_vi.types import RewardMap
+
+
+def data_score(data: Transitions) -> Record:
+    """What the policies that made the data earned: the mean over their episodes, undiscounted; the normalized score
+    where the task has reference scores."""
+    returns = data.episode_returns()
+    scored = data.task is not None and data.task.has_references
+    score = {SCORE: float(data.task.normalized(returns).mean())} if scored and data.task is not None else {}
+    return {**score, RETURN: float(returns.mean()), "episodes": len(returns)}
 
 
 def discount_of(settings: object) -> float:
@@ -51,7 +61,7 @@ class Diagnosis:
         if self.density is not None:
             obs, action = self.rows
             measured = support_report(policy, self.density.to(self.device), obs, action)
-            numbers |= {"% outside": 100.0 * measured["support/outside"]}
+            numbers |= {"% outside (the data: 1)": 100.0 * measured["support/outside"]}
             row |= measured
         run.log_support(row)
         return numbers
@@ -59,6 +69,7 @@ class Diagnosis:
     def summary(self, run: RunDirectory, steps: int, seeds: Sequence[int] = ()) -> Record:
         """The record of result.json; ``seeds`` of several in parallel."""
         result = summary(run, steps, seeds)
+        result["data"] = data_score(self.data)
         if self.density is not None:
             obs, action = self.rows
             result["support"] = measure_support(self.density, obs, action).to_json()

@@ -131,6 +131,7 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
                 save_every=options.save_every,
                 resume=resumes,
                 progress=not options.quiet,
+                phase=str(config.get("algorithm") or config.get("behavior") or experiment.verb),
             )
             result = experiment.finish(run, agent)
             run.write_json("result.json", result)

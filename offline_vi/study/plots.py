@@ -119,7 +119,8 @@ def metric_panel(ax: Axes, metrics: Columns, name: str) -> None:
     """One metric; of several seeds trained together, a pale line each."""
     for column in (column for column in metrics if base(column) == name):
         alpha = 1.0 if column == name else 0.5
-        ax.plot(metrics["step"], metrics[column], color=ACCENT, linewidth=1.2, alpha=alpha)
+        marker = "o" if np.isfinite(metrics[column]).sum() == 1 else ""  # a line of one point is none
+        ax.plot(metrics["step"], metrics[column], color=ACCENT, linewidth=1.2, alpha=alpha, marker=marker, markersize=3)
     ax.set_title(name, fontsize=10, color=INK, parse_math=False)
 
 
@@ -129,15 +130,17 @@ def value_panel(ax: Axes, support: Columns) -> None:
     ax.plot(support["step"], support["q/return"], color=INK, marker="o", markersize=3, label="discounted return")
     ax.legend(fontsize=7, frameon=False)
     ax.set_title("value of the start", fontsize=10, color=INK)
+    ax.set_ylabel("discounted return", fontsize=8)
 
 
 def outside_panel(ax: Axes, support: Columns) -> None:
     """The share of the policy's actions that are outside the data's support."""
     ax.plot(support["step"], 100.0 * support["support/outside"], color=ACCENT, marker="o", markersize=3)
-    ax.axhline(1.0, color=MUTED, linestyle="--", linewidth=1, label="data")
+    ax.axhline(1.0, color=MUTED, linestyle="--", linewidth=1, label="data: 1 %")
     ax.legend(fontsize=7, frameon=False)
     ax.set_ylim(bottom=0.0)
-    ax.set_title("% of actions outside the support", fontsize=10, color=INK)
+    ax.set_title("actions outside the support", fontsize=10, color=INK)
+    ax.set_ylabel("% of the policy's actions", fontsize=8)
 
 
 def score_panel(ax: Axes, episodes: Columns, data: Transitions | None) -> None:
@@ -156,6 +159,7 @@ def score_panel(ax: Axes, episodes: Columns, data: Transitions | None) -> None:
         ax.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="data")
     ax.legend(fontsize=7, frameon=False)
     ax.set_title("normalized score" if scored else "return", fontsize=10, color=INK)
+    ax.set_ylabel("0: random, 100: expert" if scored else "undiscounted sum of rewards", fontsize=8)
 
 
 def base(name: str) -> str:

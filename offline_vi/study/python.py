@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +17,7 @@ from offline_vi.behavior.pretrained import save_behavior
 from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
 from offline_vi.environments import check_limit
+from offline_vi.errors import Interrupted, InterruptedWarning
 from offline_vi.nn.description import describe, spec_of
 from offline_vi.rl.algorithm import Algorithm, Wrapper
 from offline_vi.runs.directory import RunDirectory
@@ -48,8 +51,14 @@ def fit(algorithm: Algorithm, data: Transitions | Source, steps: int, **options:
     configuration, metrics, checkpoints, result; where the data's environment is known, the policy is scored every
     ``eval_every`` steps and at the end. ``resume=True`` goes on with a run that was interrupted.
 
-    Raises what `training.loop.fit` raises; RunExistsError, RunLockedError and OutputDirError for the directory.
+    Ctrl-C ends the training after the step that is under way: the history so far is returned, and the algorithm keeps
+    what it learned. Raises what `training.loop.fit` raises; RunExistsError, RunLockedError and OutputDirError for the
+    directory.
     """
+    return _until_interrupted(lambda: _fit(algorithm, data, steps, options))
+
+
+def _fit(algorithm: Algorithm, data: Transitions | Source, steps: int, options: RunLoopOptions) -> History:
     run = options.get("run")
     if not isinstance(run, str | Path):
         given: Any = options
@@ -58,6 +67,19 @@ def fit(algorithm: Algorithm, data: Transitions | Source, steps: int, **options:
     how = loop.Loop(**settings)
     chosen = _run_options(run, how)
     return conduct(InMemory(algorithm, data, steps, how, chosen), chosen).history
+
+
+def _until_interrupted(train: Callable[[], History]) -> History:
+    """Ctrl-C in Python is a wish to go on with what there is: a warning says how far the training came. Other signals
+    end it as everywhere."""
+    try:
+        return train()
+    except Interrupted as stop:
+        if stop.signum != signal.SIGINT or stop.history is None:
+            raise
+        warnings.warn(f"{stop}: the history so far is returned", InterruptedWarning, stacklevel=3)
+        history: History = stop.history
+        return history
 
 
 def _run_options(run: str | Path, how: loop.Loop) -> RunOptions:
@@ -178,8 +200,19 @@ def fit_behavior(
     """Fit a behavior model to (s, a) for ``steps`` gradient steps; see `training.fit_behavior`.
 
     ``run="runs/x"`` makes a run directory as `offline-vi fit-behavior` does, which `load` and ``--behavior-from`` read.
-    Raises what `training.fit_behavior` raises.
+    Ctrl-C returns the history so far, as in `fit`. Raises what `training.fit_behavior` raises.
     """
+    return _until_interrupted(lambda: _fit_behavior(model, data, steps, lr, eps, options))
+
+
+def _fit_behavior(
+    model: BehaviorModel,
+    data: Transitions | Source,
+    steps: int,
+    lr: float | None,
+    eps: float | None,
+    options: RunLoopOptions,
+) -> History:
     given: Any = {**options}
     run = given.pop("run", None)
     if not isinstance(run, str | Path):

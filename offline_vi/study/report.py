@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_vi.errors import MissingDependencyError
-from offline_vi.escaping import code, markdown, visible
+from offline_vi.escaping import code, latex, markdown, visible
 from offline_vi.runs.files import write_text
 from offline_vi.runs.ownership import claim
 from offline_vi.study.cells import write_table
@@ -25,16 +25,24 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 PAGES = ("report.html", "report.md")
+LATEX = "report.tex"
 
 
 def read_any(folders: Sequence[str | Path]) -> Study:
-    """A benchmark directory, or run directories.
+    """A benchmark directory, or run directories; of several benchmark directories, their runs.
 
     Raises MissingInputError where a folder is neither, ConfigError where what it holds cannot be read.
     """
     if len(folders) == 1 and is_study(Path(folders[0])):
         return read_study(folders[0])
-    return read_runs(folders)
+    return read_runs([run for folder in folders for run in runs_in(Path(folder))])
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run directories of a benchmark directory; of anything else the folder itself."""
+    if not is_study(folder):
+        return [folder]
+    return [path for path in sorted((folder / "runs").iterdir()) if path.is_dir()]
 
 
 def write_report(study: Study, folder: Path, pages: Sequence[str] = PAGES) -> list[Path]:
@@ -50,22 +58,22 @@ def write_report(study: Study, folder: Path, pages: Sequence[str] = PAGES) -> li
 
 def render(name: str, content: Mapping[str, object]) -> str:
     """A template filled in; what comes from files is escaped, in HTML and in Markdown."""
-    environment: Any = environment_of(name.endswith(".html"))
+    environment: Any = environment_of(Path(name).suffix)
     text: str = environment.get_template(name).render(content)
     return text
 
 
 @cache
-def environment_of(html: bool) -> object:
-    """Jinja2's environment for HTML or for Markdown: whatever a template writes goes through its escape."""
+def environment_of(suffix: str) -> object:
+    """Jinja2's environment for files of a kind: whatever a template writes goes through its escape."""
     try:
         import jinja2
     except ModuleNotFoundError as error:
         raise MissingDependencyError("a report needs jinja2", "pip install 'offline-vi[report]'") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=html,
-        finalize=shown if html else markdown,
+        autoescape=suffix == ".html",
+        finalize=ESCAPES[suffix],
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -78,6 +86,9 @@ def environment_of(html: bool) -> object:
 def shown(value: object) -> object:
     """A value for HTML, which Jinja2 escapes: its plain text without control characters."""
     return visible(value) if type(value) is str else value
+
+
+ESCAPES: dict[str, Callable[[object], object]] = {".html": shown, ".md": markdown, ".tex": latex}
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ class Content:
     single: bool  # whether each row has one seed, so that there is no interval
     sources: list[str]  # of published numbers
     aggregates: list[AggregateRow]
+    data_aggregates: Mapping[str, float]  # the same of the data's own scores; empty where they are not known
     fewest: int  # runs of a method on a data set, at least
     aggregate_coverage: float | None
     comparable: list[str]  # data sets on which every method has a score
@@ -127,6 +139,7 @@ def contents(study: Study) -> Content:
         single=bool(scores) and max(row.seeds for row in scores) == 1,
         sources=sorted({one.source for row in scores for one in row.published}),
         aggregates=aggregates,
+        data_aggregates=tables.data_aggregates(study),
         fewest=tables.fewest_runs(study),
         aggregate_coverage=tables.aggregate_coverage(study) if aggregates else None,
         comparable=tables.comparable(study),
@@ -172,11 +185,17 @@ def thousands(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-FILTERS: dict[str, Callable[..., str]] = {
+def top(rows: Sequence[ScoreRow], dataset: str) -> float | None:
+    """The highest mean of a data set's rows."""
+    return max((row.mean for row in rows if row.dataset == dataset and row.mean is not None), default=None)
+
+
+FILTERS: dict[str, Callable[..., object]] = {
     "number": number,
     "span": span,
     "percent": percent,
     "clock": clock,
     "thousands": thousands,
     "code": code,
+    "top": top,
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offline_vi.study import svg
+from offline_vi.study.scores import RETURN, SCORE
 
 if TYPE_CHECKING:
     from offline_vi.study.results import Study
@@ -65,11 +66,14 @@ def learning_curves(study: Study, dataset: str) -> str:
     scored."""
     from offline_vi.study import tables
 
-    for curve_of, name in ((tables.score_curve, "normalized score"), (tables.return_curve, "return")):
+    kinds = ((tables.score_curve, "normalized score", SCORE), (tables.return_curve, "return", RETURN))
+    for curve_of, name, measure in kinds:
         lines = []
         for curve in tables.learning_curves(study, dataset, curve_of):
             y, low, high = (list(column) for column in zip(*curve.points, strict=True))
             lines.append(svg.Line(curve.steps, y, low, high, curve.method.color, dots=True))
         if lines:
-            return svg.curves(lines, "gradient steps", f"IQM of the {name}")
+            level = tables.mean_of([run.scores.data.get(measure) for run in study.runs if run.cell.dataset == dataset])
+            levels = {} if level is None else {"the data": level}
+            return svg.curves(lines, "gradient steps", f"IQM of the {name}", levels=levels)
     return ""

@@ -24,6 +24,7 @@ class Method(NamedTuple):
     preset: str
     label: str
     color: int  # number of the series in plots
+    variant: str = ""  # of a suite: its name; empty for the algorithm as it is
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,15 @@ def read_study(folder: str | Path) -> Study:
         )
     record = read_json(folder / "suite.json")
     suite, commands = written_suite(record), table(record, "commands")
-    methods = {(method.algorithm, method.preset): method for method in methods_of(suite)}
+    methods = {(method.algorithm, method.variant, method.preset): method for method in methods_of(suite)}
     seconds = seconds_of(folder)
     runs = []
     for cell in suite.cells():
         words, path = commands.get(cell.name), folder / "runs" / cell.name
         command = " ".join(map(str, words)) if isinstance(words, list) else ""
-        runs.append(read_run(path, cell, methods[cell.algorithm, cell.preset], command, seconds.get(cell.name)))
+        runs.append(
+            read_run(path, cell, methods[cell.algorithm, cell.variant, cell.preset], command, seconds.get(cell.name))
+        )
     models: list[FittedModel] = []
     broken: list[Failure] = []
     for name, (dataset, model, seed) in written_models(record, suite).items():
@@ -137,10 +140,10 @@ def written_models(record: Mapping[str, object], suite: Suite) -> dict[str, tupl
 def methods_of(suite: Suite) -> list[Method]:
     """In the suite's order."""
     many = len(suite.presets) > 1
-    pairs = [(algorithm, preset) for algorithm in suite.algorithms for preset in suite.presets]
+    kinds = [(algorithm, variant, preset) for algorithm, variant in suite.methods() for preset in suite.presets]
     return [
-        Method(algorithm, preset, f"{algorithm}, {preset}" if many else algorithm, place)
-        for place, (algorithm, preset) in enumerate(pairs)
+        Method(algorithm, preset, f"{variant or algorithm}, {preset}" if many else variant or algorithm, place, variant)
+        for place, (algorithm, variant, preset) in enumerate(kinds)
     ]
 
 
@@ -216,6 +219,7 @@ def result_row(run: Run) -> dict[str, str | int | float | None]:
     scores, facts = run.scores, run.facts
     return {
         "algorithm": run.cell.algorithm,
+        "variant": run.cell.variant,
         "preset": run.cell.preset,
         "dataset": run.cell.dataset,
         "seed": run.cell.seed,

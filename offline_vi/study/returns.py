@@ -56,11 +56,11 @@ def with_returns(
     ``path`` that goes on where it was cut. Raises what `fit_returns` raises."""
     steps = options.return_steps
     config = TrajectoryValuesConfig(discount, options.return_lambda, steps=steps, refresh=max(steps // 5, 1))
-    with fitted_ahead(path, run) as loop:
+    with fitted_ahead(path, run, "returns") as loop:
         return data.with_returns(fit_returns(data.with_weights(None, {}), config, **loop))
 
 
 def start(agent: Algorithm, source: Transitions | Source, steps: int, path: Path, run: RunOptions) -> None:
     """`start_critics` in a run in ``path`` that goes on where it was cut."""
-    with fitted_ahead(path, run) as loop:
+    with fitted_ahead(path, run, "start of the critics") as loop:
         start_critics(agent, source, steps, **loop)

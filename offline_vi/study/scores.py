@@ -28,6 +28,7 @@ class Scores:
     steps: int | None = None  # gradient steps
     env_id: str = ""
     mujoco: str = ""  # version
+    data: Mapping[str, float | None] = field(default_factory=dict)  # measure -> mean over the data's own episodes
     diagnostics: Mapping[str, float | None] = field(default_factory=dict)  # "support/outside", "q/start", ...
 
 
@@ -49,6 +50,7 @@ def scores_from(record: Mapping[str, object]) -> Scores:
         steps=integer(record, "steps"),
         env_id=text(record, "env_id"),
         mujoco=text(record, "mujoco"),
+        data=numbers(table(record, "data")),
         diagnostics=numbers(table(record, "diagnostics")),
     )
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_vi.errors import ConfigError, UsageError
+from offline_vi.errors import ConfigError, EnvError, UsageError
 from offline_vi.factories import Factory, allow, check_kwargs, environment_title, kwargs_from, words_of
+from offline_vi.runs.files import read_json
+from offline_vi.study.kept_evaluations import keep_evaluation
+from offline_vi.study.scores import numbers, table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,10 +50,16 @@ class RunScore:
     differences: list[str]  # between how the run was scored and how it is scored here
     guard: GuardedPolicy | None  # with its threshold and the share of actions that it replaced
     videos: Path | None  # folder of the films
+    data: Mapping[str, float | None] = field(default_factory=dict)  # what the data's own episodes earned on this task
+    film_error: EnvError | None = None  # why there are no films
 
     def to_json(self, level: float = 0.0) -> dict[str, Any]:
         """JSON-ready; ``level`` is the quantile of the guard of actions."""
         record = self.evaluation.to_json() | {"kwargs": self.task.kwargs, "differences": self.differences}
+        for name, scores in (("return", False), ("score", True)) if self.evaluation.scored else (("return", False),):
+            record[f"{name}_interval"] = list(self.evaluation.interval(scores)[1:])
+        if self.data:
+            record["data"] = dict(self.data)
         if self.videos is not None:
             record["videos"] = str(self.videos)
         if self.guard is not None and self.guard.behavior is not None:
@@ -63,8 +72,9 @@ class RunScore:
 def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     """Load the run's final policy, check the spaces, evaluate.
 
-    Raises UsageError where the run holds no policy or no environment is known, ConfigError where it cannot be guarded,
-    and what loading, `check_spaces`, `evaluate` and `film` raise.
+    Films that cannot be made cost no score: `RunScore.film_error` says why. Raises UsageError where the run holds no
+    policy or no environment is known, ConfigError where it cannot be guarded, and what loading, `check_spaces` and
+    `evaluate` raise.
     """
     from offline_vi.environments import check_spaces
     from offline_vi.evaluation.evaluate import evaluate
@@ -79,10 +89,30 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     around = guarded(policy, run, options.seed_index, options.guard, options.guard_states)
     acting = around or policy
     evaluation = evaluate(acting, task, options.episodes, options.seed, progress=options.progress)
-    videos = Path(run) / "videos" if options.video else None
-    if videos is not None:
-        film(acting, task, options.video, options.seed, videos)
-    return RunScore(task, evaluation, differences(run, config.record, task, evaluation), around, videos)
+    changed = differences(run, config.record, task, evaluation)
+    score = RunScore(task, evaluation, changed, around, None, data_score_of(run, config.record, task))
+    if not options.video:
+        return score
+    try:
+        film(acting, task, options.video, options.seed, Path(run) / "videos")
+    except EnvError as error:
+        return replace(score, film_error=error)
+    return replace(score, videos=Path(run) / "videos")
+
+
+def keep_score(run: str | Path, score: RunScore, options: ScoringOptions) -> Path:
+    """Write the evaluation into RUN/evaluations; returns the file. Raises CheckpointWriteError and OutputDirError."""
+    how = {name: value for name, value in asdict(options).items() if name != "progress"}
+    return keep_evaluation(run, {"kind": "rollouts", **score.to_json(options.guard), "options": how})
+
+
+def data_score_of(run: str | Path, config: Mapping[str, Any], task: Task) -> dict[str, float | None]:
+    """What the data's own episodes earned, of result.json; empty where it is not known or of another environment."""
+    trained = config.get("task") or {}
+    same = environment_title(trained.get("env_id") or "", trained.get("kwargs") or {})
+    if same != environment_title(task.env_id, task.kwargs) or not (Path(run) / "result.json").exists():
+        return {}
+    return numbers(table(read_json(Path(run) / "result.json"), "data"))
 
 
 def load_task(
@@ -130,8 +160,6 @@ def task_of_run(
 
 def differences(run: str | Path, config: dict[str, Any], task: Task, evaluation: Evaluation) -> list[str]:
     """What is not as it was when the run was scored: the environment, its arguments, its limit, its versions."""
-    from offline_vi.runs.files import read_json
-
     trained, limit = config.get("task") or {}, config.get("max_episode_steps")
     before = {"environment": environment_title(trained.get("env_id") or "", trained.get("kwargs") or {})}
     now = {"environment": environment_title(task.env_id, task.kwargs)}
@@ -148,7 +176,6 @@ def differences(run: str | Path, config: dict[str, Any], task: Task, evaluation:
 def use_products_of(run: str | Path) -> None:
     """Take the path of matrix products that the run took: the same policy then earns the same score to the last bit."""
     from offline_vi.nn.precision import use_products
-    from offline_vi.runs.files import read_json
 
     record = read_json(Path(run) / "run.json")
     use_products("medium" if record.get("products") == "medium" else "highest")
@@ -165,7 +192,6 @@ def guarded(
     from offline_vi.evaluation.states import load_states
     from offline_vi.evaluation.support import Support
     from offline_vi.rl.policies import GuardedPolicy, q_value
-    from offline_vi.runs.files import read_json
     from offline_vi.study.kept import load_with_density
 
     if not (actions or states):

@@ -99,7 +99,7 @@ def run_search(suite: Suite, folder: Path, options: SearchOptions) -> None:
 def variant(suite: Suite, algorithm: str, chosen: Chosen) -> Suite:
     """The suite of one algorithm with these hyper-parameters."""
     settings = {**suite.algorithm.get(algorithm, {}), **chosen}
-    return replace(suite, algorithms=(algorithm,), algorithm={algorithm: settings}, search={})
+    return replace(suite, algorithms=(algorithm,), algorithm={algorithm: settings}, variant={}, sweep={}, search={})
 
 
 def corners(space: SearchSpace) -> list[dict[str, Scalar]]:

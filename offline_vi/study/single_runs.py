@@ -220,7 +220,7 @@ def runs_of_directory(one: Described, method: Method) -> list[Run]:
             replace(
                 run,
                 cell=cell._replace(seed=int(seed)),
-                scores=scores_from({"diagnostics": result.get("diagnostics"), **table(seeds, seed)}),
+                scores=scores_from({**{key: result.get(key) for key in ("diagnostics", "data")}, **table(seeds, seed)}),
                 seconds=seconds / len(seeds),
                 returns=read_returns(one.path, int(seed)),
             )

@@ -14,6 +14,13 @@ runs.
     steps = 5000
     [algorithm.bcq]                                  # options and hyper-parameters of one algorithm
     phi = 0.05
+    [variant.bcq-wide]                               # an algorithm with other options, under a name of its own
+    algorithm = "bcq"
+    phi = 0.2
+    [sweep.bcq-phi]                                  # a variant for each combination of the listed values
+    algorithm = "bcq"
+    phi = [0.0, 0.1]
+    lr = [1e-4, 1e-3]
     [behavior]                                       # share one model per data set and seed; options of `fit-behavior`
     model = "cvae"                                   # default: the one of the preset
     steps = 5000
@@ -40,7 +47,7 @@ from offline_vi.errors import ConfigError, MissingInputError, unknown
 from offline_vi.plugins import load_plugin
 from offline_vi.study import suite_values as values
 from offline_vi.study.presets import PRESETS, preset
-from offline_vi.study.suite_values import Option, SearchSpace
+from offline_vi.study.suite_values import Axis, Option, SearchSpace
 
 FOLDER = Path(__file__).resolve().parent / "suites"
 MAX_BYTES = 1_000_000
@@ -54,11 +61,13 @@ class Cell(NamedTuple):
     dataset: str  # label
     preset: str
     seed: int
+    variant: str = ""  # empty: the algorithm as [train] and [algorithm.NAME] have it
 
     @property
     def name(self) -> str:
         """Of its run directory."""
-        return f"{self.dataset.replace('/', '-')}_{self.algorithm}_{self.preset}_seed{self.seed}"
+        method = self.variant or self.algorithm
+        return f"{self.dataset.replace('/', '-')}_{method}_{self.preset}_seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,8 @@ class Suite:
     plugins: tuple[str, ...] = ()  # modules, and absolute paths of files, that register what the suite names
     train: Mapping[str, Option] = field(default_factory=dict)
     algorithm: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
+    variant: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)  # name -> "algorithm" and its options
+    sweep: Mapping[str, Mapping[str, Axis]] = field(default_factory=dict)  # the same, lists of values to combine
     behavior: Mapping[str, Option] = field(default_factory=dict)  # empty: nothing is shared
     machine: Mapping[str, str] = field(default_factory=dict)
     search: Mapping[str, SearchSpace] = field(default_factory=dict)  # of `offline-vi tune`
@@ -81,12 +92,22 @@ class Suite:
     def cells(self) -> list[Cell]:
         """Seed by seed, so that a study that is cut has whole rows."""
         return [
-            Cell(algorithm, dataset, preset, seed)
+            Cell(algorithm, dataset, preset, seed, variant)
             for seed in self.seeds
             for dataset in self.datasets
             for preset in self.presets
-            for algorithm in self.algorithms
+            for algorithm, variant in self.methods()
         ]
+
+    def methods(self) -> list[tuple[str, str]]:
+        """(algorithm, variant) of everything that is compared; the algorithms as they are first."""
+        plain = [(algorithm, "") for algorithm in self.algorithms]
+        return plain + [(str(options["algorithm"]), name) for name, options in self.variants().items()]
+
+    def variants(self) -> dict[str, Mapping[str, Option]]:
+        """Name -> "algorithm" and options, of each variant and of each point of a sweep."""
+        points = {name: values.grid(name, axes) for name, axes in self.sweep.items()}
+        return {**self.variant, **{name: point for several in points.values() for name, point in several.items()}}
 
     def model(self, cell: Cell) -> str:
         """The behavior model that the cell is given; empty for an algorithm that uses none, or a suite that shares
@@ -149,20 +170,25 @@ def parse_suite(record: Mapping[str, object], name: str, folder: Path | None = N
     for key in record:
         if key not in known:
             raise values.unknown_key(key, known, "key of a suite")
-    for key in ("algorithms", "datasets"):
+    others = bool(record.get("variant") or record.get("sweep"))
+    for key in ("datasets",) if others else ("algorithms", "datasets"):
         if not record.get(key):
             raise ConfigError(f"the suite {name} names no {key}", f'e.g. {key} = ["{EXAMPLES[key]}"]')
     algorithm, search = values.table(record, "algorithm"), values.table(record, "search")
     return Suite(
         name=str(record.get("name", name)),
         description=str(record.get("description", "")),
-        algorithms=values.strings(record["algorithms"], "algorithms"),
+        algorithms=values.strings(record["algorithms"], "algorithms") if record.get("algorithms") else (),
         datasets=values.datasets(record["datasets"]),
         seeds=values.seeds(record.get("seeds", [0])),
         presets=values.strings(record.get("presets", ["published"]), "presets"),
         plugins=values.plugins(record.get("plugins", []), folder or Path()),
         train=values.options(record.get("train", {}), "[train]"),
         algorithm={key: values.options(value, f"[algorithm.{key}]") for key, value in algorithm.items()},
+        variant={
+            key: values.variant(value, f"[variant.{key}]") for key, value in values.table(record, "variant").items()
+        },
+        sweep={key: values.sweep(value, f"[sweep.{key}]") for key, value in values.table(record, "sweep").items()},
         behavior=values.options(record.get("behavior", {}), "[behavior]"),
         machine=values.machine(record.get("machine", {})),
         search={key: values.search_space(value, key) for key, value in search.items()},
@@ -188,10 +214,11 @@ def check_folders(suite: Suite) -> None:
 def check_names(suite: Suite) -> None:
     """Raises UsageError for an unknown algorithm, preset or behavior model, ConfigError for a cell that is there
     twice."""
+    used = list(dict.fromkeys(algorithm for algorithm, _ in suite.methods()))
     for names, table, kind in (
-        (suite.algorithms, registry.trainable(), "algorithm"),
-        (suite.algorithm, suite.algorithms, "algorithm of this suite"),
-        (suite.search, suite.algorithms, "algorithm of this suite"),
+        (used, registry.trainable(), "algorithm"),
+        (suite.algorithm, used, "algorithm of this suite"),
+        (suite.search, used, "algorithm of this suite"),
         (suite.presets, PRESETS, "preset"),
         ([suite.behavior["model"]] if "model" in suite.behavior else [], registry.behavior_models(), "behavior model"),
     ):
@@ -201,4 +228,6 @@ def check_names(suite: Suite) -> None:
     check_folders(suite)
     for name, times in Counter(cell.name for cell in suite.cells()).items():
         if times > 1:
-            raise ConfigError(f"the cell {name} is there {times} times", "name each algorithm, data set and seed once")
+            raise ConfigError(
+                f"the cell {name} is there {times} times", "give each algorithm, variant, data set and seed once"
+            )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,6 +17,8 @@ from offline_vi.errors import ConfigError
 Scalar: TypeAlias = bool | int | float | str
 Option: TypeAlias = Scalar | list[Scalar]
 """The value of a flag."""
+Axis: TypeAlias = Option | list[list[Scalar]]
+"""The values of a flag that a sweep goes through, or its one value."""
 
 PRODUCTS = ("highest", "medium")
 PRECISIONS = ("float32", "bfloat16")
@@ -131,6 +134,53 @@ def options(value: object, where: str) -> dict[str, Option]:
             raise ConfigError(f"{where}: {name} = {entry!r} is no value of a flag", "a number, a text, or a list")
         found[name] = scalars if isinstance(entry, list | tuple) else scalars[0]
     return found
+
+
+def variant(value: object, where: str) -> dict[str, Option]:
+    """Of [variant.NAME]: "algorithm" and options. Raises ConfigError."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("algorithm"), str):
+        raise ConfigError(f"{where} names no algorithm", f'write {where}, then algorithm = "bcq"')
+    return options(value, where)
+
+
+def sweep(value: object, where: str) -> dict[str, Axis]:
+    """Of [sweep.NAME]: "algorithm", and options or lists of them. Raises ConfigError."""
+    entries = value if isinstance(value, Mapping) else {}
+    lists = {key: several for key, entry in entries.items() if (several := _lists(entry))}
+    found: dict[str, Axis] = {**variant({key: entries[key] for key in entries if key not in lists}, where)}
+    for key, several in lists.items():
+        found[key.replace("_", "-")] = several
+    if not any(isinstance(entry, list) and entry for entry in found.values()):
+        raise ConfigError(f"{where} lists no values", "e.g. phi = [0.0, 0.05, 0.1]")
+    return found
+
+
+def _lists(value: object) -> list[list[Scalar]]:
+    """Several values of a flag that takes a list; empty where it is anything else."""
+    entries = value if isinstance(value, list) else []
+    found = [scalars for entry in entries if isinstance(entry, list) and (scalars := _scalars(entry))]
+    return found if len(found) == len(entries) else []
+
+
+def grid(name: str, axes: Mapping[str, Axis]) -> dict[str, dict[str, Option]]:
+    """The points of a sweep: name -> "algorithm" and options. A list is an axis, anything else is the same for all.
+
+    Raises ConfigError where two points have the same name.
+    """
+    same = {key: value for key, value in axes.items() if not isinstance(value, list)}
+    varied = {key: value for key, value in axes.items() if isinstance(value, list)}
+    points: dict[str, dict[str, Option]] = {}
+    for chosen in product(*varied.values()):
+        label = "_".join([name, *(f"{key}={_shown(value)}" for key, value in zip(varied, chosen, strict=True))])
+        if label in points:
+            raise ConfigError(f"the point {label} of a sweep is there twice", "list each value once")
+        points[label] = {**same, **dict(zip(varied, chosen, strict=True))}
+    return points
+
+
+def _shown(value: Option) -> str:
+    """A value within a name: the entries of a list joined by x, as in 256x256."""
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _scalars(entries: Sequence[object]) -> list[Scalar] | None:

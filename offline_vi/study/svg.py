@@ -59,12 +59,14 @@ def curves(
     *,
     size: tuple[int, int] = (460, 280),
     y_range: tuple[float, float] | None = None,
+    levels: Mapping[str, float] | None = None,
 ) -> str:
-    """Lines with bands."""
-    lines = list(lines)
+    """Lines with bands; ``levels`` are horizontal lines, under their names."""
+    lines, levels = list(lines), levels or {}
     left, right, top, bottom = 46, 10, 10, 38
     xs = [value for line in lines for value in line.x]
     ys = [value for line in lines for part in (line.y, line.low, line.high) for value in part if math.isfinite(value)]
+    ys += levels.values()
     x0, x1 = min(0.0, *xs), max(1.0, *xs)
     y0, y1 = y_range or (min(0.0, *ys), max(ys))
     y1 = y1 if y1 > y0 else y0 + 1.0
@@ -87,6 +89,10 @@ def curves(
         body.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{y + 4:.1f}"/>')
         body.append(_text(x, y + 15, short(tick), "middle"))
     body.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{height - bottom}" y2="{height - bottom}"/>')
+    for name, value in levels.items():
+        _, y = at(x0, value)
+        body.append(f'<line class="level" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        body.append(_text(width - right, y - 4, name, "end"))
     for line in lines:
         around = [at(x, y) for x, y in zip(line.x, line.high, strict=True)]
         around += [at(x, y) for x, y in reversed(list(zip(line.x, line.low, strict=True)))]

@@ -37,10 +37,17 @@ def measure_of(study: Study, dataset: str) -> str:
     return RETURN if {one.measure for one in scores if one.final is not None} == {RETURN} else SCORE
 
 
-def finals(study: Study, method: Method, dataset: str) -> list[float]:
-    """Of the final policies, a number per seed in the data set's measure."""
-    scores, measure = [run.scores for run in runs_of(study, method, dataset)], measure_of(study, dataset)
-    return [one.final for one in scores if one.final is not None and one.measure == measure]
+def finals(study: Study, method: Method, dataset: str) -> dict[int, float]:
+    """Of the final policies, seed -> a number in the data set's measure."""
+    runs, measure = runs_of(study, method, dataset), measure_of(study, dataset)
+    known = {run.cell.seed: run.scores.final for run in runs if run.scores.measure == measure}
+    return {seed: known[seed] for seed in sorted(known) if known[seed] is not None}  # type: ignore[misc]
+
+
+def data_score(study: Study, dataset: str) -> float | None:
+    """The mean over the data's own episodes, in the data set's measure; None where no run recorded it."""
+    measure = measure_of(study, dataset)
+    return mean_of([run.scores.data.get(measure) for run in study.runs if run.cell.dataset == dataset])
 
 
 @cache
@@ -67,9 +74,9 @@ def published() -> dict[tuple[str, str], list[Published]]:
 
 
 def published_for(study: Study, method: Method, dataset: str) -> list[Published]:
-    """Only for a data set of D4RL's own under its own name and version."""
+    """Only for a data set of D4RL's own under its own name and version, and an algorithm that is no variant."""
     files = study.suite.datasets[dataset]
-    return published().get((files[0], method.algorithm), []) if len(files) == 1 else []
+    return published().get((files[0], method.algorithm), []) if len(files) == 1 and not method.variant else []
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class ScoreRow:
     dataset: str
     method: Method
     seeds: int  # runs that are done
+    data: float | None  # the mean over the data's own episodes
     by_return: bool  # whether the numbers below are returns, where there are no normalized scores
     per_seed: list[float]  # of the final policies
     mean: float | None
@@ -104,12 +112,13 @@ def score_rows(study: Study) -> list[ScoreRow]:
 
 def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
     """Of a method that has a run on the data set."""
-    runs, scores = runs_of(study, method, dataset), finals(study, method, dataset)
+    runs, scores = runs_of(study, method, dataset), list(finals(study, method, dataset).values())
     first = runs[0].scores
     return ScoreRow(
         dataset=dataset,
         method=method,
         seeds=len(runs),
+        data=data_score(study, dataset),
         by_return=measure_of(study, dataset) == RETURN,
         per_seed=scores,
         mean=mean_of(scores),
@@ -138,7 +147,7 @@ def comparable(study: Study) -> list[str]:
 
 def tasks(study: Study, method: Method) -> list[list[float]]:
     """The method's final scores on the comparable data sets."""
-    return [finals(study, method, dataset) for dataset in comparable(study)]
+    return [list(finals(study, method, dataset).values()) for dataset in comparable(study)]
 
 
 def fewest_runs(study: Study) -> int:
@@ -168,6 +177,15 @@ def aggregate_rows(study: Study) -> list[AggregateRow]:
     return sorted(rows, key=lambda row: -row.aggregates["IQM"].value)
 
 
+def data_aggregates(study: Study) -> dict[str, float]:
+    """Each aggregate of the data's own scores over the comparable data sets; none where one of them is not known."""
+    scores = [data_score(study, dataset) for dataset in comparable(study)]
+    known = [np.array([score]) for score in scores if score is not None]
+    if not known or len(known) < len(scores):
+        return {}
+    return {name: float(statistic(known)) for name, statistic in AGGREGATES.items()}
+
+
 def aggregate_coverage(study: Study) -> float | None:
     """What the aggregate IQM's interval covers at this many tasks and seeds; None where seeds are enough, or one."""
     scores, fewest = [tasks(study, method) for method in study.methods], fewest_runs(study)
@@ -181,18 +199,34 @@ def aggregate_coverage(study: Study) -> float | None:
 class Against(NamedTuple):
     """A method against the baseline."""
 
+    dataset: str  # empty: on all comparable data sets together
     method: Method
     baseline: Method
     found: Comparison
+    fewest: int  # runs of either on a data set, at least
 
 
 def comparisons(study: Study) -> list[Against]:
-    """Every method against the first of the suite."""
-    if not comparable(study):
+    """Every method against the first one: on all data sets on which everybody has a score, or, where there is no such
+    common ground, on each data set for itself."""
+    if not study.methods:
         return []
     first, *others = study.methods
-    theirs = tasks(study, first)
-    return [Against(method, first, compare(tasks(study, method), theirs, iqm)) for method in others]
+    together = comparable(study)
+    groups = {"": together} if together else {dataset: [dataset] for dataset in study.suite.datasets}
+    rows = [against(study, name, group, method, first) for name, group in groups.items() for method in others]
+    return [row for row in rows if row is not None]
+
+
+def against(study: Study, name: str, datasets: Sequence[str], method: Method, baseline: Method) -> Against | None:
+    """The comparison under a name; None where one side has no run. Runs are paired where both have the same seeds."""
+    ours, theirs = ([finals(study, one, dataset) for dataset in datasets] for one in (method, baseline))
+    if not all([*ours, *theirs]):
+        return None
+    paired = [set(task) for task in ours] == [set(task) for task in theirs]
+    x, y = ([list(task.values()) for task in side] for side in (ours, theirs))
+    found = compare(x, y, iqm, paired=paired)
+    return Against(name, method, baseline, found, min(map(len, [*ours, *theirs])))
 
 
 HELD_OUT = ("elbo", "iwae_64", "truth", "gap")

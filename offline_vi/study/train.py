@@ -15,6 +15,7 @@ from offline_vi import registry
 from offline_vi.behavior.base import BehaviorModel, DensityModel, Proposals
 from offline_vi.behavior.pretrained import load_behavior, read_card
 from offline_vi.behavior.proposals import CandidateCache
+from offline_vi.console import standard_error
 from offline_vi.data.samplers import Source, StackedSampler
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError, ConfigError, EnvError, EvaluationError, SpaceMismatchError
@@ -151,6 +152,8 @@ class Training(Experiment):
 
     def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
         model, chosen = self.agents.behavior, self.chosen
+        if not self.options.run.quiet and len(phases := self._phases()) > 1:
+            print(", then ".join(f"{what}: {steps:,} steps" for what, steps in phases), file=standard_error())
         self.rows = with_weights(self.data, self.options.weights, run, self.options.run)
         if chosen.normalize:
             for each in {agent, self.agents.one}:
@@ -162,6 +165,18 @@ class Training(Experiment):
         self.rows = self.rows.with_reward(self.rewards.scale, self.rewards.shift)
         if self.options.returns.used:
             self._prepare_returns(run, agent)
+
+    def _phases(self) -> list[tuple[str, int]]:
+        """(what is trained, its gradient steps), in their order."""
+        chosen, returns = self.chosen, self.options.returns
+        fitted = self.choice.behavior if not (self.choice.jointly or chosen.behavior_from) else ""
+        phases = [
+            (f"fitting the behavior model {fitted}", chosen.behavior_steps if fitted else 0),
+            ("returns", returns.return_steps if returns.used else 0),
+            ("start of the critics", returns.critic_start_steps),
+            (self.algorithm, self.steps),
+        ]
+        return [(what, steps) for what, steps in phases if steps]
 
     def _prepare_returns(self, run: RunDirectory, agent: Algorithm) -> None:
         """Give the rows their returns, for all steps or for those in which the critics start."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,48 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().close()
 
 
+TRY_RENDERER = """
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco/>")
+renderer = mujoco.Renderer(model, 8, 8)
+renderer.update_scene(mujoco.MjData(model))
+renderer.render()
+"""
+PATIENCE = 60.0  # seconds for a renderer to draw one picture
+
+
+def choose_renderer() -> str:
+    """Have MuJoCo draw by a renderer that works here, EGL first, which needs no display; returns its name. What
+    MUJOCO_GL says is taken as it is. Each is tried in a process of its own, for some graphics libraries end the one
+    that they fail in.
+
+    Raises EnvError where none works.
+    """
+    named = os.environ.get("MUJOCO_GL")
+    candidates = [named] if named else ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
+    for name in candidates:
+        if renders(name):
+            os.environ["MUJOCO_GL"] = name
+            return name
+    raise EnvError(
+        f"MuJoCo cannot draw here: {' and '.join(candidates)} failed",
+        "install a graphics library (Debian, Ubuntu: apt install libegl1 libosmesa6), or film on another machine",
+    )
+
+
+def renders(name: str) -> bool:
+    """Whether MuJoCo draws an empty scene by that renderer."""
+    platform = {"PYOPENGL_PLATFORM": name} if name in ("egl", "osmesa") else {}
+    variables = {**os.environ, "MUJOCO_GL": name, **platform}
+    try:
+        found = subprocess.run(
+            [sys.executable, "-c", TRY_RENDERER], env=variables, capture_output=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return found.returncode == 0
+
+
 def film(policy: Policy, task: Task, episodes: int, seed: int, folder: Path) -> Evaluation:
     """Score ``episodes`` episodes (as `evaluate`) and write each to FOLDER/episode-SEED.webp.
 
@@ -71,6 +116,8 @@ def film(policy: Policy, task: Task, episodes: int, seed: int, folder: Path) -> 
     """
     require_folder(folder).mkdir(parents=True, exist_ok=True)
     seen = replace(task, kwargs={**task.kwargs, "render_mode": "rgb_array"})
+    if "mujoco" in sys.modules:  # which the task's environment imported, when it was scored or checked
+        choose_renderer()
     hint = "MuJoCo: try MUJOCO_GL=egl or osmesa; Pendulum: pip install pygame"
     try:
         return evaluate(policy, seen, episodes, seed, num_envs=1, wrap=lambda env: Recorder(env, folder))

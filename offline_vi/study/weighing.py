@@ -99,7 +99,7 @@ def fitted(
     """(R,) what is fitted in the run ``path``, which goes on where it was cut, or read from it. Raises
     CheckpointCorruptError where what is read is not one finite number for each row."""
     if not (path / FITTED).is_file():
-        with fitted_ahead(path, run) as loop:
+        with fitted_ahead(path, run, "values of the steps") as loop:
             found = fit(loop)
         save_tensors(path / FITTED, {"rows": torch.from_numpy(found)})
     saved = load_tensors(path / FITTED).get("rows", torch.empty(0))

@@ -58,6 +58,7 @@ class LoopOptions(TypedDict, total=False):
     save_every: int | None
     resume: bool
     progress: bool
+    phase: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Loop:
     save_every: int | None = None  # steps between two checkpoints; one is written before each evaluation too
     resume: bool = False  # continue from the run's newest checkpoint, bit-identical to never having stopped
     progress: bool = True  # a bar on a terminal, lines elsewhere
+    phase: str = ""  # what is trained, in the lines of progress
 
     def is_due(self, step: int, every: int | None) -> bool:
         return every is not None and every > 0 and step % every == 0
@@ -118,8 +120,6 @@ class _Training:
         return Sampler(data, size, self.streams["batches"], self.device)
 
     def run(self) -> History:
-        if self.loop.run is None:
-            return self._train()
         try:
             with listening(), held():
                 return self._train()
@@ -137,7 +137,7 @@ class _Training:
         with own_random_state(self.streams["noise"], cuda):
             if loop.run is not None and loop.resume:
                 self.done = self._restore(loop.run)
-            self.bar = Progress(self.done, self.steps, loop.progress, loop.run)
+            self.bar = Progress(self.done, self.steps, loop.progress, loop.run, loop.phase)
             if self.done:
                 self._conclude(self.done)
             self.algorithm.train()
@@ -165,7 +165,9 @@ class _Training:
 
     def _interrupted(self, signum: int) -> Interrupted:
         run = self.loop.run
-        return Interrupted(signum, self.done, resumable=run is not None and run.has_checkpoint())
+        stop = Interrupted(signum, self.done, resumable=run is not None and run.has_checkpoint())
+        stop.history = self.history
+        return stop
 
     def _step(self, step: int) -> Batch:
         for part in self.scheduled:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from offline_vi.errors import ConfigError
+from offline_vi.errors import ConfigError, unknown
 from offline_vi.types import Metrics
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass
+
+@dataclass(repr=False)
 class History:
     """One row of means per log interval, as written to metrics.csv."""
 
@@ -23,6 +26,41 @@ class History:
     def column(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The values of one metric over the rows that have it."""
         return np.array([row[name] for row in self.rows if name in row], np.float64)
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics that any row has."""
+        return list(dict.fromkeys(name for row in self.rows for name in row if name != "step"))
+
+    def plot(self, *names: str) -> Figure:
+        """Each metric over gradient steps, a panel each; of ``names`` alone where they are given.
+
+        Raises UsageError for an unknown metric, with the nearest one.
+        """
+        from offline_vi.training.picture import Picture  # here, not above: matplotlib
+
+        for name in names:
+            if name not in self.names:
+                raise unknown(name, self.names, "metric")
+        chosen = list(names or self.names) or ["no metrics"]
+        figure = Picture(figsize=(4.2 * min(len(chosen), 3), 2.9 * -(-len(chosen) // 3)), layout="constrained")
+        axes = figure.subplots(-(-len(chosen) // 3), min(len(chosen), 3), squeeze=False)
+        for ax in axes.flat[len(chosen) :]:
+            ax.axis("off")
+        for ax, name in zip(axes.flat, chosen, strict=False):
+            steps = [row["step"] for row in self.rows if name in row]
+            ax.plot(steps, self.column(name), marker="o" if len(steps) == 1 else "")  # a line of one point is none
+            ax.set_title(name, fontsize=10, parse_math=False)
+            ax.set_xlabel("gradient steps", fontsize=8)
+            ax.grid(alpha=0.25)
+        return figure
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no rows)"
+        last = {name: f"{value:.4g}" for name, value in self.rows[-1].items() if name != "step"}
+        metrics = ", ".join(f"{name} {value}" for name, value in last.items())
+        return f"History({len(self.rows)} rows, up to step {self.rows[-1]['step']:,.0f}: {metrics})"
 
 
 class IntervalMean:

@@ -16,13 +16,19 @@ from offline_vi.training.metrics import over_seeds
 class Progress:
     """A bar on a terminal, a line per log interval elsewhere; the lines go into the run's log.txt in any case."""
 
-    def __init__(self, start: int, steps: int, enabled: bool, run: RunDirectory | None) -> None:
-        self.steps, self.enabled = steps, enabled
+    def __init__(self, start: int, steps: int, enabled: bool, run: RunDirectory | None, phase: str = "") -> None:
+        self.steps, self.enabled, self.head = steps, enabled, f"{phase}: " if phase else ""
         self.log = run.path / "log.txt" if run is not None else None
         self.console, drawing = standard_error(), standard_error(as_drawn)
         self.terminal = enabled and drawing.isatty()
         self.bar = tqdm(
-            total=steps, initial=start, unit="step", disable=not self.terminal, dynamic_ncols=True, file=drawing
+            desc=phase or None,
+            total=steps,
+            initial=start,
+            unit="step",
+            disable=not self.terminal,
+            dynamic_ncols=True,
+            file=drawing,
         )
         self.started, self.start = time.monotonic(), start
 
@@ -32,9 +38,7 @@ class Progress:
 
     def show(self, step: int, row: dict[str, float]) -> None:
         text = "  ".join(f"{name} {value:.4g}" for name, value in over_seeds(row).items() if name != "step")
-        rate = (step - self.start) / max(time.monotonic() - self.started, 1e-9)
-        left = clock((self.steps - step) / max(rate, 1e-9))
-        line = f"step {step:>9,}/{self.steps:,}  {rate:6.1f} steps/s  {left} left  {text}"
+        line = f"{self.head}step {step:>9,}/{self.steps:,}  {self.rate(step):6.1f} steps/s  {self.left(step)}{text}"
         self.write(line)
         if self.terminal:
             self.bar.set_postfix_str(text[:100], refresh=False)
@@ -42,11 +46,21 @@ class Progress:
             print(line, file=self.console, flush=True)
 
     def evaluated(self, step: int, numbers: dict[str, float]) -> None:
-        line = f"step {step:>9,}  evaluation: " + "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
+        text = "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
+        line = f"{self.head}step {step:>9,}/{self.steps:,}  {self.left(step)}evaluation: {text}"
         self.write(line)
         if self.enabled and numbers:
             self.bar.clear()
             print(line, file=self.console, flush=True)
+
+    def rate(self, step: int) -> float:
+        """Gradient steps a second since this process began, evaluations and checkpoints included."""
+        return (step - self.start) / max(time.monotonic() - self.started, 1e-9)
+
+    def left(self, step: int) -> str:
+        """The time that the other steps will take; empty where nothing is known about it yet."""
+        rate = self.rate(step)
+        return f"{clock((self.steps - step) / rate)} left  " if rate else ""
 
     def write(self, line: str) -> None:
         """Into log.txt: what it says is in the CSV files, too, so that a full disk costs nothing here."""

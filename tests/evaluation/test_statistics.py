@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,10 @@ def test_the_permutation_test_is_scipys_where_all_permutations_can_be_had() -> N
     exact = stats.permutation_test(
         (x, y), lambda a, b: abs(a.mean() - b.mean()), alternative="greater", n_resamples=np.inf, vectorized=False
     )
-    found = compare([x], [y], mean, resamples=40_000)
-    assert found.p_value == pytest.approx(exact.pvalue, abs=0.005)
+    found = compare([x], [y], mean)
+    assert found.p_value == pytest.approx(exact.pvalue, abs=1e-12)
+    sampled = compare([x], [y], mean, resamples=400)
+    assert sampled.p_value == pytest.approx(exact.pvalue, abs=0.02)
     assert found.difference.value == pytest.approx(x.mean() - y.mean())
     assert found.smallest_p == pytest.approx(1 / 462)  # 11 over 5, sides of different size
     assert found.runs == (5, 6)
@@ -130,7 +132,48 @@ def test_few_runs_cannot_reject_and_say_so() -> None:
         for chosen in combinations(range(6), 3)
     ]
     assert found.smallest_p == pytest.approx(np.mean(np.array(gaps) >= max(gaps) - 1e-9)) == pytest.approx(0.1)
-    assert found.p_value == pytest.approx(0.1, abs=0.01)
+    assert found.p_value == 0.1
+    assert found.wins is None
+
+
+def test_all_ways_to_deal_several_tasks_are_tried() -> None:
+    """Against a plain double loop over the deals of two tasks with different numbers of runs."""
+    rng = np.random.default_rng(5)
+    ours, theirs = [rng.normal(1.0, 1.0, 3), rng.normal(0.5, 1.0, 2)], [rng.normal(0.0, 1.0, 2), rng.normal(0, 1.0, 3)]
+    pooled = [np.concatenate(pair) for pair in zip(ours, theirs, strict=True)]
+
+    def gap(chosen: tuple[tuple[int, ...], ...]) -> float:
+        sides = [
+            (task[list(c)].mean(), np.delete(task, list(c)).mean()) for task, c in zip(pooled, chosen, strict=True)
+        ]
+        return float(abs(np.mean([a - b for a, b in sides])))
+
+    deals = list(product(combinations(range(5), 3), combinations(range(5), 2)))
+    observed = gap(((0, 1, 2), (0, 1)))
+    expected = np.mean([gap(chosen) >= observed - 1e-9 for chosen in deals])
+    found = compare(ours, theirs, mean)
+    assert found.p_value == pytest.approx(expected, abs=1e-12)
+    assert found.smallest_p == pytest.approx(1 / len(deals))
+
+
+def test_a_p_value_is_never_below_the_smallest_one() -> None:
+    ours, theirs = np.arange(10.0) + 100.0, np.arange(10.0)
+    assert compare([ours], [theirs], mean, resamples=2_000).p_value >= compare([ours], [theirs]).smallest_p
+
+
+def test_paired_seeds_cancel_what_a_seed_does_to_both() -> None:
+    rng = np.random.default_rng(1)
+    luck = rng.normal(0.0, 30.0, 8)
+    ours, theirs = luck + 5.0 + rng.normal(0.0, 0.1, 8), luck
+    alone, together = compare([ours], [theirs], mean), compare([ours], [theirs], mean, paired=True)
+    assert together.difference.value == alone.difference.value == pytest.approx((ours - theirs).mean())
+    width = together.difference.high - together.difference.low
+    expected = 2 * 1.96 * (ours - theirs).std() / np.sqrt(8)
+    assert width == pytest.approx(expected, rel=0.1)
+    assert alone.difference.high - alone.difference.low > 100 * width
+    assert together.wins == 8
+    with pytest.raises(UsageError):
+        compare([ours[:3]], [theirs], mean, paired=True)
 
 
 def test_the_permutation_test_holds_its_level_between_equals() -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("docs/*.md"), *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))])
 FOLDERS = "offline_vi|algorithms|datasets|scripts|tests|benchmarks|examples|docs|results|figures"
 VARIABLES = {"algorithm", "data"}  # names of modules, too
-FILES = ("csv", "html", "journal", "json", "md", "onnx", "png", "pt2", "py", "toml", "ts")
+FILES = ("csv", "html", "journal", "json", "md", "onnx", "png", "pt2", "py", "tex", "toml", "ts")
 ELSEWHERE = {"algorithms/offline/any_percent_bc.py"}  # in reference code
 INVENTED = {"NAME", "laplace", "expected_sarsa", "expected-sarsa"}  # what CONTRIBUTING.md has a reader write
 

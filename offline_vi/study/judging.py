@@ -1,0 +1,154 @@
+"""A run's policy judged by its data alone: fitted Q evaluation of the policy and of a clone, next to what the data's
+own episodes earned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from offline_vi import registry
+from offline_vi.data.transitions import Transitions
+from offline_vi.errors import UsageError
+from offline_vi.evaluation.fitting_q import FittedQReport, discounted_returns, fitted_q_report
+from offline_vi.evaluation.off_policy import Estimate, FQEConfig, estimate
+from offline_vi.factories import check_kwargs, kwargs_from
+from offline_vi.rl.algorithm import Algorithm, normalizer_of
+from offline_vi.study.data import DataOptions
+from offline_vi.study.diagnosis import discount_of
+from offline_vi.study.kept import RunConfig, innermost, load_policy, read_config
+from offline_vi.study.plots import ACCENT, INK, MUTED, decorate_steps, save_figure
+from offline_vi.training.loop import fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+POLICY, CLONE, DATA = "the policy", "the clone", "the data"
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """How a policy is judged without an environment."""
+
+    steps: int = 10_000
+    """Gradient steps of each fit."""
+    tau: float = 0.05
+    """Rate of the target critics: so many steps of the environment a gradient step carries values back."""
+    fits: int = 3
+    """Fits of each policy, from --seed on: their spread shows what one fit is worth."""
+    seed: int = 0
+    """Seed of the first fit, and of the clone."""
+    clone: str = ""
+    """Run directory of the clone; default: one is trained, see --clone-steps."""
+    clone_steps: int = 5_000
+    """Gradient steps of behavior cloning for the clone."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Units per layer of the critics."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Discounted returns from the data's first states."""
+
+    dataset: str
+    discount: float
+    episodes: int
+    fitted: Mapping[str, FittedQReport]  # of the policy and of its clone
+    data: Estimate  # what the data's own episodes earned, with its standard error
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        numbers = ("value", "over_starts", "over_seeds", "missing", "drift", "converged")
+        fitted = {
+            name: {key: finite(getattr(one, key)) for key in numbers}
+            | {"steps": one.steps.tolist(), "curves": one.curves.tolist()}
+            for name, one in self.fitted.items()
+        }
+        data = {"value": self.data.value, "over_episodes": finite(self.data.standard_error), "episodes": self.episodes}
+        return {"kind": "off-policy", "dataset": self.dataset, "discount": self.discount, "data": data, **fitted}
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if np.isfinite(value) else None
+
+
+def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> Judgement:
+    """Fitted Q evaluation of the run's policy and of a clone on the run's own data.
+
+    Raises UsageError where the run does not say which data it learned from, and what loading raises.
+    """
+    config, policy = read_config(run), load_policy(run)
+    data, discount = data_of(config, run), discount_of(innermost(config))
+    clone = load_policy(options.clone) if options.clone else cloned(data, options, progress)
+    settings = FQEConfig(options.steps, discount, options.tau, hidden=options.hidden)
+    seeds = range(options.seed, options.seed + options.fits)
+    fitted = {
+        name: fitted_q_report(one, data, settings, seeds=seeds, progress=progress, phase=f"fitted Q of {name}")
+        for name, one in ((POLICY, policy), (CLONE, clone))
+    }
+    returns = discounted_returns(data, discount)
+    return Judgement(data.source.name, discount, len(returns), fitted, estimate(returns))
+
+
+def data_of(config: RunConfig, run: str | Path) -> Transitions:
+    """The data that a run learned from, read as it read them. Raises UsageError where it does not say which."""
+    saved = config.record.get("data_options")
+    options = DataOptions.from_record(saved) if saved else DataOptions()
+    if not options.dataset:
+        raise UsageError(f"{run} does not say which data it learned from", "give a run of `offline-vi train`")
+    check_kwargs(options.env or "the data's environment", kwargs_from(options.env_kwargs))
+    return options.load()
+
+
+def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorithm:
+    """Behavior cloning of all rows."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        clone: Algorithm = registry.algorithm("bc").load()(data.spec)
+        normalizer_of(clone).fit(data.obs)
+        fit(clone, data, options.clone_steps, seed=options.seed, progress=progress, phase=CLONE)
+    return clone.eval()
+
+
+def lines(found: Judgement) -> Iterator[str]:
+    """A judgement for a terminal: every number is named, and what none of them holds is said."""
+    gamma = f"gamma {found.discount:g}"
+    yield f"{found.dataset}: discounted return ({gamma}) from the first states of {found.episodes} episodes"
+    yield f"  {'':<12}{'value':>10}{'std. error over starts':>24}{'std. over fits':>16}"
+    for name, one in found.fitted.items():
+        yield f"  {name:<12}{one.value:>10.2f}{one.over_starts:>24.2f}{one.over_seeds:>16.2f}  {one.doubt()}".rstrip()
+    yield f"  {DATA:<12}{found.data.value:>10.2f}{found.data.standard_error:>24.2f}{'':>16}  observed"
+    yield "  Policy and clone are estimated by fitted Q evaluation. The two errors are those of the average over first"
+    yield "  states and of the fit's randomness. Neither holds the bias of the method: look at the clone and the data."
+    yield "  Episodes that the data cut by time count up to there under observed; fitted Q goes on beyond."
+
+
+def curve_picture(found: Judgement, path: Path) -> None:
+    """Write the curves of the fits, of each seed, with the data's observed return, as a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure: Figure = Figure(figsize=(5.6, 3.4))
+    ax = figure.subplots()
+    for (name, one), color in zip(found.fitted.items(), (ACCENT, INK), strict=True):
+        for place, curve in enumerate(one.curves):
+            ax.plot(
+                one.steps, curve, color=color, alpha=0.6, marker="o", markersize=2, label=name if place == 0 else None
+            )
+    ax.axhline(found.data.value, color=MUTED, linestyle="--", linewidth=1, label=f"{DATA}, observed")
+    decorate_steps(ax)
+    ax.set_ylabel(f"discounted return, gamma {found.discount:g}", fontsize=8)
+    ax.set_title("fitted Q evaluation, a line for each seed of the fit", fontsize=10, color=INK)
+    ax.legend(fontsize=7, frameon=False)
+    figure.tight_layout()
+    save_figure(figure, path)
+
+
+def recorded(found: Judgement, options: JudgeOptions) -> dict[str, Any]:
+    """For a file in RUN/evaluations."""
+    return found.to_json() | {"options": asdict(options)}

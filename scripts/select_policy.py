@@ -1,0 +1,62 @@
+"""offline-vi select RUN ...: which trained policy to deploy, under a budget of rollouts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from offline_vi.scripts import import_torch
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choose one of several policies by a bandit over so many episodes: each next episode is tried with the policy that
+    may still be the best. Estimates of `offline-vi ope`, where every run holds one, say where to begin."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN RUN ...")]
+    """Run directories of `offline-vi train`, on one environment."""
+    env: str = ""
+    """Environment, where it is not the runs' own: a Gymnasium id, or code of yours: module:Id."""
+    regret: bool = False
+    """Try nothing: simulate from the episodes that `offline-vi evaluate` kept how much is lost by choosing after each
+    number of rollouts."""
+    picture: str = ""
+    """With --regret, a PNG file for the curve."""
+    threads: int = 1
+    """CPU threads of torch."""
+    json: bool = False
+    """Machine-readable output on stdout."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    import_torch()
+    from offline_vi.nn.precision import use_threads
+    from offline_vi.study import selecting
+    from offline_vi.study.flags import parse
+
+    given = sys.argv[2:] if arguments is None else arguments
+    parts = {"own": Options(runs=()), "how": selecting.SelectOptions()}
+    options = parse(parts, given, "offline-vi select", Options.__doc__ or "")
+    own, how = options.own, options.how
+    use_threads(own.threads)
+    if own.regret:
+        curves = selecting.simulated(own.runs, how)
+        print("\n".join(selecting.regret_lines(curves)))
+        if own.picture:
+            selecting.regret_picture(curves, Path(own.picture))
+        return
+    found = selecting.select(own.runs, how, own.env)
+    if own.json:
+        json.dump(found.to_json(), sys.stdout, indent=1)
+        print()
+    else:
+        print("\n".join(selecting.lines(found)))
+
+
+if __name__ == "__main__":
+    main()

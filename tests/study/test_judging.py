@@ -1,0 +1,110 @@
+"""`offline-vi ope` and `offline-vi select` on small runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import TINY, run
+from small_data import pendulum
+
+from offline_vi.errors import UsageError
+from offline_vi.evaluation.evaluate import evaluate
+from offline_vi.evaluation.fitting_q import discounted_returns
+from offline_vi.runs.ownership import strangers
+from offline_vi.scripts import main
+from offline_vi.study.judging import data_of
+from offline_vi.study.kept import load_policy, read_config
+from offline_vi.study.kept_evaluations import evaluations, keep_evaluation
+from offline_vi.study.scoring import load_task
+from offline_vi.study.selecting import SelectOptions, select, simulated
+
+NETS = ["--hidden", "8", "--batch-size", "16"]
+SHORT = ["--steps", "20", "--fits", "2", "--clone-steps", "5", "--hidden", "8", "-q"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two clones, trained from two seeds."""
+    folder = tmp_path_factory.mktemp("runs")
+    words = ["train", "bc", "--dataset", pendulum(folder / "toy.hdf5"), "--env", "Pendulum-v1", *TINY, *NETS]
+    for seed in ("0", "1"):
+        main([*words, "--seed", seed, "--output", str(folder / f"seed{seed}")])
+    return [str(folder / "seed0"), str(folder / "seed1")]
+
+
+def test_a_policy_is_judged_next_to_a_clone_and_the_data(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["ope", runs[0], *SHORT], capsys)
+    assert code == 0
+    (record,) = evaluations(runs[0], "off-policy")
+    returns = discounted_returns(data_of(read_config(runs[0]), runs[0]), 0.99)
+    assert record["data"]["value"] == pytest.approx(returns.mean())
+    assert record["data"]["over_episodes"] == pytest.approx(returns.std(ddof=1) / np.sqrt(len(returns)))
+    lines = {line[2:14].strip(): line for line in out.splitlines() if line.startswith("  the ")}
+    assert set(lines) == {"the policy", "the clone", "the data"}
+    for name in ("the policy", "the clone"):
+        assert f"{record[name]['value']:.2f}" in lines[name]
+        assert "not converged" in lines[name]
+        assert record[name]["converged"] is False
+        assert len(record[name]["curves"]) == 2
+    assert (Path(runs[0]) / "off_policy.png").read_bytes()[:4] == b"\x89PNG"
+    assert strangers(Path(runs[0])) == []
+
+
+def test_a_given_run_may_be_the_clone(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["ope", runs[1], *SHORT, "--clone", runs[1], "--json"], capsys)
+    assert code == 0
+    record = json.loads(out)
+    assert record["the clone"]["curves"] == record["the policy"]["curves"]
+
+
+def test_a_run_that_does_not_name_its_data_is_refused(tmp_path: Path, runs: list[str]) -> None:
+    config = read_config(runs[0])
+    with pytest.raises(UsageError):
+        data_of(config._replace(record={**config.record, "data_options": None}), tmp_path)
+
+
+def test_a_budget_of_rollouts_is_spent_and_the_best_is_selected(
+    runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = SelectOptions(rollouts=5, seed=3, prior_rollouts=0.0)
+    found = select(runs, options)
+    assert sum(len(one.returns) for one in found.tried) == 5
+    assert not found.prior
+    for one in found.tried:
+        whole = evaluate(load_policy(one.run), load_task(one.run), len(one.returns), 3)
+        np.testing.assert_allclose(one.returns, whole.returns, rtol=1e-6)  # a clone draws nothing
+    means = [np.mean(one.returns) for one in found.tried]
+    assert found.best == int(np.argmax(means))
+    words = ["select", *runs, "--rollouts", "2", "--seed", "3", "--json"]
+    code, out, _ = run(words, capsys)
+    assert (code, json.loads(out)["selected"] in runs) == (0, True)
+
+
+def test_the_regret_is_drawn_from_kept_episodes(
+    tmp_path: Path, runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+    for name, level in (("good", 10.0), ("bad", 0.0)):
+        (tmp_path / name).mkdir()
+        keep_evaluation(tmp_path / name, {"kind": "rollouts", "returns": [level, level + 1.0]})
+        keep_evaluation(tmp_path / name, {"kind": "off-policy", "the policy": {"value": level}})
+        made.append(str(tmp_path / name))
+    curves = simulated(made, SelectOptions(rollouts=4))
+    assert set(curves) == {"rollouts alone", "with off-policy estimates"}
+    assert all(curve.regret[-1] == 0.0 for curve in curves.values())
+    assert curves["with off-policy estimates"].regret[0] == 0.0
+    words = ["select", *made, "--regret", "--rollouts", "4", "--picture", str(tmp_path / "regret.png")]
+    code, out, _ = run(words, capsys)
+    assert code == 0
+    assert "after    4 rollouts" in out
+    assert (tmp_path / "regret.png").exists()
+    with pytest.raises(UsageError):
+        simulated([*made, str(tmp_path)], SelectOptions())
+
+
+def test_one_run_alone_is_no_choice(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(["select", runs[0]], capsys)
+    assert (code, "two runs" in error) == (2, True)

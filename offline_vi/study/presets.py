@@ -74,7 +74,7 @@ PRESETS: dict[str, Preset] = {
             ),
             "bcq": Own(  # a perturbed clone: a maximum over candidates follows the critics' errors (docs/why-bcq.md)
                 "least-squares",
-                {"steps": 5_000, "normalize": True, "proposals": "central"},
+                {"steps": 2_000, "normalize": True, "proposals": "central"},
                 {
                     "discount": 0.997,
                     "phi": 0.02,
@@ -84,7 +84,7 @@ PRESETS: dict[str, Preset] = {
                     "hidden": (256, 256),
                     "batch_size": 256,
                 },
-                {"critic_start_steps": 2_000},
+                {"critic_start_steps": 10_000},
             ),
             "plas": Own("cvae", {}, {}, {}),  # which acts in latents; least squares has none
         },

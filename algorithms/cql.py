@@ -146,7 +146,7 @@ class CQL(Algorithm):
         return gap.sum(0), {"critic/gap": gap.detach().mean(0)}
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """sum_j mean_B (Q_j(s, a) - y)^2 + alpha times the conservative term, and times the multiplier, if there is one."""
+        """sum_j mean_B (Q_j(s, a) - y)^2 + alpha times the conservative term, times the multiplier if there is one."""
         bellman, metrics = td_loss(self.critic(batch.obs, batch.action), self.target(batch))
         gap, gap_metrics = self.conservative_loss(batch)
         weight = self.config.alpha * (1.0 if self.config.lagrange_threshold is None else self.multiplier().detach())

@@ -10,8 +10,8 @@ configs/mujoco_config.py, commit e3d4e613c7e526abc9af2d893ac6de3376ea82e2.
 Differences from the reference code
 -----------------------------------
 - Rewards are those of the data: the reference's unit on locomotion tasks, 1000 / (largest - smallest return), is that
-  of `Transitions.with_reward` (``--tuned-for hopper``), and so is the 1 that it subtracts on AntMaze
-  (``--reward-shift -1``).
+  of `Transitions.with_reward` (``--tuned-for hopper``), and so is the 1 that it subtracts on AntMaze (``--tuned-for
+  antmaze``).
 """
 
 from __future__ import annotations

@@ -74,9 +74,11 @@ class ReBRAC(Algorithm):
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
-        """published: the actor steps at the first update and every d-th after it, and its target follows before its step.
-        td3: it steps at every d-th update, and its target follows after its step. The critics' target always follows
-        after theirs, at the updates of the actor."""
+        """published: the actor steps at the first update and every d-th after it; its target follows before that step.
+        td3: the actor steps at every d-th update; its target follows after that step.
+
+        The critics' target follows after their step, at the updates of the actor.
+        """
         critic_loss, critic_metrics = self.critic_loss(batch)
         gradient_step(self.critic_opt, critic_loss)
         published = self.config.order == "published"

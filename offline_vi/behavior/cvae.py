@@ -66,7 +66,7 @@ class CVAEConfig:
 
     @classmethod
     def published(cls, spec: Spec) -> CVAEConfig:
-        """BCQ's model and its optimizer, step for step; PLAS and SPOT change learning rate or batch size (`study.presets`)."""
+        """BCQ's model and its optimizer, step for step. PLAS changes the learning rate, SPOT the batch size."""
         return cls(
             hidden=(750, 750),
             likelihood="published",
@@ -155,8 +155,8 @@ class CVAE(LatentModel, DensityModel):
         return action
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
-        """A lower bound: IWAE with ``num_samples`` (Burda et al. 2016), with one the ELBO and its KL in closed form; its
-        gradient is that of this very number."""
+        """A lower bound: the ELBO with its KL divergence in closed form for one sample, IWAE (Burda et al. 2016) for
+        more. Its gradient is that of this very number."""
         if num_samples == 1:
             return elbo(self.model, self.posterior, action, self.inputs(obs)).objective
         bound = iwae(self.model, self.posterior, action, self.inputs(obs), num_samples=num_samples, estimator="reparam")

@@ -52,8 +52,10 @@ SCHEMES: dict[Init, Scheme] = {
 
 @torch.no_grad()
 def initialized(network: M, init: Init, last: float) -> M:
-    """The network with its linear layers drawn anew as ``init`` says, from torch's default generator; ``last`` bounds the
-    last layer where that is small: `POLICY_LAST` or `VALUE_LAST`. "torch" draws nothing."""
+    """The network with its linear layers drawn anew as ``init`` says, from torch's default generator.
+
+    ``last`` bounds the last layer where that is small: `POLICY_LAST` or `VALUE_LAST`. "torch" draws nothing.
+    """
     scheme = SCHEMES[init]
     layers = [part for part in network.modules() if isinstance(part, nn.Linear | StackedLinear | EnsembleLinear)]
     for layer in layers:

@@ -29,7 +29,7 @@ from offline_vi.study.diagnosis import Diagnosis, discount_of
 from offline_vi.study.evaluations import EvalOptions
 from offline_vi.study.experiment import Experiment, options_record
 from offline_vi.study.fit_behavior import fit_ahead
-from offline_vi.study.flags import parse, value_of
+from offline_vi.study.flags import Parts, parse, value_of
 from offline_vi.study.names import run_name
 from offline_vi.study.plots import learning_curve
 from offline_vi.study.presets import preset
@@ -214,8 +214,14 @@ class Training(Experiment):
 
 
 def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
-    """The options of a run: defaults < --preset < --config < flags. The hyper-parameters of algorithm and model are
-    flags of their own."""
+    """The options of a run: `default_options` < flags. The hyper-parameters of algorithm and model are flags of their
+    own."""
+    parts = default_options(name, saved, arguments)
+    return parse(parts, arguments, f"offline-vi train {name}", registry.algorithm(name).summary)
+
+
+def default_options(name: str, saved: Record, arguments: Sequence[str]) -> Parts:
+    """The defaults of the flags: those of the classes < --preset < --tuned-for < --config."""
     row, before = registry.algorithm(name), table(saved, "train_options")
     from_json(TrainOptions(), before)
     chosen = value_of(arguments, "--preset") or str(before.get("preset", "published"))
@@ -231,7 +237,7 @@ def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
     returns = ReturnOptions(**{"returns": row.returns} | preset(chosen).returns(name, model))
     published = as_before(row.config()) if begun else row.config()()
     published = from_json(published, ({} if begun else preset(chosen).config(name, model)) | own)
-    parts = {
+    parts: Parts = {
         "data": DataOptions.from_record(table(saved, "data_options")),
         "weights": from_json(WeightOptions(**preset(chosen).weights), table(saved, "weights_options")),
         "returns": from_json(returns, table(saved, "returns_options")),
@@ -244,7 +250,7 @@ def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
         default = registry.behavior_model(model).config(Spec((1,), 1))
         default = as_before(type(default)) if begun else replace(default, **preset(chosen).model_config(name, model))
         parts["behavior"] = card.config if card else from_json(default, table(saved, "behavior_options"))
-    return parse(parts, arguments, f"offline-vi train {name}", row.summary)
+    return parts
 
 
 def table(saved: Record, name: str) -> Record:

@@ -1,5 +1,4 @@
-"""Settings that a paper tunes per task or domain: one table an algorithm, in ``configs/``, each row with the file that it
-was read in.
+"""Settings that a paper tunes per task or domain: one table an algorithm, in ``configs/``, each row with its source.
 
 A task's own row wins over its domain's: "antmaze-large-play" is looked up first, then "antmaze-large", then "antmaze".
 """

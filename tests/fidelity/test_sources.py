@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from offline_vi.study.commands import train_flags
+from offline_vi.study.suite import read_suite, shipped
 from offline_vi.study.train import default_options
-from offline_vi.study.tuned import source_of, tables, tuned
+from offline_vi.study.tuned import is_tuned, source_of, tables, tuned
 
 SOURCES: dict[str, dict[str, dict[str, Any]]] = json.loads((Path(__file__).parent / "sources.json").read_text())
 REPOSITORIES = {
@@ -131,3 +133,14 @@ def test_plas() -> None:
         assert ours.algorithm.phi == phi
         assert (ours.train.behavior_steps, ours.behavior.lr, ours.behavior.batch_size) == (500_000, 1e-4, 100)
         assert (ours.behavior.schedule, ours.train.normalize) == ("constant", False)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("d4rl-")])
+def test_the_shipped_suites_run_each_algorithm_as_published_for_the_task(name: str) -> None:
+    suite = read_suite(name)
+    assert (suite.presets, suite.tuned, suite.behavior) == (("published",), True, {})
+    for cell in suite.cells():
+        words, (file,) = train_flags(suite, cell), suite.datasets[cell.dataset]
+        expected = [file] if is_tuned(cell.algorithm, file) else []
+        assert [words[at + 1] for at, word in enumerate(words) if word == "--tuned-for"] == expected
+        assert words[words.index("--steps") + 1] == ("500000" if cell.algorithm == "plas" else "1000000")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -233,7 +234,7 @@ def shapes(agent: Any, name: str) -> list[tuple[int, ...]]:
 
 
 def sizes(*widths: int) -> list[tuple[int, ...]]:
-    return list(zip(widths[:-1], widths[1:], strict=True))
+    return list(pairwise(widths))
 
 
 O, A, Z = 11, 3, 6  # noqa: E741

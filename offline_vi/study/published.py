@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +59,8 @@ def reasons(claim: Claim, config: Mapping[str, Any]) -> Iterator[str]:
     if claim.rule != LAST:
         yield f"there {claim.rule} counts, here {LAST}"
     for name, theirs in {**USUAL, **claim.settings}.items():
-        ours = reduce(lambda part, key: part.get(key) if isinstance(part, Mapping) else None, name.split("."), config)
+        ours: Any = config
+        for key in name.split("."):
+            ours = ours.get(key) if isinstance(ours, Mapping) else None
         if ours != theirs:
             yield f"{name.partition('.')[2] or name} is {json.dumps(theirs)} there, {json.dumps(ours)} here"

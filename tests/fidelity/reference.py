@@ -472,7 +472,11 @@ class CQL(Reference):
             uniform = 2.0 * noise.take(10, b, d) - 1.0
             there, there_density = self.sample(rows.s2, noise.take(10, b, d))
             here, here_density = self.sample(rows.s, noise.take(10, b, d))
-        parts = [(uniform, d * math.log(0.5)), (there, there_density), (here, here_density)]
+        parts: list[tuple[Tensor, Tensor | float]] = [
+            (uniform, d * math.log(0.5)),
+            (there, there_density),
+            (here, here_density),
+        ]
         values = [[value - density for value in q(self.nets["critic"], rows.s, a)] for a, density in parts]
         data = q(self.nets["critic"], rows.s, rows.a)
         return [(torch.cat([part[e] for part in values]).logsumexp(0) - data[e]).mean() for e in (0, 1)]

@@ -151,7 +151,7 @@ def fitted(name: str, lr: float) -> tuple[Any, reference.VAE]:
     """The CVAE of a published preset and its restatement after ten steps of its fit, the learning rate constant."""
     parts = default_options(name, {}, [])
     settings = narrow(replace(parts["behavior"], eps=choice("published", name, SPEC).behavior_config.eps))
-    model: Any = registry.behavior_model("cvae-published").load()(SPEC, settings)  # type: ignore[call-arg]
+    model: Any = registry.behavior_model("cvae-published").load()(SPEC, settings)
     ours = reference.VAE(tensors_of(model), lr)
     fit: Any = BehaviorFit(model, parts["train"].behavior_steps)
     for batch, rows in batches(STEPS):

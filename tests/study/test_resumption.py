@@ -12,6 +12,7 @@ from command_line import run
 from small_data import pendulum
 
 from offline_vi.errors import ConfigError, ReportWarning
+from offline_vi.nn.description import completed
 from offline_vi.scripts import main
 from offline_vi.study import (
     evaluations,
@@ -130,3 +131,13 @@ def test_a_program_that_is_ended_from_inside_has_failed(
     code, _, error = run(["train", "bc", "--dataset", data, *small, "--output", str(path)], capsys)
     assert (code, len(error.splitlines())) == (70, 2)
     assert json.loads((path / "run.json").read_text())["status"] == "failed"
+
+
+def test_what_an_earlier_version_had_no_name_for_is_as_that_version_had_it() -> None:
+    config = {"beta_actor": 0.1, "hidden": [8]}
+    before = {"agent": {"class": "rebrac", "spec": {}, "config": config}}
+    now = {"agent": {"class": "rebrac", "spec": {}, "config": {**completed(before)["agent"]["config"], "order": "td3"}}}
+    assert recorded_changes("run", before, now, extends=False) == []
+    now["agent"]["config"]["order"] = "published"
+    with pytest.raises(ConfigError, match="order"):
+        recorded_changes("run", before, now, extends=False)

@@ -331,6 +331,33 @@ class TD3BC(TD3Like):
         self.follow()
 
 
+class TD3(TD3Like):
+    """sfujim/TD3, TD3.py, `train`."""
+
+    def update(self, rows: Rows, noise: Noise) -> None:
+        self.count += 1
+        with torch.no_grad():
+            q1, q2 = q(self.critic_target, rows.s2, self.next_action(rows, noise))
+            y = rows.r + rows.not_done * self.gamma * torch.min(q1, q2)
+        q1, q2 = q(self.critic, rows.s, rows.a)
+        self.adams["critic_opt"].step(mse(q1, y) + mse(q2, y))
+        if self.count % 2:
+            return
+        self.adams["actor_opt"].step(-q(self.critic, rows.s, torch.tanh(mlp(self.actor, rows.s)))[0].mean())
+        self.follow()
+
+
+class BC(Reference):
+    """tinkoff-ai/CORL, algorithms/offline/any_percent_bc.py, `train`."""
+
+    def __init__(self, nets: dict[str, Tensors]) -> None:
+        actor = leaves(nets["actor"])
+        self.nets, self.adams = {"actor": actor}, {"actor_opt": Adam(actor, 3e-4)}
+
+    def update(self, rows: Rows, noise: Noise) -> None:
+        self.adams["actor_opt"].step(mse(torch.tanh(mlp(self.nets["actor"], rows.s)), rows.a))
+
+
 class SPOT(TD3Like):
     """thuml/SPOT, SPOT.py, `train` and, with ``cool``, `train_online`; the target policy keeps its dropout."""
 
@@ -430,6 +457,30 @@ class IQL(Reference):
         adam.step(-(exp_a * log_prob).mean())
         q1, q2 = q(critic, rows.s, rows.a)
         self.adams["critic_opt"].step(((q1 - y) ** 2 + (q2 - y) ** 2).mean())
+        follow(target, critic, 0.005)
+
+
+class IDQL(Reference):
+    """philippe-eecs/IDQL, jaxrl5/agents/ddpm_iql/ddpm_iql_learner.py, `update_v` and `update_q`; the losses of the
+    critics are summed, not averaged, which is a documented difference."""
+
+    def __init__(self, nets: dict[str, Tensors], expectile: float) -> None:
+        value, critic = leaves(nets["value"]), leaves(nets["critic"])
+        self.expectile = expectile
+        self.nets = {"value": value, "critic": critic, "critic_target": copies(critic)}
+        self.adams = {f"{name}_opt": Adam(self.nets[name], 3e-4) for name in ("value", "critic")}
+
+    def update(self, rows: Rows, noise: Noise) -> None:
+        value, critic, target = self.nets.values()
+        with torch.no_grad():
+            least = torch.min(*q(target, rows.s, rows.a))
+        diff = least - mlp(value, rows.s).squeeze(-1)
+        weight = torch.where(diff > 0.0, self.expectile, 1.0 - self.expectile)
+        self.adams["value_opt"].step((weight * diff**2).mean())
+        with torch.no_grad():
+            y = rows.r + 0.99 * rows.not_done * mlp(value, rows.s2).squeeze(-1)
+        q1, q2 = q(critic, rows.s, rows.a)
+        self.adams["critic_opt"].step(mse(q1, y) + mse(q2, y))
         follow(target, critic, 0.005)
 
 

@@ -192,6 +192,22 @@ def test_td3_bc() -> None:
     compare("td3-bc", agent, reference.TD3BC(starts(agent, "actor", "critic"), actor_lr=3e-4, lr=3e-4))
 
 
+def test_td3() -> None:
+    agent: Any = built(published("td3"), SPEC)
+    compare("td3", agent, reference.TD3(starts(agent, "actor", "critic"), actor_lr=3e-4, lr=3e-4))
+
+
+def test_bc() -> None:
+    agent: Any = built(published("bc"), SPEC)
+    compare("bc", agent, reference.BC(starts(agent, "actor")))
+
+
+def test_idql() -> None:
+    cls: Any = registry.algorithm("idql").load()
+    agent: Any = cls(SPEC, NextActions(), published("idql").config)
+    compare("idql", agent, reference.IDQL(starts(agent, "value", "critic"), 0.7))
+
+
 @pytest.mark.parametrize("order", ["published", "td3"])
 @pytest.mark.parametrize(
     ("task", "betas", "rates"),
@@ -262,6 +278,8 @@ NETWORKS: dict[str, dict[str, list[tuple[int, ...]]]] = {  # as the constructors
         "value": sizes(O, 256, 256, 1),
         "critic": sizes(O + A, 256, 256, 1),
     },
+    "td3": {"actor": sizes(O, 256, 256, A), "critic": sizes(O + A, 256, 256, 1)},
+    "bc": {"actor": sizes(O, 256, 256, A)},
     "cql": {"actor": sizes(O, 256, 256, 256, 2 * A), "critic": sizes(O + A, 256, 256, 256, 1)},
 }
 BATCH = {"bcq": 100, "bear": 100, "plas": 100, "rebrac": 1024}

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from offline_vi.nn.networks import EnsembleLinear, StackedLinear
 
-Init = Literal["torch", "orthogonal", "fan-out", "positive-bias", "small-last"]
-"""torch: U(-1/sqrt(in), 1/sqrt(in)) for weights and biases; orthogonal: IQL's; fan-out: CQL's; positive-bias: ReBRAC's;
-small-last: SPOT's on AntMaze. See `SCHEMES`."""
+Init = Literal["torch", "orthogonal", "xavier", "fan-out", "positive-bias", "small-last"]
+"""torch: U(-1/sqrt(in), 1/sqrt(in)) for weights and biases; orthogonal: IQL's; xavier: IDQL's; fan-out: CQL's;
+positive-bias: ReBRAC's; small-last: SPOT's on AntMaze. See `SCHEMES`."""
 M = TypeVar("M", bound=nn.Module)
 POLICY_LAST, VALUE_LAST = 1e-3, 3e-3  # largest entry of the last layer of a policy and of a value function
 
@@ -26,6 +26,11 @@ def orthogonal(shape: torch.Size) -> Tensor:
 def fan_out(shape: torch.Size) -> Tensor:
     """U(-1/sqrt(out), 1/sqrt(out)) of shape (in, out): rlkit's ``fanin_init``, which divides by the outputs."""
     return uniform(shape, 1.0 / math.sqrt(shape[-1]))
+
+
+def xavier(shape: torch.Size) -> Tensor:
+    """U(-b, b) of shape (in, out), b = sqrt(6 / (in + out)) (Glorot and Bengio 2010)."""
+    return uniform(shape, math.sqrt(6.0 / sum(shape)))
 
 
 def uniform(shape: torch.Size, bound: float) -> Tensor:
@@ -44,6 +49,7 @@ class Scheme(NamedTuple):
 SCHEMES: dict[Init, Scheme] = {
     "torch": Scheme(),
     "orthogonal": Scheme(orthogonal, 0.0),  # ikostrikov/implicit_q_learning, common.py and policy.py: every layer
+    "xavier": Scheme(xavier, 0.0),  # philippe-eecs/IDQL, jaxrl5/networks/mlp.py
     "fan-out": Scheme(fan_out, 0.1, small_last=True),  # aviralkumar2907/CQL, rlkit/torch/networks.py
     "positive-bias": Scheme(None, 0.1, small_last=True),  # tinkoff-ai/ReBRAC, src/networks.py
     "small-last": Scheme(small_last=True),  # thuml/SPOT, SPOT.py: actor_init_w, critic_init_w

@@ -35,6 +35,8 @@ def laws(name: str, sizes: list[tuple[int, int]], last: float) -> list[Law]:
     """For each layer (in, out) of a network whose papers' code is the algorithm's."""
     if name == "iql":
         return [Law(None, 0.0, True) for _ in sizes]
+    if name == "idql":
+        return [Law((6.0 / sum(size)) ** 0.5, 0.0, True) for size in sizes]
     if name == "cql":
         hidden = [Law(fan_out**-0.5, 0.1, True) for _, fan_out in sizes[:-1]]
     elif name == "rebrac":
@@ -55,14 +57,17 @@ def layers(module: Any) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["bcq", "plas", "td3-bc", "spot", "spot antmaze-umaze", "iql", "cql", "rebrac"])
+@pytest.mark.parametrize(
+    "name", ["bcq", "plas", "td3-bc", "spot", "spot antmaze-umaze", "iql", "idql", "cql", "rebrac"]
+)
 def test_networks_begin_as_in_the_papers_code(name: str) -> None:
     algorithm, _, task = name.partition(" ")
     config = default_options(algorithm, {}, ["--tuned-for", task] if task else [])["algorithm"]
     chosen = choice("published", algorithm, SPEC)
     made = AgentChoice(algorithm, config, chosen.behavior, chosen.behavior_config)
     agent: Any = built(made, SPEC)
-    for module, last in ((agent.actor, 1e-3), (agent.critic, 3e-3)):
+    policy = agent.value if algorithm == "idql" else agent.actor
+    for module, last in ((policy, 1e-3), (agent.critic, 3e-3)):
         found = layers(module)
         sizes = [(weight.shape[0], weight.shape[1]) for weight, _ in found]
         for (weight, bias), law in zip(found, laws(name, sizes, last), strict=True):
@@ -78,7 +83,7 @@ def test_networks_begin_as_in_the_papers_code(name: str) -> None:
 
 
 def test_every_scheme_is_used_by_a_published_preset() -> None:
-    used = {default_options(name, {}, [])["algorithm"].init for name in ("iql", "cql", "rebrac", "spot")}
+    used = {default_options(name, {}, [])["algorithm"].init for name in ("iql", "idql", "cql", "rebrac", "spot")}
     used.add(default_options("spot", {}, ["--tuned-for", "antmaze-umaze"])["algorithm"].init)
     assert used == SCHEMES.keys()
 

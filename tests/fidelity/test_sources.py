@@ -26,6 +26,7 @@ REPOSITORIES = {
     "cql": "aviralkumar2907/CQL",
     "bear": "rail-berkeley/d4rl_evaluations",
     "plas": "takuseno/d3rlpy",
+    "idql": "philippe-eecs/IDQL",
 }
 ANTMAZE = [f"antmaze-{name}" for name in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play")]
 
@@ -101,6 +102,20 @@ def test_iql(task: str, file: str) -> None:
     assert (config.discount, config.tau) == (theirs["discount"], theirs["tau"])
     assert ours.train.reward_scale == ("returns" if file == "mujoco" else "")
     assert ours.train.reward_shift == (-1.0 if file == "antmaze" else 0.0)  # both in train_offline.py
+
+
+@pytest.mark.parametrize("task", ["hopper-medium-v2", "antmaze-umaze-v2"])
+def test_idql(task: str) -> None:
+    launcher, learner = SOURCES["idql"].values()
+    ours = made("idql", task)
+    config, antmaze = ours.algorithm, task.startswith("antmaze")
+    assert (config.batch_size, config.num_candidates) == (launcher["batch_size"], launcher["N"])
+    assert {config.lr} == {launcher["critic_lr"], launcher["value_lr"]}
+    assert config.expectile == launcher["critic_hyperparam"]["antmaze" if antmaze else "else"]
+    assert (config.hidden, config.discount) == (tuple(learner["critic_hidden_dims"]), learner["discount"])
+    assert config.tau == learner["tau"]
+    assert (ours.train.reward_scale == "returns") is (launcher["normalize_returns"] and not antmaze)
+    assert ours.train.reward_shift == (-1.0 if antmaze else 0.0)
 
 
 @pytest.mark.parametrize("task", ANTMAZE)

@@ -106,7 +106,7 @@ def distance(agent: Any, ours: Reference) -> float:
             if adam.steps:
                 pairs += [(state[parameter]["exp_avg"], scale * first)]
                 pairs += [(state[parameter]["exp_avg_sq"], scale**2 * second)]
-    return max(float((x - y).abs().max() / (1.0 + y.abs().max())) for x, y in pairs)
+    return max(float((x.detach() - y.detach()).abs().max() / (1.0 + y.detach().abs().max())) for x, y in pairs)
 
 
 def tensors_in(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -159,7 +159,7 @@ def fitted(name: str, lr: float) -> tuple[Any, reference.VAE]:
             fit.update(batch)
         ours.fit(rows.s, rows.a, Noise(noise.draws))
     pairs = zip(model.parameters(), ours.tensors, strict=True)
-    TABLE[f"{name}'s CVAE"] = max(float((x - y).abs().max()) for x, y in pairs)
+    TABLE[f"{name}'s CVAE"] = max(float((x.detach() - y.detach()).abs().max()) for x, y in pairs)
     assert TABLE[f"{name}'s CVAE"] < TOLERANCE
     return model, ours
 

@@ -134,10 +134,12 @@ def test_a_program_that_is_ended_from_inside_has_failed(
 
 
 def test_what_an_earlier_version_had_no_name_for_is_as_that_version_had_it() -> None:
-    config = {"beta_actor": 0.1, "hidden": [8]}
-    before = {"agent": {"class": "rebrac", "spec": {}, "config": config}}
-    now = {"agent": {"class": "rebrac", "spec": {}, "config": {**completed(before)["agent"]["config"], "order": "td3"}}}
-    assert recorded_changes("run", before, now, extends=False) == []
-    now["agent"]["config"]["order"] = "published"
+    before = {"agent": {"class": "rebrac", "spec": {}, "config": {"beta_actor": 0.1, "hidden": [8]}}}
+    config = completed(before)["agent"]["config"]
+
+    def now(order: str) -> dict[str, Any]:
+        return {"agent": {"class": "rebrac", "spec": {}, "config": {**config, "order": order}}}
+
+    assert recorded_changes("run", before, now("td3"), extends=False) == []
     with pytest.raises(ConfigError, match="order"):
-        recorded_changes("run", before, now, extends=False)
+        recorded_changes("run", before, now("published"), extends=False)

@@ -12,7 +12,8 @@ Differences from the reference code
 -----------------------------------
 - The behaviour model is an argument. The published procedure is ``Jointly(cvae, BEAR(spec, DecoderMeans(cvae, 0.5)))``.
 - The MMD compares actions before the tanh, as in the reference; the behaviour's are recovered by atanh, so that any
-  model that can be sampled serves. It equals the decoder's raw output up to |u| = 7.2, where tanh rounds to 1.
+  model that can be sampled serves. That equals the decoder's raw output up to |u| = 7.25, where actions are clamped to
+  1 - 1e-6: in float32 tanh itself rounds to 1 from |u| = 9.01 on, and loses u well before.
 - The log-multiplier starts at 0 (the reference draws it from N(0, 1)); the policy's log-scale is clamped to [-5, 2]
   (there it is not bounded); the ensemble-variance term, off by default there, and bootstrap masks are left out.
 """

@@ -9,10 +9,15 @@ settings of d4rl/examples/cql_mujoco_new.py, commit 25c99845e1ff948eb375b4c7c82e
 
 Differences from the reference code
 -----------------------------------
-- alpha is fixed at 5, as its comments advise without the Lagrange variant, which is left out (as are
-  ``max_q_backup``, other ``min_q_version`` and single critics).
+- alpha is fixed at 5, as its README advises on locomotion; ``lagrange_threshold`` is the variant of AntMaze. Other
+  ``min_q_version``s, a backup with entropy and single critics are left out.
 - The soft maximum is a mean over samples, the reference's a sum: smaller by the constant log 30, with equal gradients.
-- The entropy temperature's step draws a policy sample of its own. Initialisation is torch's.
+- The entropy temperature's step draws a policy sample of its own.
+- Log-densities are exact; the reference has log(1 - a^2 + 1e-6) for log(1 - tanh(u)^2).
+- While the data are cloned, the reference clamps the policy's mean to [-9, 9].
+- The data are cloned for 40,000 steps; the reference's counter makes that 39,999.
+- The policy's gradient runs through the critics as they were when its loss was computed; the reference's backward pass
+  runs after their step, so that a part of it sees their new weights (in the versions of torch that allow it).
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from offline_vi.nn.initialization import POLICY_LAST, VALUE_LAST, Init, initialized
 from offline_vi.nn.networks import Critic, TanhNormalPolicy, target_of
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_
@@ -37,13 +43,20 @@ class CQLConfig:
     """Hyper-parameters; the defaults are those of the reference code without Lagrange multiplier."""
 
     alpha: float = 5.0  # alpha: weight of the conservative term
+    lagrange_threshold: float | None = (
+        None  # tau: what alpha times the term is held at by a multiplier; None: no multiplier
+    )
     num_samples: int = 10  # actions drawn from each of: uniform, policy at s, policy at s'
+    num_backup_samples: int = (
+        1  # actions of the policy at s' in the target, each critic's best counts (max_q_backup: 10)
+    )
     warmup: int = 40_000  # steps in which the policy is cloned from the data
     discount: float = 0.99  # gamma
     tau: float = 0.005  # tau: rate of the target critics
     actor_lr: float = 1e-4  # Adam, of policy and entropy temperature
     critic_lr: float = 3e-4  # Adam
     hidden: tuple[int, ...] = (256, 256, 256)  # units per layer, of actor and critics
+    init: Init = "fan-out"  # see `nn.initialization`
     batch_size: int = 256  # transitions per step
 
 
@@ -59,14 +72,19 @@ class CQL(Algorithm):
         self.inputs = Normalizer(spec)
         self.target_entropy = -float(spec.action_dim)
         self.log_density = -spec.action_dim * math.log(2.0)  # of the uniform distribution over the box
-        self.actor = TanhNormalPolicy(spec, config.hidden, inputs=self.inputs)
-        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        actor = TanhNormalPolicy(spec, config.hidden, inputs=self.inputs)
+        critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.actor = initialized(actor, config.init, POLICY_LAST)
+        self.critic = initialized(critic, config.init, VALUE_LAST)
         self.critic_target = target_of(self.critic)
         self.log_temperature = nn.Parameter(torch.zeros(spec.stack))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.actor_opt = adam(self.actor.parameters(), lr=config.actor_lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.critic_lr)
         self.temperature_opt = adam([self.log_temperature], lr=config.actor_lr)
+        if config.lagrange_threshold is not None:
+            self.log_multiplier = nn.Parameter(torch.zeros(spec.stack))
+            self.multiplier_opt = adam([self.log_multiplier], lr=config.critic_lr)
 
     def update(self, batch: Batch) -> Metrics:
         temperature_loss, temperature_metrics = self.temperature_loss(batch)
@@ -76,6 +94,9 @@ class CQL(Algorithm):
         critic_loss, critic_metrics = self.critic_loss(batch)
         gradient_step(self.actor_opt, actor_loss)
         gradient_step(self.critic_opt, critic_loss)
+        if self.config.lagrange_threshold is not None:
+            multiplier_loss = self.multiplier_loss(critic_metrics["critic/gap"], self.config.lagrange_threshold)
+            gradient_step(self.multiplier_opt, multiplier_loss)
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         self.updates += 1
@@ -101,9 +122,9 @@ class CQL(Algorithm):
 
     @without_gradient
     def target(self, batch: Batch) -> Tensor:
-        """r + gamma min_j Q'_j(s', a'), a' ~ pi(.|s'), (B,): no entropy in the backup."""
-        action = self.actor(batch.next_obs).rsample()
-        value = min_q(self.critic_target(batch.next_obs, action))
+        """r + gamma min_j max_i Q'_j(s', a_i), a_i ~ pi(.|s'), (B,): no entropy in the backup."""
+        action = self.actor(batch.next_obs).rsample((self.config.num_backup_samples,))
+        value = min_q(self.critic_target(batch.next_obs, action).amax(1))  # (E, N, B) -> (E, B) -> (B,)
         return bellman_target(batch, value, self.config.discount)
 
     @torch.no_grad()
@@ -125,11 +146,21 @@ class CQL(Algorithm):
         return gap.sum(0), {"critic/gap": gap.detach().mean(0)}
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """sum_j mean_B (Q_j(s, a) - y)^2 + alpha times the conservative term."""
+        """sum_j mean_B (Q_j(s, a) - y)^2 + alpha times the conservative term, times the multiplier if there is one."""
         bellman, metrics = td_loss(self.critic(batch.obs, batch.action), self.target(batch))
         gap, gap_metrics = self.conservative_loss(batch)
-        loss = bellman + self.config.alpha * gap
+        weight = self.config.alpha * (1.0 if self.config.lagrange_threshold is None else self.multiplier().detach())
+        loss = bellman + weight * gap
         return loss, metrics | gap_metrics | {"critic/loss": loss.detach()}
+
+    def multiplier(self) -> Tensor:
+        """alpha' of the Lagrange variant, at most 1e6."""
+        return self.log_multiplier.exp().clamp(max=1e6)
+
+    def multiplier_loss(self, gap: Tensor, threshold: float) -> Tensor:
+        """-alpha' (alpha gap - tau): ascent in alpha', of the term as a sum over samples (eq. 30, appendix F)."""
+        whole = gap + math.log(3 * self.config.num_samples)
+        return -self.multiplier() * (self.config.alpha * whole - threshold)
 
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.critic.q1(obs, action)

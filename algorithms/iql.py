@@ -9,10 +9,9 @@ configs/mujoco_config.py, commit e3d4e613c7e526abc9af2d893ac6de3376ea82e2.
 
 Differences from the reference code
 -----------------------------------
-- Initialisation is torch's (the reference's is orthogonal).
 - Rewards are those of the data: the reference's unit on locomotion tasks, 1000 / (largest - smallest return), is that
-  of `Transitions.with_reward` (``--tuned-for hopper``), and so is the 1 that it subtracts on AntMaze
-  (``--reward-shift -1``).
+  of `Transitions.with_reward` (``--tuned-for hopper``), and so is the 1 that it subtracts on AntMaze (``--tuned-for
+  antmaze``).
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_vi.distributions.normal import DiagonalNormal
+from offline_vi.nn.initialization import POLICY_LAST, VALUE_LAST, Init, initialized
 from offline_vi.nn.networks import Critic, DeterministicPolicy, ValueFunction, target_of
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, cosine_, gradient_step, polyak_
@@ -45,6 +45,7 @@ class IQLConfig:
     decay_steps: int = 1_000_000  # length of that cosine
     dropout: float = 0.0  # of the policy; 0.1 on Adroit and Kitchen
     hidden: tuple[int, ...] = (256, 256)  # units per layer, of all networks
+    init: Init = "orthogonal"  # of all networks: see `nn.initialization`
     batch_size: int = 256  # transitions per step
 
 
@@ -68,9 +69,12 @@ class IQL(Algorithm):
         self.config = config = config or IQLConfig()
         self.batch_size = config.batch_size
         self.inputs = Normalizer(spec)
-        self.actor = GaussianPolicy(spec, config.hidden, config.dropout, self.inputs)
-        self.value = ValueFunction(spec, config.hidden, inputs=self.inputs)
-        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        actor = GaussianPolicy(spec, config.hidden, config.dropout, self.inputs)
+        value = ValueFunction(spec, config.hidden, inputs=self.inputs)
+        critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.actor = initialized(actor, config.init, POLICY_LAST)
+        self.value = initialized(value, config.init, VALUE_LAST)
+        self.critic = initialized(critic, config.init, VALUE_LAST)
         self.critic_target = target_of(self.critic)
         self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
         self.value_opt = adam(self.value.parameters(), lr=config.lr)

@@ -8,7 +8,8 @@ Reference code: Wenxuan-Zhou/PLAS, algos.py, commit da348520174e022da987a4d2c6d8
 
 Differences from the reference code
 -----------------------------------
-- The behaviour model is an argument, fitted and frozen beforehand; latents are in noise coordinates.
+- The behavior model is an argument, fitted and frozen beforehand; latents are in noise coordinates. The published one
+  is the CVAE of BCQ, fitted for 500,000 steps at a constant rate of 1e-4 on batches of 100.
 - Actions live in [-1, 1], so that the reference's ``max_action`` is 1 and phi is in units of the box.
 - One class for the reference's two: phi = 0 leaves the perturbation out. Learning rates are those of its command line.
 """

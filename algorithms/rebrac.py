@@ -13,18 +13,19 @@ Differences from the reference code
 - The behaviour's action in the next state, in the target, is a sample of a behaviour model; the reference takes the
   data's next action. Both estimate the same expectation where the model is right.
 - beta_1 = beta_2 = 0.01 (the reference's 1.0 is a placeholder: it tunes both for every data set, 0 to 0.5).
-- Initialisation is torch's (the reference: biases 0.1, last layers within 1e-3 and 3e-3); the actor steps at every
-  second update, beginning with the second (there: the first); targets follow networks after their step (there: before).
+- ``order="td3"`` is TD3's order of updates, the one of earlier versions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from offline_vi.behavior.base import Proposals, require_capability
+from offline_vi.nn.initialization import POLICY_LAST, VALUE_LAST, Init, initialized
 from offline_vi.nn.networks import Critic, DeterministicPolicy, target_of
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_, steps_taken
@@ -44,9 +45,12 @@ class ReBRACConfig:
     tau: float = 0.005  # tau: rate of the target networks
     policy_noise: float = 0.2  # sigma: of the target policy
     policy_noise_clip: float = 0.5  # c: where that noise is clipped
-    policy_delay: int = 2  # critic steps per actor step
+    policy_delay: int = 2  # d: critic steps per actor step
+    order: Literal["published", "td3"] = "published"  # of the steps of the actor and its target: see `ReBRAC.update`
     layer_norm: bool = True  # in the critics
-    lr: float = 1e-3  # Adam, of actor and critics
+    lr: float = 1e-3  # Adam, of the critics, and of the actor where it has none of its own; 5e-5 on AntMaze
+    actor_lr: float | None = None  # Adam, of the actor; 3e-4 on AntMaze
+    init: Init = "positive-bias"  # see `nn.initialization`
     hidden: tuple[int, ...] = (256, 256, 256)  # units per layer, of actor and critics
     batch_size: int = 1024  # transitions per step; 256 outside locomotion
 
@@ -60,24 +64,35 @@ class ReBRAC(Algorithm):
         self.batch_size = config.batch_size
         self.inputs = Normalizer(spec)
         self.proposals = require_capability(proposals, Proposals, "ReBRAC")
-        self.actor = DeterministicPolicy(spec, config.hidden, inputs=self.inputs)
+        actor = DeterministicPolicy(spec, config.hidden, inputs=self.inputs)
+        self.actor = initialized(actor, config.init, POLICY_LAST)
         self.actor_target = target_of(self.actor)
-        self.critic = Critic(spec, config.hidden, ensemble=2, layer_norm=config.layer_norm, inputs=self.inputs)
+        critic = Critic(spec, config.hidden, ensemble=2, layer_norm=config.layer_norm, inputs=self.inputs)
+        self.critic = initialized(critic, config.init, VALUE_LAST)
         self.critic_target = target_of(self.critic)
-        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.actor_lr or config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
+        """published: the actor steps at the first update and every d-th after it; its target follows before that step.
+        td3: the actor steps at every d-th update; its target follows after that step.
+
+        The critics' target follows after their step, at the updates of the actor.
+        """
         critic_loss, critic_metrics = self.critic_loss(batch)
         gradient_step(self.critic_opt, critic_loss)
-        if steps_taken(self.critic_opt) % self.config.policy_delay:
+        published = self.config.order == "published"
+        if (steps_taken(self.critic_opt) - published) % self.config.policy_delay:
             return critic_metrics
 
         actor_loss, actor_metrics = self.actor_loss(batch)
+        if published:
+            polyak_(self.actor_target, self.actor, self.config.tau)
         gradient_step(self.actor_opt, actor_loss)
 
         polyak_(self.critic_target, self.critic, self.config.tau)
-        polyak_(self.actor_target, self.actor, self.config.tau)
+        if not published:
+            polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
 
     @without_gradient

@@ -8,13 +8,16 @@ Reference code: thuml/SPOT, SPOT.py, commit 26a7de7b906fa54c46eeab064d5f1491dcc6
 
 Differences from the reference code
 -----------------------------------
-- The behaviour model is an argument, fitted and frozen beforehand; any density does.
+- The behavior model is an argument, fitted and frozen beforehand; any density does. The published one is the CVAE of
+  BCQ, fitted for 100,000 steps at a constant rate of 1e-3 on batches of 256 (train_vae.py).
 - The penalty is in nats. The reference's is the CVAE's training loss (means over dimensions), 1 / (4 A) of the nats of
   its model up to a constant: a published lambda weighs nats by lambda / (4 A), which ``published_scale`` applies.
-- With a latent-variable model log pi_beta is the importance-weighted bound of ``num_samples``; with one sample, as
-  published, that is the ELBO with its KL term sampled, where the reference has it in closed form.
-- Observations are as they are; the reference normalises them off AntMaze, for the behaviour model too.
-- Actions live in [-1, 1]. Initialisation is torch's; the reference shrinks the last layers on AntMaze.
+- With a latent-variable model log pi_beta is a bound: with one sample, as published, the ELBO with its KL divergence in
+  closed form, with more the importance-weighted one.
+- Observations are normalized once `SPOT.inputs` is fitted (the command does, off AntMaze, as the reference does). The
+  behavior model sees them as they are; the reference's sees them normalized.
+- The reference stops a run whose mean Q exceeds 10,000.
+- Actions live in [-1, 1].
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import torch
 from torch import Tensor
 
 from offline_vi.behavior.base import DensityModel, require_capability
+from offline_vi.nn.initialization import POLICY_LAST, VALUE_LAST, Init, initialized
 from offline_vi.nn.networks import Critic, DeterministicPolicy, target_of
 from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.optim import adam, gradient_step, polyak_, steps_taken
@@ -46,8 +50,12 @@ class SPOTConfig:
     policy_noise: float = 0.2  # sigma: of the target policy
     policy_noise_clip: float = 0.5  # c: where that noise is clipped
     policy_delay: int = 2  # d: critic steps per actor step
-    dropout: float = 0.1  # of the actor
-    lr: float = 3e-4  # Adam, of actor and critics
+    dropout: float = 0.1  # of the actor; 0 on AntMaze
+    lr: float = 3e-4  # Adam, of the critics, and of the actor where it has none of its own
+    actor_lr: float | None = None  # Adam, of the actor; 1e-4 on AntMaze
+    cooldown: int = 0  # fine-tuning: lambda falls linearly over so many steps (published: 1,000,000); 0: it stays
+    cooldown_floor: float = 0.2  # down to this share of it
+    init: Init = "torch"  # "small-last" on AntMaze: see `nn.initialization`
     hidden: tuple[int, ...] = (256, 256)  # units per layer, of actor and critics
     batch_size: int = 256  # transitions per step
 
@@ -62,11 +70,13 @@ class SPOT(Algorithm):
         self.inputs = Normalizer(spec)
         self.behavior = require_capability(behavior, DensityModel, "SPOT")
         self.weight = config.lmbda / (4.0 * spec.action_dim) if config.published_scale else config.lmbda
-        self.actor = DeterministicPolicy(spec, config.hidden, config.dropout, inputs=self.inputs)
+        actor = DeterministicPolicy(spec, config.hidden, config.dropout, inputs=self.inputs)
+        self.actor = initialized(actor, config.init, POLICY_LAST)
         self.actor_target = target_of(self.actor)
-        self.critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        critic = Critic(spec, config.hidden, ensemble=2, inputs=self.inputs)
+        self.critic = initialized(critic, config.init, VALUE_LAST)
         self.critic_target = target_of(self.critic)
-        self.actor_opt = adam(self.actor.parameters(), lr=config.lr)
+        self.actor_opt = adam(self.actor.parameters(), lr=config.actor_lr or config.lr)
         self.critic_opt = adam(self.critic.parameters(), lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
@@ -93,12 +103,18 @@ class SPOT(Algorithm):
         """sum_j mean_B (Q_j(s, a) - y)^2."""
         return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
 
+    def cooled(self) -> float:
+        """The share of lambda that is left at this step."""
+        if self.config.cooldown == 0:
+            return 1.0
+        return max(self.config.cooldown_floor, 1.0 - steps_taken(self.critic_opt) / self.config.cooldown)
+
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean_B [-Q_1(s, pi(s)) / mean|Q_1| - lambda log pi_beta(pi(s)|s)]: eq. 12 with Q normalised."""
         action = self.actor(batch.obs)
         q = normalized_q(self.critic.q1(batch.obs, action))
         log_prob = self.behavior.log_prob(batch.obs, action, self.config.num_samples)  # (B,) nats
-        loss = (-q - self.weight * log_prob).mean(-1)
+        loss = (-q - self.weight * self.cooled() * log_prob).mean(-1)
         return loss, {"actor/loss": loss.detach(), "actor/behavior_log_prob": log_prob.detach().mean(-1)}
 
     def q_value(self, obs: Tensor, action: Tensor) -> Tensor:

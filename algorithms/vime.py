@@ -11,7 +11,10 @@ Differences from the reference code
   I(w; s'|s, a) are exact; "mean-field", the paper's network, trained by the library's ELBO with the weight N / B (the
   code divides the KL divergence by a constant 5). Its gain is that of a Normal with its moments; the code takes one
   Newton step on each transition and drops a factor 1/2.
-- Targets are standardised, s_y = 0.2 of their spread (the code: 5.0, raw).
+- Targets are standardized, in fitting and in the bonus, as in the code; s_y^2 is 0.05 of their variance, there s_y is
+  5.0.
+- Gains are divided by a running median over batches; the code takes the median over each iteration's paths and averages
+  it over the last ten iterations.
 - A transition is (s, a, s') as it happened; the code pairs rows across the ends of episodes.
 """
 

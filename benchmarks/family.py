@@ -2,10 +2,10 @@
 
     python benchmarks/family.py --data hopper-medium.hdf5 hopper-expert.hdf5 --models FOLDER --output FOLDER
 
-Every algorithm with its published settings and the same number of gradient steps, on frozen behaviour models of
-``--models`` (`offline-vi fit-behavior`; folders cvae, cvae-published) where it uses one. Warm-ups that are longer than
-the budget (BEAR 100,000 steps, CQL 40,000) are cut to a fifth of it. Done cells are skipped and cut ones resumed.
-Writes family.csv and family.md.
+Every algorithm with the published values of its hyper-parameters and the same number of gradient steps, on frozen
+behaviour models of ``--models`` (`offline-vi fit-behavior`; folders cvae, cvae-published) where it uses one. Warm-ups
+that are longer than the budget (BEAR 100,000 steps, CQL 40,000) are cut to a fifth of it. Done cells are skipped, cut
+ones resumed. Writes family.csv and family.md.
 """
 
 from __future__ import annotations

@@ -53,17 +53,17 @@ RANGES: Mapping[str, Range] = {
         "iwae_samples iterations ode_steps capacity rows seeds fits clone_steps rollouts",
         NATURAL: "seed critic_start_steps "
         "eval_seed seed_index eval_every bank_period behavior_steps warmup kl_warmup decay_steps passes "
-        "max_episode_steps max_dataset_bytes memory_budget max_rows startup video retries",
+        "cooldown max_episode_steps max_dataset_bytes memory_budget max_rows startup video retries",
         SIZE: "batch_size hidden belief_hidden belief channels features latent_dim num_candidates candidates elite "
-        "num_acting_candidates num_match num_samples num_components transforms bins horizon",
+        "num_acting_candidates num_match num_samples num_backup_samples num_components transforms bins horizon",
         Range(1, 1_000): "num_seeds num_envs ensemble stack folds",
         Range(1, 256): "threads",
         POSITIVE: "lr actor_lr critic_lr belief_lr eps kernel_sigma min_scale init_scale sigma_min box frequency "
         "weight_alpha spread scale",
         NOT_NEGATIVE: "alpha beta beta_actor beta_critic eta free_bits phi penalty policy_noise noise sigma gpus "
-        "prior_rollouts temperature_rate median_rate threshold max_latent lmbda",
+        "prior_rollouts temperature_rate median_rate threshold lagrange_threshold max_latent lmbda",
         UP_TO_INFINITY: "noise_clip policy_noise_clip temperature max_weight",
-        SHARE: "discount value_discount return_lambda lam tau kl_balance share",
+        SHARE: "discount value_discount return_lambda lam tau kl_balance share cooldown_floor",
         SOME: "best_share",
         Range(0.001, 1.0): "keep",  # N / keep samples are drawn for N candidates
         PART: "dropout guard guard_states",

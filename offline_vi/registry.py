@@ -154,7 +154,10 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         f"{_ALGORITHMS}.soft_q:SoftQ", "soft Q-learning over a behavior model's samples, no actor", behavior="cvae"
     ),
     "spot": AlgorithmEntry(
-        f"{_ALGORITHMS}.spot:SPOT", "TD3 under a penalty on the behavior's log-density", behavior="cvae-published"
+        f"{_ALGORITHMS}.spot:SPOT",
+        "TD3 under a penalty on the behavior's log-density",
+        behavior="cvae-published",
+        normalize=True,
     ),
     "td3": AlgorithmEntry(f"{_ALGORITHMS}.td3:TD3", "online baseline: two critics, smoothed targets, delayed actor"),
     "td3-bc": AlgorithmEntry(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 Class = TypeVar("Class", bound=type)
+Settings = TypeVar("Settings")
 
 FORMER = {
     "offline_vi": {
@@ -42,6 +43,16 @@ FORMER = {
     "offline_vi.algorithms": {"ALGORITHMS": "offline_vi.registry:ALGORITHMS"},
 }
 """Package -> former name -> "module" or "module:name" of today."""
+
+
+UNSAID: dict[str, dict[str, Any]] = {"ReBRACConfig": {"order": "td3"}}
+"""Class of settings -> the values of fields that earlier versions had no name for, where they are not the defaults of
+today."""
+
+
+def as_before(settings: type[Settings]) -> Settings:
+    """Settings of which nothing is said, as earlier versions had them: what a record of such a version is read over."""
+    return settings(**UNSAID.get(settings.__name__, {}))
 
 
 def with_former_names(package: str, find: Callable[[str], object]) -> Callable[[str], object]:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from offline_vi.errors import CapabilityError, ConfigError
+from offline_vi.nn.optim import Schedule
 from offline_vi.nn.recorded import Recorded
 from offline_vi.types import Batch, Metrics, Spec
 
@@ -104,6 +105,7 @@ class FitSettings:
     batch_size: int = 256  # transitions per step
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
+    schedule: Schedule = "cosine"  # of the learning rate in `fit_behavior`
 
 
 def fit_settings(model: BehaviorModel) -> FitSettings:

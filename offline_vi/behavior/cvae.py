@@ -30,6 +30,7 @@ from offline_vi.inference.bounds import KLWarmup, bound_metrics, elbo, iwae
 from offline_vi.inference.latent import Conditional, ConditionalNormalPrior, LatentVariableModel, StandardNormalPrior
 from offline_vi.inference.posterior import AmortizedPosterior
 from offline_vi.nn.networks import join, mlp
+from offline_vi.nn.optim import Schedule
 from offline_vi.types import Metrics, Spec
 
 PUBLISHED_VARIANCE = 1.0 / 8.0  # sigma^2 = beta A / (2 Z) with beta = 1/2, Z = 2A
@@ -51,6 +52,7 @@ class CVAEConfig:
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam; the published loss is 1/(4A) of ours: multiply its 1e-8 by 4A for the same steps
+    schedule: Schedule = "cosine"  # of fit_behavior's learning rate: cosine (it falls to 0) | constant
 
     @classmethod
     def default(cls, spec: Spec) -> CVAEConfig:
@@ -64,7 +66,7 @@ class CVAEConfig:
 
     @classmethod
     def published(cls, spec: Spec) -> CVAEConfig:
-        """BCQ's model and its optimiser, step for step (trained jointly with batches of 100)."""
+        """BCQ's model and its optimizer, step for step. PLAS changes the learning rate, SPOT the batch size."""
         return cls(
             hidden=(750, 750),
             likelihood="published",
@@ -73,6 +75,7 @@ class CVAEConfig:
             encoder="published",
             kl_warmup=0,
             batch_size=100,
+            schedule="constant",
             eps=1e-8 * spec.action_dim / (2.0 * PUBLISHED_VARIANCE),
         )
 
@@ -152,6 +155,9 @@ class CVAE(LatentModel, DensityModel):
         return action
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
-        """A lower bound: IWAE with ``num_samples`` (Burda et al. 2016); its gradient is that of this very number."""
+        """A lower bound: the ELBO with its KL divergence in closed form for one sample, IWAE (Burda et al. 2016) for
+        more. Its gradient is that of this very number."""
+        if num_samples == 1:
+            return elbo(self.model, self.posterior, action, self.inputs(obs)).objective
         bound = iwae(self.model, self.posterior, action, self.inputs(obs), num_samples=num_samples, estimator="reparam")
         return bound.objective

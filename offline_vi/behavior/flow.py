@@ -24,6 +24,7 @@ from offline_vi.distributions.normal import DiagonalNormal
 from offline_vi.distributions.squashed import TanhNormal, log_dtanh
 from offline_vi.errors import MissingDependencyError
 from offline_vi.nn.networks import mlp
+from offline_vi.nn.optim import Schedule
 from offline_vi.types import Metrics, Spec
 
 
@@ -41,6 +42,7 @@ class FlowBehaviorConfig:
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
+    schedule: Schedule = "cosine"  # of fit_behavior's learning rate: cosine (it falls to 0) | constant
 
     @classmethod
     def default(cls, spec: Spec) -> FlowBehaviorConfig:

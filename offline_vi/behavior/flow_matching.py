@@ -25,6 +25,7 @@ from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions.normal import DiagonalNormal
 from offline_vi.distributions.squashed import TanhNormal, log_dtanh
 from offline_vi.nn.networks import join, mlp
+from offline_vi.nn.optim import Schedule
 from offline_vi.types import Metrics, Spec
 
 Field = Callable[[Tensor], Tensor]
@@ -45,6 +46,7 @@ class FlowMatchingBehaviorConfig:
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
+    schedule: Schedule = "cosine"  # of fit_behavior's learning rate: cosine (it falls to 0) | constant
 
     @classmethod
     def default(cls, spec: Spec) -> FlowMatchingBehaviorConfig:

@@ -20,6 +20,7 @@ from offline_vi.behavior.inputs import RunningNormalizer
 from offline_vi.distributions.normal import Bounded
 from offline_vi.distributions.truncated import TruncatedNormal
 from offline_vi.nn.networks import mlp
+from offline_vi.nn.optim import Schedule
 from offline_vi.types import Metrics, Spec
 
 
@@ -34,6 +35,7 @@ class LeastSquaresBehaviorConfig:
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
+    schedule: Schedule = "cosine"  # of fit_behavior's learning rate: cosine (it falls to 0) | constant
 
     @classmethod
     def default(cls, spec: Spec) -> LeastSquaresBehaviorConfig:

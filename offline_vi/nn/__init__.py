@@ -12,6 +12,7 @@ from offline_vi.nn.description import (
     single_seed as single_seed,
     spec_of as spec_of,
 )
+from offline_vi.nn.initialization import Init as Init, initialized as initialized
 from offline_vi.nn.networks import (
     Critic as Critic,
     DeterministicPolicy as DeterministicPolicy,
@@ -32,8 +33,10 @@ from offline_vi.nn.networks import (
 )
 from offline_vi.nn.normalizer import Normalizer as Normalizer
 from offline_vi.nn.optim import (
+    Schedule as Schedule,
     adam as adam,
     cosine_ as cosine_,
+    follow_ as follow_,
     gradient_step as gradient_step,
     polyak_ as polyak_,
     steps_taken as steps_taken,

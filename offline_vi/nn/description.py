@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from typing import Any, get_args, get_type_hints
 from offline_vi import registry
 from offline_vi.errors import CapabilityError, ConfigError, OfflineVIError
 from offline_vi.nn.recorded import Recorded
+from offline_vi.renamed import as_before
 from offline_vi.types import Spec, from_json
 
 Record = dict[str, Any]
@@ -83,6 +85,21 @@ def single_seed(record: Record) -> Record:
 
     stripped: Record = strip(record)
     return stripped
+
+
+def completed(value: Any) -> Any:
+    """A record of an earlier version with the hyper-parameters that it had no name for, at the values that they had."""
+    if isinstance(value, list):
+        return [completed(entry) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    record = {key: completed(entry) for key, entry in value.items()}
+    with suppress(OfflineVIError):  # a class that is not loaded is compared as it is
+        for name, hint in _hints(class_named(str(value["class"]))).items() if "class" in value else ():
+            settings = _dataclass_of(hint)
+            if settings not in (None, Spec) and isinstance(record.get(name), dict) and not TAGS & record[name].keys():
+                record[name] = json.loads(json.dumps(dataclasses.asdict(as_before(settings)))) | record[name]
+    return record
 
 
 def spec_of(record: Mapping[str, Any]) -> Spec:
@@ -261,4 +278,4 @@ def _dataclass(cls: type | None, record: Mapping[str, Any], made: list[Any]) -> 
         return Spec.from_json(record)
     fields = {key: _read(entry, None, made) for key, entry in record.items()}
     required = [f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
-    return cls(**fields) if required else from_json(cls(), fields)
+    return cls(**fields) if required else from_json(as_before(cls), fields)

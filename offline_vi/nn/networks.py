@@ -1,6 +1,7 @@
 """Networks: a plain MLP, an ensemble whose members are one batched matrix product, policies, moving averages.
 
-Initialisation is that of `torch.nn.Linear`, which the reference codes use: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+Initialization is that of `torch.nn.Linear`, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), which BCQ, PLAS, BEAR, TD3+BC and, off
+AntMaze, SPOT use; what IQL, CQL, ReBRAC and SPOT on AntMaze use is in `initialization.py`.
 
 With ``stack`` = (S,) a network is S networks, one for each seed, and inputs have the axis S just left of the batch:
 (..., S, B, D). ``stack`` = (), the default, is one network (`stack.py`).
@@ -228,8 +229,8 @@ class DeterministicPolicy(nn.Module):
 
 
 class TanhNormalPolicy(nn.Module):
-    """pi(a|s) = tanh(N(m(s), diag(s(s))^2)) with log s clamped to [-5, 2], as in the reference codes: (B, O) -> a
-    distribution of batch shape (B,)."""
+    """pi(a|s) = tanh(N(m(s), diag(s(s))^2)) with log s clamped to [-5, 2], as in CQL's code (BEAR's does not bound
+    it): (B, O) -> a distribution of batch shape (B,)."""
 
     low, high = -5.0, 2.0
 

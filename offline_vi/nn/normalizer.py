@@ -17,8 +17,8 @@ class Normalizer(Recorded):
     """(x - mean) / std over the observations of a spec: the identity until it is fitted.
 
     The statistics are buffers, saved with whoever owns the layer. An algorithm owns one, gives it to its networks, and
-    gives its targets the same one (`target_of`). The standard deviation has a floor of 1e-3 (as in CORL), so that
-    constant features stay finite.
+    gives its targets the same one (`target_of`). The standard deviation has a floor of 1e-3, so that constant
+    features stay finite; the codes of TD3+BC, SPOT and CORL add 1e-3 to it.
     """
 
     mean: Tensor  # (O,), or (S, 1, O) for the batches of S seeds

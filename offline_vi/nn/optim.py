@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+Schedule = Literal["cosine", "constant"]
+"""Of a learning rate: it falls to 0 along half a cosine, or stays."""
 
 
 @torch.no_grad()
@@ -27,6 +31,12 @@ def cosine_(optimizer: torch.optim.Optimizer, lr: float, horizon: int) -> None:
     progress = min(steps_taken(optimizer) / horizon, 1.0)
     for group in optimizer.param_groups:
         group["lr"] = 0.5 * lr * (1.0 + math.cos(math.pi * progress))
+
+
+def follow_(schedule: Schedule, optimizer: torch.optim.Optimizer, lr: float, horizon: int) -> None:
+    """Set the learning rate of the next step as ``schedule`` has it, from ``lr`` over ``horizon`` steps."""
+    if schedule == "cosine":
+        cosine_(optimizer, lr, horizon)
 
 
 def adam(parameters: Iterable[Tensor], lr: float, *, eps: float = 1e-8) -> torch.optim.Optimizer:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from offline_vi.datasets import reading
 from offline_vi.study.suite import Cell, Suite
 from offline_vi.study.suite_values import Option
+from offline_vi.study.tuned import is_tuned
 
 READING = (*(name.replace("_", "-") for name in reading.NAMES), "rows")  # options of reading; rows is a former name
 
@@ -38,7 +39,10 @@ def train_options(suite: Suite, cell: Cell) -> dict[str, Option]:
 
 def train_flags(suite: Suite, cell: Cell) -> list[str]:
     """Of `offline-vi train ALGORITHM`, without plug-ins, the shared model's flags and the run directory."""
-    options: dict[str, Option] = {"dataset": [*suite.datasets[cell.dataset]], "preset": cell.preset, "seed": cell.seed}
+    files = suite.datasets[cell.dataset]
+    options: dict[str, Option] = {"dataset": [*files], "preset": cell.preset, "seed": cell.seed}
+    if suite.tuned and len(files) == 1 and is_tuned(cell.algorithm, files[0]):
+        options["tuned-for"] = files[0]
     return flags({**options, **train_options(suite, cell)})
 
 

@@ -18,12 +18,13 @@ from offline_vi.runs.directory import RunDirectory
 from offline_vi.study.data import DataOptions, check_task
 from offline_vi.study.evaluations import EvalOptions
 from offline_vi.study.experiment import options_record, scored
-from offline_vi.study.flags import parse
+from offline_vi.study.flags import parse, value_of
 from offline_vi.study.kept import RunConfig, innermost, load_agent, read_config, with_config
 from offline_vi.study.names import run_name
 from offline_vi.study.online import Collecting, CollectOptions, refuse_existing
 from offline_vi.study.run import Record, RunOptions, data_record
 from offline_vi.study.scoring import task_of_run
+from offline_vi.study.tuned import tuned
 from offline_vi.training.collector import Collection
 from offline_vi.types import RewardMap, from_json
 
@@ -37,6 +38,8 @@ class FinetuneOptions:
     sigma: float = 0.1
     """Standard deviation of the noise on the policy's actions, in units of the box [-1, 1], where the algorithm does
     not explore by itself."""
+    tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""
+    """Start from the settings with which the algorithm's paper fine-tunes on this D4RL task or domain."""
     seed_index: Annotated[int, tyro.conf.arg(aliases=["--member"])] = 0
     """Which seed of a run of several in parallel (--parallel-seeds), counted from 0."""
 
@@ -133,7 +136,7 @@ def finetuning(directory: str, options: Any) -> Finetuning:
 
 
 def parse_options(directory: str, saved: Record, arguments: Sequence[str]) -> Any:
-    """Defaults < the run's own data and hyper-parameters < --config < flags.
+    """Defaults < the run's own data and hyper-parameters < --tuned-for < --config < flags.
 
     Raises ConfigError where the directory holds no policy.
     """
@@ -141,6 +144,8 @@ def parse_options(directory: str, saved: Record, arguments: Sequence[str]) -> An
     if config.algorithm == "":
         raise ConfigError(f"{directory} holds no policy", "give the directory of `offline-vi train`")
     settings = innermost(config)
+    if task := value_of(arguments, "--tuned-for"):
+        settings = from_json(settings, tuned(config.algorithm, task, "finetuning"))
     data = DataOptions.from_record(saved.get("data_options") or config.record.get("data_options", {}))
     own = config.record.get("task") or {}
     where = saved.get("task") or {"env_id": own.get("env_id") or data.env}  # arguments and limit: see `task_of_run`

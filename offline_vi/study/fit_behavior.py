@@ -18,6 +18,7 @@ from offline_vi.behavior.base import BehaviorModel
 from offline_vi.behavior.pretrained import save_behavior
 from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
+from offline_vi.renamed import as_before
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.study.agents import AgentChoice, new_model, resolved
@@ -159,11 +160,13 @@ def fit_ahead(
 def parse_options(variant: str, saved: Record, arguments: Sequence[str]) -> Any:
     """Defaults < --config < flags; the model's hyper-parameters are flags too."""
     row = registry.behavior_model(variant)
+    default = row.config(Spec((1,), 1))
+    default = as_before(type(default)) if "agent" in saved else default
     parts = {
         "data": DataOptions.from_record(saved.get("data_options", {})),
         "weights": from_json(WeightOptions(), saved.get("weights_options", {})),
         "fit": from_json(FitOptions(), saved.get("fit_options", {})),
         "run": from_json(RunOptions(), saved.get("run_options", {})),
-        "behavior": from_json(row.config(Spec((1,), 1)), saved.get("behavior_options", {})),
+        "behavior": from_json(default, saved.get("behavior_options", {})),
     }
     return parse(parts, arguments, f"offline-vi fit-behavior {variant}", row.summary, prefixed=())

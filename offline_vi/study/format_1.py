@@ -167,6 +167,7 @@ def options(record: Mapping[str, Any]) -> Record:
     return {
         "schema": 2,
         "verb": record.get("verb"),
+        "agent": None,  # a whole configuration, see `train.parse_options`
         "algorithm": recipe.get("algorithm"),
         "steps": record.get("steps"),
         "data_options": record.get("data_options", {}),

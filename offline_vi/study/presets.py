@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from offline_vi import registry
@@ -20,6 +20,7 @@ class Own(NamedTuple):
     options: dict[str, Any]  # of the run
     config: dict[str, Any]  # hyper-parameters
     returns: dict[str, Any]  # which targets critics regress (`study.returns`)
+    model: dict[str, Any]  # hyper-parameters of the model, the settings of its fit among them
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Preset:
     train: dict[str, Any] = field(default_factory=dict)  # options of the run
     frozen: dict[str, Any] = field(default_factory=dict)  # options of a run on a frozen behaviour model
     weights: dict[str, Any] = field(default_factory=dict)  # which rows count (`study.weighing`)
+    each: dict[str, dict[str, Any]] = field(default_factory=dict)  # algorithm -> options of its run, on any model
     own: dict[str, Own] = field(default_factory=dict)  # algorithm -> what was measured to be better for it
 
     def behavior_of(self, algorithm: str) -> str:
@@ -41,11 +43,15 @@ class Preset:
     def options(self, algorithm: str, model: str) -> dict[str, Any]:
         """Changed defaults of `TrainOptions`, of an algorithm on that behaviour model."""
         frozen = self.frozen if registry.algorithm(algorithm).behavior else {}
-        return self.train | frozen | self._own(algorithm, model).options
+        return self.train | frozen | self.each.get(algorithm, {}) | self._own(algorithm, model).options
 
     def config(self, algorithm: str, model: str) -> dict[str, Any]:
         """Changed hyper-parameters of an algorithm on that behaviour model."""
         return self._own(algorithm, model).config
+
+    def model_config(self, algorithm: str, model: str) -> dict[str, Any]:
+        """Changed hyper-parameters of that behaviour model under an algorithm."""
+        return self._own(algorithm, model).model
 
     def returns(self, algorithm: str, model: str) -> dict[str, Any]:
         """Changed defaults of `ReturnOptions`, of an algorithm on that behaviour model."""
@@ -53,12 +59,20 @@ class Preset:
 
     def _own(self, algorithm: str, model: str) -> Own:
         own = self.own.get(algorithm)
-        return own if own is not None and own.behavior == model else Own(model, {}, {}, {})
+        return own if own is not None and own.behavior == model else Own(model, {}, {}, {}, {})
 
 
 # BCQ's ten candidates at acting are the likeliest of a hundred, as docs/why-bcq.md measured them.
 PRESETS: dict[str, Preset] = {
-    "published": Preset(),
+    # BCQ and BEAR train their CVAE jointly, a step each. PLAS (main.py and algos.py, commits 39e64f0a and da348520) and
+    # SPOT (train_vae.py, commit 26a7de7b) fit theirs first, at a constant rate, and freeze it.
+    "published": Preset(
+        each={"plas": {"behavior_steps": 500_000}, "spot": {"behavior_steps": 100_000}},
+        own={
+            "plas": Own("cvae-published", {}, {}, {}, {"lr": 1e-4, "batch_size": 100}),
+            "spot": Own("cvae-published", {}, {}, {}, {"lr": 1e-3, "batch_size": 256}),
+        },
+    ),
     # The same for all data; docs/recommended.md says what was measured.
     "recommended": Preset(
         behavior="least-squares",
@@ -70,6 +84,7 @@ PRESETS: dict[str, Preset] = {
                 "",
                 {"steps": 10_000, "normalize": True},
                 {"lr": 1e-3, "decay_steps": 10_000, "layer_norm": True, "dropout": 0.05},
+                {},
                 {},
             ),
             "bcq": Own(  # a perturbed clone: a maximum over candidates follows the critics' errors (docs/why-bcq.md)
@@ -85,21 +100,22 @@ PRESETS: dict[str, Preset] = {
                     "batch_size": 256,
                 },
                 {"critic_start_steps": 10_000},
+                {},
             ),
-            "plas": Own("cvae", {}, {}, {}),  # which acts in latents; least squares has none
+            "plas": Own("cvae", {}, {}, {}, {}),  # which acts in latents; least squares has none
         },
     ),
     "fast": Preset(
         behavior="cvae",
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000},
-        own={"bcq": Own("gaussian", {"proposals": "most-likely", "keep": 0.1}, {"num_acting_candidates": 10}, {})},
+        own={"bcq": Own("gaussian", {"proposals": "most-likely", "keep": 0.1}, {"num_acting_candidates": 10}, {}, {})},
     ),
     "likely": Preset(  # full samples of an exact density, filtered by it (docs/why-bcq.md)
         behavior="mixture",
         train={"precision": "auto"},
         frozen={"behavior_steps": 10_000, "bank_period": 10_000, "proposals": "most-likely", "keep": 0.1},
-        own={"bcq": Own("mixture", {}, {"num_acting_candidates": 10}, {})},
+        own={"bcq": Own("mixture", {}, {"num_acting_candidates": 10}, {}, {})},
     ),
 }
 
@@ -119,7 +135,9 @@ def choice(name: str, algorithm: str, spec: Spec, model: str = "") -> AgentChoic
         algorithm,
         registry.algorithm(algorithm).config()(**chosen.config(algorithm, model)),
         model,
-        registry.behavior_model(model).config(spec) if model else None,
+        replace(registry.behavior_model(model).config(spec), **chosen.model_config(algorithm, model))
+        if model
+        else None,
         jointly=bool(model) and "behavior_steps" not in options,
         **given,
     )

@@ -21,6 +21,7 @@ from offline_vi.study.suite import Suite
 
 if TYPE_CHECKING:
     from offline_vi.evaluation.statistics import Interval
+    from offline_vi.study.published import Unlike
     from offline_vi.study.tables import Against, AggregateRow, DensityRow, ScoreRow, SupportRow
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -106,6 +107,7 @@ class Content:
     failed_episodes: int  # of all final evaluations
     single: bool  # whether each row has one seed, so that there is no interval
     sources: list[str]  # of published numbers
+    unlike: list[Unlike]  # published scores at other settings than the runs'
     aggregates: list[AggregateRow]
     data_aggregates: Mapping[str, float]  # the same of the data's own scores; empty where they are not known
     fewest: int  # runs of a method on a data set, at least
@@ -138,6 +140,7 @@ def contents(study: Study) -> Content:
         failed_episodes=sum(row.failed_episodes for row in scores),
         single=bool(scores) and max(row.seeds for row in scores) == 1,
         sources=sorted({one.source for row in scores for one in row.published}),
+        unlike=[one for row in scores for one in row.unlike],
         aggregates=aggregates,
         data_aggregates=tables.data_aggregates(study),
         fewest=tables.fewest_runs(study),

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from offline_vi.errors import ConfigError
+from offline_vi.nn.description import completed
 
 Record = dict[str, Any]
 """A JSON object."""
@@ -52,6 +53,7 @@ CLASSES: Mapping[str, Mapping[str, OnResume]] = {
         **dict.fromkeys(("bank_period", "precision", "proposals", "noise_clip", "keep", "normalize"), S),
         **dict.fromkeys(("reward_scale", "reward_shift", "num_seeds"), S),
         "support_from": R,
+        "print_config": F,
     },
     "eval": dict.fromkeys(("eval_every", "eval_episodes", "eval_seed"), R),
     "fit": {**dict.fromkeys(("steps", "held_out"), S), **dict.fromkeys(("iwae_samples", "max_rows", "policy_from"), R)},
@@ -60,7 +62,7 @@ CLASSES: Mapping[str, Mapping[str, OnResume]] = {
         **dict.fromkeys(("steps", "warmup", "num_envs", "capacity"), S),
         **dict.fromkeys(("write", "keep_policies"), R),
     },
-    "finetune": dict.fromkeys(("share", "sigma", "seed_index"), S),
+    "finetune": dict.fromkeys(("share", "sigma", "tuned_for", "seed_index"), S),
     "pixels": {
         **dict.fromkeys(("alignment", "env", "env_kwargs", "unscored", "max_episode_steps", "steps"), S),
         "dataset": F,
@@ -99,7 +101,8 @@ def recorded_changes(run: object, before: Record, now: Record, *, extends: bool)
 def _of_results(before: Record, now: Record, extends: bool) -> Iterator[Change]:
     """What the options make: agent, rows, task."""
     for name in FIXED:
-        for change in changes(without_empty(before.get(name)), without_empty(now.get(name)), name):
+        old, new = (completed(record.get(name)) for record in (before, now))
+        for change in changes(without_empty(old), without_empty(new), name):
             grows = extends and change.option in STEPS and isinstance(change.before, int) and change.before < change.now
             if not grows and change.option not in UNUSED:
                 yield change

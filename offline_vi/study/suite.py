@@ -7,6 +7,7 @@ runs.
     datasets = ["offline-vi/pendulum/mixed-v0"]      # or a table: label = ["FILE.hdf5", "MORE.hdf5"]
     seeds = [0, 1, 2]
     presets = ["fast"]                               # default: ["published"]
+    tuned = true                                     # per data set, as the papers did, where they did; default: false
     plugins = ["mine.py", "package.module"]          # code that registers algorithms, models, data sets; files relative
                                                      # to the suite's
 
@@ -80,6 +81,7 @@ class Suite:
     description: str = ""
     seeds: tuple[int, ...] = (0,)
     presets: tuple[str, ...] = ("published",)
+    tuned: bool = False  # start from what an algorithm's paper tuned for the data set, where it did (--tuned-for)
     plugins: tuple[str, ...] = ()  # modules, and absolute paths of files, that register what the suite names
     train: Mapping[str, Option] = field(default_factory=dict)
     algorithm: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
@@ -182,6 +184,7 @@ def parse_suite(record: Mapping[str, object], name: str, folder: Path | None = N
         datasets=values.datasets(record["datasets"]),
         seeds=values.seeds(record.get("seeds", [0])),
         presets=values.strings(record.get("presets", ["published"]), "presets"),
+        tuned=values.flag(record.get("tuned", False), "tuned"),
         plugins=values.plugins(record.get("plugins", []), folder or Path()),
         train=values.options(record.get("train", {}), "[train]"),
         algorithm={key: values.options(value, f"[algorithm.{key}]") for key, value in algorithm.items()},

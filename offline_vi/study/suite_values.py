@@ -74,6 +74,13 @@ def unknown_key(key: str, known: Sequence[str], kind: str) -> ConfigError:
     return ConfigError(f"unknown {kind}: {key!r}", hint)
 
 
+def flag(value: object, where: str) -> bool:
+    """true or false. Raises ConfigError."""
+    if isinstance(value, bool):
+        return value
+    raise ConfigError(f"{where} = {value!r} is neither true nor false", f"{where} = true")
+
+
 def strings(value: object, where: str) -> tuple[str, ...]:
     """A list of names that is not empty. Raises ConfigError."""
     if isinstance(value, list | tuple) and value:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from offline_vi.datasets import tasks as task_table
 from offline_vi.evaluation.statistics import (
     AGGREGATES,
     FEW,
@@ -22,6 +19,8 @@ from offline_vi.evaluation.statistics import (
     iqm,
     simulated_coverage,
 )
+from offline_vi.runs.files import read_json
+from offline_vi.study.published import Published, Unlike, claims, reasons
 from offline_vi.study.results import Method, Run, Study
 from offline_vi.study.scores import RETURN, SCORE
 
@@ -56,27 +55,19 @@ def coverage(seeds: int) -> float:
     return simulated_coverage([0.0], 1.0, seeds)
 
 
-class Published(NamedTuple):
-    """A final score that was read in a file."""
-
-    score: float
-    source: str
-
-
-@cache
-def published() -> dict[tuple[str, str], list[Published]]:
-    """(data set, algorithm) -> the final scores that were read in a file."""
-    record = json.loads((Path(task_table.__file__).parent / "published_scores.json").read_text())
-    found: dict[tuple[str, str], list[Published]] = {}
-    for row in record["scores"]:
-        found.setdefault((row["dataset"], row["algorithm"]), []).append(Published(row["score"], row["source"]))
-    return found
-
-
-def published_for(study: Study, method: Method, dataset: str) -> list[Published]:
-    """Only for a data set of D4RL's own under its own name and version, and an algorithm that is no variant."""
+def published_for(study: Study, method: Method, dataset: str) -> tuple[list[Published], list[Unlike]]:
+    """The published scores beside which a method's runs may stand, and those at other settings; only for a data set of
+    D4RL's own under its own name and version."""
     files = study.suite.datasets[dataset]
-    return published().get((files[0], method.algorithm), []) if len(files) == 1 and not method.variant else []
+    path = runs_of(study, method, dataset)[0].path / "config.json"
+    config = read_json(path) if path.exists() else {}
+    alike, unlike = list[Published](), list[Unlike]()
+    for claim in claims().get((files[0], method.algorithm), []) if len(files) == 1 and not method.variant else []:
+        if found := tuple(reasons(claim, config)):
+            unlike.append(Unlike(dataset, method.label, claim.published, found))
+        else:
+            alike.append(claim.published)
+    return alike, unlike
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,8 @@ class ScoreRow:
     best: float | None  # mean of the best evaluations: chosen by looking
     mean_return: float | None
     failed_episodes: int  # of the final evaluations; in no number
-    published: list[Published]
+    published: list[Published]  # at the runs' own settings
+    unlike: list[Unlike]  # at others
     seconds: float  # a run
     steps: int | None
     env_id: str
@@ -114,6 +106,7 @@ def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
     """Of a method that has a run on the data set."""
     runs, scores = runs_of(study, method, dataset), list(finals(study, method, dataset).values())
     first = runs[0].scores
+    alike, unlike = published_for(study, method, dataset)
     return ScoreRow(
         dataset=dataset,
         method=method,
@@ -128,7 +121,8 @@ def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
         best=mean_of([run.scores.best for run in runs if run.scores.measure == measure_of(study, dataset)]),
         mean_return=mean_of([run.scores.mean_return for run in runs]),
         failed_episodes=sum(run.scores.failed_episodes for run in runs),
-        published=published_for(study, method, dataset),
+        published=alike,
+        unlike=unlike,
         seconds=float(np.mean([run.seconds for run in runs])),
         steps=first.steps,
         env_id=first.env_id or "none",

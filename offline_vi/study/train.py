@@ -20,6 +20,7 @@ from offline_vi.data.samplers import Source, StackedSampler
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError, ConfigError, EnvError, EvaluationError, SpaceMismatchError
 from offline_vi.nn.precision import preferred_precision
+from offline_vi.renamed import as_before
 from offline_vi.rl.algorithm import Algorithm, normalizer_of
 from offline_vi.rl.equations import return_scale
 from offline_vi.runs.directory import RunDirectory
@@ -29,7 +30,7 @@ from offline_vi.study.diagnosis import Diagnosis, discount_of
 from offline_vi.study.evaluations import EvalOptions
 from offline_vi.study.experiment import Experiment, options_record
 from offline_vi.study.fit_behavior import fit_ahead
-from offline_vi.study.flags import parse, value_of
+from offline_vi.study.flags import Parts, parse, value_of
 from offline_vi.study.names import run_name
 from offline_vi.study.plots import learning_curve
 from offline_vi.study.presets import preset
@@ -54,11 +55,13 @@ class TrainOptions:
     likeliest tenth of a tanh-Normal's samples; others: a CVAE), candidates drawn ahead, bfloat16 targets; likely: the
     same on a mixture, whose samples are filtered by their own density (algorithms that rank candidates)."""
     tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""
-    """Start from the settings that the algorithm's paper tuned for this D4RL task or domain."""
+    """Start from the settings that the algorithm's paper tuned for this D4RL task or domain, rewards and observations
+    among them."""
     behavior_model: Annotated[str, tyro.conf.arg(name="behavior", metavar="MODEL")] = ""
     """Behavior model; default: the algorithm's published one."""
     behavior_steps: int = 0
-    """Fit the behavior model for so many steps first and freeze it; 0: train it jointly, a step each."""
+    """Fit the behavior model for so many steps first and freeze it; 0: train it jointly, a step each. Default: the
+    preset's; published: as in the algorithm's paper (PLAS 500,000, SPOT 100,000, others 0)."""
     behavior_from: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     """Use the fitted behavior model in this directory (of `offline-vi fit-behavior`), frozen."""
     support_from: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
@@ -82,6 +85,8 @@ class TrainOptions:
     Scores, and Q where it is reported, stay in the data's units."""
     reward_shift: float = 0.0
     """Add this to every reward, after the scale (AntMaze: -1)."""
+    print_config: bool = False
+    """Print what would be done, step by step and in the paper's terms, and do nothing."""
     num_seeds: Annotated[int, tyro.conf.arg(name="parallel-seeds", aliases=["--seeds-at-once"])] = 1
     """Train so many seeds in parallel in this process: --seed, --seed + 1, ...; each is scored, all are one checkpoint.
     A model fitted ahead is shared."""
@@ -224,23 +229,30 @@ class Training(Experiment):
 
 
 def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
-    """The options of a run: defaults < --preset < --config < flags. The hyper-parameters of algorithm and model are
-    flags of their own."""
+    """The options of a run: `default_options` < flags. The hyper-parameters of algorithm and model are flags of their
+    own."""
+    parts = default_options(name, saved, arguments)
+    return parse(parts, arguments, f"offline-vi train {name}", registry.algorithm(name).summary)
+
+
+def default_options(name: str, saved: Record, arguments: Sequence[str]) -> Parts:
+    """The defaults of the flags: those of the classes < --preset < --tuned-for < --config."""
     row, before = registry.algorithm(name), table(saved, "train_options")
     from_json(TrainOptions(), before)
     chosen = value_of(arguments, "--preset") or str(before.get("preset", "published"))
     directory = value_of(arguments, "--behavior-from") or str(before.get("behavior_from", ""))
     card = read_card(directory) if directory else None
     model = value_of(arguments, "--behavior") or (card.model if card else "") or str(before.get("behavior_model", ""))
+    begun = "agent" in saved  # the configuration of a run, whole: what it does not say is as that version had it
     model = model or preset(chosen).behavior_of(name)
-    train = TrainOptions(preset=chosen, **{"normalize": row.normalize} | preset(chosen).options(name, model))  # type: ignore[arg-type]
-    train = replace(from_json(train, before), behavior_model=model)
     own = tuned(name, task) if (task := value_of(arguments, "--tuned-for")) else {}
-    if "reward_scale" in own:  # the one setting of a paper's table that is not the algorithm's
-        train = replace(train, reward_scale=train.reward_scale or own.pop("reward_scale"))
+    of_the_run = {key: own.pop(key) for key in [*own] if key in vars(TrainOptions())}
+    usual = {"normalize": row.normalize} | preset(chosen).options(name, model) | of_the_run
+    train = replace(from_json(TrainOptions(preset=chosen, **usual), before), behavior_model=model)  # type: ignore[arg-type]
     returns = ReturnOptions(**{"returns": row.returns} | preset(chosen).returns(name, model))
-    published = from_json(row.config()(), preset(chosen).config(name, model) | own)
-    parts = {
+    published = as_before(row.config()) if begun else row.config()()
+    published = from_json(published, ({} if begun else preset(chosen).config(name, model)) | own)
+    parts: Parts = {
         "data": DataOptions.from_record(table(saved, "data_options")),
         "weights": from_json(WeightOptions(**preset(chosen).weights), table(saved, "weights_options")),
         "returns": from_json(returns, table(saved, "returns_options")),
@@ -250,10 +262,10 @@ def parse_options(name: str, saved: Record, arguments: Sequence[str]) -> Any:
         "algorithm": from_json(published, table(saved, "algorithm_options")),
     }
     if model:
-        default = registry.behavior_model(model).config(card.spec if card else Spec((1,), 1))
-        default = card.config if card else from_json(default, table(saved, "behavior_options"))
-        parts["behavior"] = default
-    return parse(parts, arguments, f"offline-vi train {name}", row.summary)
+        default = registry.behavior_model(model).config(Spec((1,), 1))
+        default = as_before(type(default)) if begun else replace(default, **preset(chosen).model_config(name, model))
+        parts["behavior"] = card.config if card else from_json(default, table(saved, "behavior_options"))
+    return parts
 
 
 def table(saved: Record, name: str) -> Record:

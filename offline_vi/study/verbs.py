@@ -56,14 +56,19 @@ def verb_of(name: str) -> Verb:
     raise ConfigError(f"{name!r} is no verb that trains", "use the config.json of a run")
 
 
-def run(name: str, subject: str, file: str, arguments: Sequence[str]) -> Outcome:
+def run(name: str, subject: str, file: str, arguments: Sequence[str]) -> Outcome | None:
     """A verb of the command: ``subject`` is the algorithm, model or run that it is about, ``file`` a saved
-    configuration or empty. Prints what the flags ask for."""
+    configuration or empty. Prints what the flags ask for; None where that is the configuration alone."""
     saved = read_saved(file, name) if file else {}
     verb = verb_of(name)
     subject = subject or subject_of(saved, verb)
     options = verb.parse(subject, saved, arguments)
     check_environment(options, arguments)
+    if name == "train" and options.train.print_config:
+        from offline_vi.study.procedure import described
+
+        print(described(subject, options))
+        return None
     use_threads(options.run.threads)
     outcome = conduct(verb.make(subject, options), options.run)
     print_result(name, outcome, options.run)

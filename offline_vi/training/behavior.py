@@ -10,7 +10,7 @@ from torch import Tensor
 from offline_vi.behavior.base import BehaviorModel, fit_settings, training_loss
 from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
-from offline_vi.nn.optim import adam, cosine_, gradient_step
+from offline_vi.nn.optim import adam, follow_, gradient_step
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.rl.policies import BehaviorPolicy
 from offline_vi.training.loop import LoopOptions, fit
@@ -21,21 +21,22 @@ from offline_vi.types import Batch, Metrics
 class BehaviorFit(Algorithm):
     """The fit of a behavior model as an algorithm, whose policy samples the model.
 
-    The learning rate falls from the model's own to 0 as half a cosine over ``steps``: that keeps the density of unseen
-    episodes improving to the end, where a constant one over-fits.
+    The learning rate follows the ``schedule`` of the model's configuration. A cosine, which falls to 0 over ``steps``,
+    keeps the density of unseen episodes improving to the end, where a constant rate over-fits; the papers that fit a
+    CVAE first keep theirs constant.
     """
 
     def __init__(self, model: BehaviorModel, steps: int, *, lr: float | None = None, eps: float | None = None) -> None:
         super().__init__()
         own = fit_settings(model)
         self.model, self.steps = model, steps
-        self.batch_size = own.batch_size
+        self.batch_size, self.schedule = own.batch_size, own.schedule
         self.lr = own.lr if lr is None else lr
         self.model_opt: torch.optim.Optimizer = adam(model.parameters(), self.lr, eps=own.eps if eps is None else eps)
         self.trained_steps = model.trained_steps
 
     def update(self, batch: Batch) -> Metrics:
-        cosine_(self.model_opt, self.lr, self.steps)
+        follow_(self.schedule, self.model_opt, self.lr, self.steps)
         loss, metrics = training_loss(self.model, batch.obs, batch.action)
         gradient_step(self.model_opt, loss)
         self.model.trained_steps += 1
@@ -56,7 +57,7 @@ def fit_behavior(
 ) -> History:
     """Fit a behavior model to (s, a) for ``steps`` gradient steps with Adam.
 
-    Batch size, learning rate and eps are those of the model's own configuration where they are not given; see
-    `BehaviorFit`. The other options are those of `fit`, and so are the errors.
+    Batch size, learning rate, its schedule and eps are those of the model's own configuration where they are not given;
+    see `BehaviorFit`. The other options are those of `fit`, and so are the errors.
     """
     return fit(BehaviorFit(model, steps, lr=lr, eps=eps), data, steps, **options)

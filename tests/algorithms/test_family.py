@@ -338,6 +338,7 @@ def test_cql(warm: bool) -> None:
     with Draws() as noise:
         found = algorithm.critic_loss(batch)[0]
     draws = dict(zip(("target", "uniform", "following", "current"), noise.draws, strict=True))
+    draws["target"] = draws["target"][0]  # one action
     check(found, oracle.cql_critic(rows, actor, critic, target, draws))
     with Draws() as noise:
         found = algorithm.actor_loss(batch)[0]
@@ -408,8 +409,8 @@ def test_soft_q() -> None:
 # ------------------------------------------------------------------ which network steps when
 
 
-@pytest.mark.parametrize("name", ["td3", "td3-bc", "spot", "rebrac"])
-def test_the_actor_and_the_targets_step_at_every_second_update_across_a_restart(name: str) -> None:
+@pytest.mark.parametrize(("name", "first"), [("td3", 1), ("td3-bc", 1), ("spot", 1), ("rebrac", 0)])
+def test_the_actor_and_the_targets_step_at_every_second_update_across_a_restart(name: str, first: int) -> None:
     choice = small_choice(name, SPEC, jointly=False, batch_size=SIZE, **HIDDEN)
     algorithm: Any = built(choice, SPEC).double()
     moved = []
@@ -423,7 +424,10 @@ def test_the_actor_and_the_targets_step_at_every_second_update_across_a_restart(
             algorithm = built(choice, SPEC).double()
             algorithm.restore(after)
     alone, all_of_them = {"critic"}, {"critic", "critic_target", "actor", "actor_target"}
-    assert moved == [alone, all_of_them, alone, all_of_them, alone]
+    expected = [alone if step % 2 != first else all_of_them for step in range(5)]
+    if name == "rebrac":
+        expected[0] = all_of_them - {"actor_target"}  # it follows before the actor's step: at the first there is no way
+    assert moved == expected
 
 
 def test_iqls_policy_learns_ever_more_slowly_across_a_restart() -> None:

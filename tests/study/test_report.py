@@ -14,11 +14,11 @@ import pytest
 from command_line import run
 
 from offline_vi.errors import ConfigError
+from offline_vi.study.published import USUAL, claims
 from offline_vi.study.report import FILTERS, contents
 from offline_vi.study.results import read_study
 from offline_vi.study.single_runs import read_runs
 from offline_vi.study.suite import suite_from
-from offline_vi.study.tables import published
 
 LEVELS = {"bc": 50.0, "bcq": 75.0, "emaq": 80.0, "plas": 70.0, "spot": 88.0, "td3-bc": 60.0, "iql": 66.0}
 DATASETS = ["hopper-medium-v2", "walker2d-medium-expert-v2"]
@@ -137,15 +137,42 @@ def test_page_markdown_and_csv_say_what_the_runs_say(tmp_path: Path, capsys: pyt
     assert "another <engine>" in shown
 
 
-def test_published_numbers_are_shown_with_their_source_and_only_where_names_agree(tmp_path: Path) -> None:
+def made_as(algorithm: str, dataset: str) -> dict[str, Any]:
+    """The config.json of a run at the settings of the published score."""
+    (claim,) = claims()[dataset, algorithm]
+    config: dict[str, Any] = {}
+    for name, value in {**USUAL, **claim.settings}.items():
+        section, _, field = name.partition(".")
+        config |= {section: config.get(section, {}) | {field: value}} if field else {section: value}
+    return config
+
+
+def test_a_published_score_stands_beside_runs_at_its_settings_alone(tmp_path: Path) -> None:
     fake_study(tmp_path)
+    for path in tmp_path.glob("runs/hopper-medium-v2_*"):
+        name = path.name.split("_")[1]
+        config = made_as(name, "hopper-medium-v2") if name in ("iql", "td3-bc") else {}
+        if name == "iql":
+            config["algorithm_options"]["tau"] = 0.005
+        (path / "config.json").write_text(json.dumps(config))
     content = contents(read_study(tmp_path))
-    found = {(row.dataset, row.method.algorithm): row.published for row in content.scores}
-    assert [score for score, _ in found["hopper-medium-v2", "iql"]] == [67.53]
-    assert found["hopper-medium-v2", "bcq"] == []  # no -v2 number of BCQ was read anywhere; the -v0 one stays away
-    assert any(row["algorithm"] == "bcq" for row in record() if row["dataset"] == "hopper-medium-v0")
-    assert all(source for values in published().values() for _, source in values)
+    found = {(row.dataset, row.method.algorithm): row for row in content.scores}
+    assert [score for score, _ in found["hopper-medium-v2", "td3-bc"].published] == [60.37]
+    assert found["hopper-medium-v2", "iql"].published == []
+    (unlike,) = found["hopper-medium-v2", "iql"].unlike
+    assert (unlike.published.score, len(unlike.reasons)) == (67.53, 1)
+    assert "tau" in unlike.reasons[0]
+    (unlike,) = found["hopper-medium-v2", "bcq"].unlike  # the -v0 ones stay away
+    assert unlike.published.score == 63.9
+    assert any("last ten evaluations" in reason for reason in unlike.reasons)
     assert content.sources == ["CORL README, last scores, 4 seeds"]
+
+
+def test_robomimics_scores_of_bcq_are_those_of_its_table() -> None:
+    rows = {row["dataset"]: row["score"] for row in record() if row["source"].startswith("robomimic")}
+    table = {"halfcheetah": (46.8, 89.9, 92.9), "hopper": (63.9, 79.5, 92.3), "walker2d": (74.6, 98.7, 108.6)}
+    kinds = ("medium", "medium-expert", "expert")
+    assert rows == {f"{name}-{kind}-v2": row[i] for name, row in table.items() for i, kind in enumerate(kinds)}
 
 
 def record() -> list[dict[str, Any]]:

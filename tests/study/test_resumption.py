@@ -12,6 +12,7 @@ from command_line import run
 from small_data import pendulum
 
 from offline_vi.errors import ConfigError, ReportWarning
+from offline_vi.nn.description import completed
 from offline_vi.scripts import main
 from offline_vi.study import (
     evaluations,
@@ -130,3 +131,15 @@ def test_a_program_that_is_ended_from_inside_has_failed(
     code, _, error = run(["train", "bc", "--dataset", data, *small, "--output", str(path)], capsys)
     assert (code, len(error.splitlines())) == (70, 2)
     assert json.loads((path / "run.json").read_text())["status"] == "failed"
+
+
+def test_what_an_earlier_version_had_no_name_for_is_as_that_version_had_it() -> None:
+    before = {"agent": {"class": "rebrac", "spec": {}, "config": {"beta_actor": 0.1, "hidden": [8]}}}
+    config = completed(before)["agent"]["config"]
+
+    def now(order: str) -> dict[str, Any]:
+        return {"agent": {"class": "rebrac", "spec": {}, "config": {**config, "order": order}}}
+
+    assert recorded_changes("run", before, now("td3"), extends=False) == []
+    with pytest.raises(ConfigError, match="order"):
+        recorded_changes("run", before, now("published"), extends=False)

@@ -1,12 +1,14 @@
-"""The code of the documents runs, as a reader would run it, with fewer steps.
+"""The code of the documents and notebooks runs, as a reader would run it, with fewer steps.
 
-The blocks of a page run one after the other in one empty folder: Python in one namespace, the lines of a `bash` block as
+The blocks of a page run one after the other in one folder: Python in one namespace, the lines of a `bash` block as
 commands. A block with a title is written to a file of that name. `<!-- not run: REASON -->` above a block leaves it out.
+The cells of a notebook are its blocks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import re
@@ -14,17 +16,19 @@ import runpy
 import shlex
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from small_data import pendulum
+from matplotlib.figure import Figure
 
 from offline_vi import scripts
 from offline_vi.datasets import recipes
 
 ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted(ROOT.glob("docs/notebooks/*.ipynb"))
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/guides/*.md")])
 BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<why>[^\n]+) -->\n+)?^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
@@ -55,6 +59,9 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
+    if page in NOTEBOOKS:
+        cells = [cell for cell in json.loads(page.read_text())["cells"] if cell["cell_type"] == "code"]
+        return [Block(None, "python", None, "".join(cell["source"])) for cell in cells]
     return [Block(**match.groupdict()) for match in BLOCK.finditer(page.read_text())]
 
 
@@ -91,10 +98,10 @@ def command(words: list[str]) -> None:
 
 def child(page: Path, folder: Path) -> None:
     """Run in a process of its own, so that plug-ins and settings end with it."""
-    os.chdir(folder)
-    shutil.copytree(ROOT / "examples", folder / "examples")
-    pendulum(folder / "mine.hdf5")
-    sys.path.insert(0, str(folder))
+    shutil.copytree(ROOT / "examples", folder / "here" / "examples")
+    shutil.copytree(ROOT / "docs" / "results" / "hopper-suite", folder / "results" / "hopper-suite")
+    os.chdir(folder / "here")
+    sys.path.insert(0, str(folder / "here"))
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.runs:
@@ -103,7 +110,9 @@ def child(page: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set under the name that the documents use."""
+    """A small data set under the name that the documents use, and what takes long to import."""
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    Figure().subplots()
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
@@ -111,7 +120,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-RUNNABLE = [page for page in PAGES if any(block.runs for block in blocks(page))]
+RUNNABLE = [page for page in PAGES + NOTEBOOKS if any(block.runs for block in blocks(page))]
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
@@ -132,6 +141,7 @@ def test_every_block_says_what_it_is(page: Path) -> None:
     assert len(blocks(page)) == len(fences)
     assert set(fences) <= LANGUAGES
     commands = [one.text for one in blocks(page) if one.language in ("", "text")]
+    assert all(tomllib.loads(one.text) for one in blocks(page) if one.language == "toml")
     assert not any(re.search(r"^(offline-vi|python|make|pip) ", text, flags=re.MULTILINE) for text in commands)
 
 

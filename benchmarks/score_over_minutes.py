@@ -36,6 +36,7 @@ from matplotlib import pyplot as plt
 STEPS, EVERY = 10_000, 1_000
 RECOMMENDED, CLONE, FAST, PUBLISHED = "recommended", "behavior cloning", "BCQ, preset fast", "BCQ as published"
 COLORS = {RECOMMENDED: "#c2410c", FAST: "#0b6e99", PUBLISHED: "#7e22ce", CLONE: "#4d7c0f"}
+PLACES = {RECOMMENDED: (0.8, 112), FAST: (7.0, 103), PUBLISHED: (7.0, 20), CLONE: (0.16, 7)}  # of the labels
 DATA = 63.8  # mean normalized score of the episodes, `offline-vi data info`
 
 
@@ -83,12 +84,14 @@ def draw(curves: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> No
     """A thick line for the mean over seeds, a band from the lowest to the highest seed."""
     figure, axis = plt.subplots(figsize=(7.2, 3.4))
     axis.axhline(DATA, color="#6b7280", linestyle=":", linewidth=1.2)
-    axis.text(0.05, DATA + 1.5, "mean of the data's episodes", color="#6b7280", fontsize=8)
+    right = axis.get_yaxis_transform()
+    axis.text(1.01, DATA, "mean of\nthe data", color="#6b7280", fontsize=8, va="center", transform=right)
     for name, by_seed in curves.items():
         scores = np.array([[row["score"] for row in rows] for rows in by_seed.values()])
         minutes = np.mean([[row["cpu_training"] / 60 for row in rows] for rows in by_seed.values()], axis=0)
         count = f"{len(scores)} seeds" if len(scores) > 1 else "1 seed"
-        axis.plot(minutes, scores.mean(0), color=COLORS[name], linewidth=2, label=f"{name} ({count})")
+        axis.plot(minutes, scores.mean(0), color=COLORS[name], linewidth=2)
+        axis.text(*PLACES[name], f"{name} ({count})", color=COLORS[name], fontsize=9)
         axis.fill_between(minutes, scores.min(0), scores.max(0), color=COLORS[name], alpha=0.15, linewidth=0)
     axis.set_xscale("log")
     axis.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20], ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20"])
@@ -98,7 +101,6 @@ def draw(curves: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> No
     axis.set_ylabel("normalized score")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
-    axis.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1.0, 0.42))
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 

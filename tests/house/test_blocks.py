@@ -1,8 +1,8 @@
 """The code of the documents and notebooks runs, as a reader would run it, with fewer steps.
 
 The blocks of a page run one after the other in one folder: Python in one namespace, the lines of a `bash` block as
-commands. A block with a title is written to a file of that name. `<!-- not run: REASON -->` above a block leaves it out.
-The cells of a notebook are its blocks.
+commands. A block with a title is written to a file of that name. `<!-- not run: REASON -->` above a block leaves it
+out. The cells of a notebook are its blocks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(ROOT.glob("docs/notebooks/*.ipynb"))
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/guides/*.md")])
 BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<why>[^\n]+) -->\n+)?^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    r"(?:^<!-- not run: (?P<why>[^\n]+) -->\n+)?"
+    r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
 FEWER = (  # what is counted, and how many are enough here
@@ -54,8 +55,9 @@ class Block(NamedTuple):
 
     @property
     def runs(self) -> bool:
-        """An example that is shown whole runs elsewhere: `test_examples`."""
-        return not self.why and (self.title is not None or self.language in ("bash", "python")) and SHOWN not in self.text
+        """An example that is shown as a whole runs elsewhere: `test_examples`."""
+        meant = self.title is not None or self.language in ("bash", "python")
+        return meant and not self.why and SHOWN not in self.text
 
 
 def blocks(page: Path) -> list[Block]:

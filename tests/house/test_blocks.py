@@ -20,6 +20,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -103,6 +104,7 @@ def child(page: Path, folder: Path) -> None:
     shutil.copytree(ROOT / "examples", folder / "here" / "examples")
     shutil.copytree(ROOT / "docs" / "results" / "hopper-suite", folder / "results" / "hopper-suite")
     os.chdir(folder / "here")
+    gymnasium.registry["Pendulum-v1"].max_episode_steps = 20  # short episodes
     sys.path.insert(0, str(folder / "here"))
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):

@@ -6,11 +6,12 @@ STAMP  := $(VENV)/.installed
 JOBS   ?= 2
 FIGURES := $(CURDIR)/.figures
 
-.PHONY: help install demo test test-slow reliability audit mutants lint types floors unit smoke wheel format clean
+.PHONY: help install demo test test-slow reliability audit mutants lint types floors unit smoke docs wheel format clean
 help:
 	@echo "make demo        the main job on data made on the spot: data, behaviour model, BCQ, score, plot"
-	@echo "make test        every check: ruff, mypy, the floors of the house, the tests"
+	@echo "make test        every check: ruff, mypy, the floors of the house, the tests, the site"
 	@echo "make smoke       the smallest suite and its report: two minutes"
+	@echo "make docs        build the site into site/ without a network; a broken link is an error"
 	@echo "make test-slow   the tests that take minutes, and the table of docs/reliability.md"
 	@echo "make reliability the matrix of docs/reliability.md; CASES=20000 hostile inputs"
 	@echo "make audit       bandit on the code, pip-audit on the packages (needs the network)"
@@ -24,13 +25,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mujoco,flows,report,export,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mujoco,flows,report,export,test,docs]'
 	@touch $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/offline-vi demo
 
-test: lint types floors unit smoke
+test: lint types floors unit smoke docs
 
 # changes the code in mutants/, runs the tests against each change; NAMES chooses, e.g. NAMES='offline_vi.types*'
 NAMES ?=
@@ -53,6 +54,9 @@ smoke: $(STAMP)
 	rm -rf runs/benchmark-smoke
 	$(BIN)/offline-vi benchmark smoke --jobs $(JOBS)
 	$(BIN)/offline-vi report runs/benchmark-smoke
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 test-slow: $(STAMP)
 	rm -f $(FIGURES)
 	OMP_NUM_THREADS=1 OFFLINE_VI_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n $(JOBS) -m slow
@@ -75,4 +79,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 clean:
-	rm -rf $(VENV) .venv-audit .venv-mutants mutants .figures build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-audit .venv-mutants mutants site .figures build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Take up a trained agent and go on training it in its environment, its data in half of every batch."""
+"""Continue to train an agent in its environment, with its original data in half of every batch."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Your own algorithm: AWAC within a behavior model's support; by command: --plugin examples/own_algorithm.py"""
+"""Your own algorithm: AWAC within a behavior model's support. Command: --plugin examples/own_algorithm.py"""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Your own behavior model, a tanh-Laplace, in BCQ and SPOT; by command: --plugin examples/own_behavior_model.py"""
+"""Your own behavior model, a tanh-Laplace, in BCQ and SPOT. Command: --plugin examples/own_behavior_model.py"""
 
 import sys
 

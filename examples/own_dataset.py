@@ -1,4 +1,4 @@
-"""Train on arrays of your own: here a point that is pushed around, logged by a noisy controller."""
+"""Train on arrays of your own. Here a noisy controller pushes a point around."""
 
 import argparse
 

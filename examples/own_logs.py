@@ -1,4 +1,4 @@
-"""Train on a log of your own: a CSV file, and a file that says what its columns are. Here a heater's, made up first."""
+"""Train on a log of your own: a CSV file, and a file that says what its columns mean. Here the log is of a heater."""
 
 import argparse
 from pathlib import Path
@@ -36,4 +36,4 @@ Path("heater.toml").write_text(COLUMNS)
 ovi.set_seed(0)
 data = ovi.datasets.load("heater.csv", columns="heater.toml")
 agent = ovi.algorithms.IQL(data.spec)
-ovi.fit(agent, data, steps=options.steps, run=options.output)  # saved: evaluate, report and resume know it
+ovi.fit(agent, data, steps=options.steps, run=options.output)  # saved: `offline-vi evaluate` and `resume` read it

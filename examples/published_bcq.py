@@ -1,4 +1,4 @@
-"""BCQ as it was published: its conditional VAE and its critics take a step each, in turn."""
+"""BCQ as it was published: its conditional VAE and its critics take one step each, in turn."""
 
 import argparse
 
@@ -6,7 +6,7 @@ import offline_vi as ovi
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--dataset", nargs="+", default=["hopper-medium-v2"], help="names or .hdf5 files, joined")
-parser.add_argument("--env", help="Gymnasium id to score on, where the name does not tell")
+parser.add_argument("--env", help="Gymnasium id to score on, if the name does not say")
 parser.add_argument("--steps", type=int, default=1_000_000, help="gradient steps (default: %(default)s)")
 parser.add_argument("--seed", type=int, default=0, help="of initialization, batches and noise (default: %(default)s)")
 parser.add_argument("--output", default="runs/published-bcq", help="run directory (default: %(default)s)")

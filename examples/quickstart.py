@@ -1,4 +1,4 @@
-"""Train BCQ on a data set that is collected on the spot, keep it, load it again and score it: minutes on one core."""
+"""Collect a data set, train BCQ on it, save it, load it again and score it, within minutes on one core."""
 
 import argparse
 

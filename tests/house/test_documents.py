@@ -14,7 +14,13 @@ import pytest
 import offline_vi
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("docs/*.md"), *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))])
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/guides/*.md"),
+        *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    ]
+)
 FOLDERS = "offline_vi|algorithms|datasets|scripts|tests|benchmarks|examples|docs|results|figures"
 VARIABLES = {"algorithm", "data"}  # names of modules, too
 FILES = ("csv", "html", "journal", "json", "md", "onnx", "png", "pt2", "py", "tex", "toml", "ts")
@@ -23,7 +29,7 @@ INVENTED = {"NAME", "laplace", "expected_sarsa", "expected-sarsa"}  # what CONTR
 
 
 def quoted(page: Path) -> list[str]:
-    """What stands in backticks on a page, blocks of code left out."""
+    """What is in backticks on a page, blocks of code left out."""
     return re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
 
 

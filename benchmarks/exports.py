@@ -1,4 +1,4 @@
-"""The table of docs/guides/deploying.md: algorithms exported to every format, and compared with what they were exported from.
+"""The table of docs/guides/deploying.md: algorithms in every format, compared with what they were exported from.
 
 python benchmarks/exports.py --dataset FILE.hdf5        (about three minutes on one core)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,10 @@ def predict(
     """Actions in the units of ``task``, [-1, 1] where there is none: (O,) -> (A,), (B, O) -> (B, A). A discrete action
     is a number: (O,) -> (), (B, O) -> (B,).
 
-    Raises SpaceMismatchError for observations of another shape, EnvError where an action is not finite,
-    CapabilityError where ``noise`` is to be fixed and the policy draws some that `FixedNoise` does not know.
+    Raises SpaceMismatchError for observations of another shape, EnvError where an action is not finite.
     """
-    rows = as_rows(observation, spec)
-    with untouched_generator() if noise is not None else nullcontext(), noise or nullcontext():
-        action = array_of(act(torch.from_numpy(rows).to(device)))
+    rows = torch.from_numpy(as_rows(observation, spec)).to(device)
+    action = array_of(act(rows) if noise is None else held_fixed(act, rows, noise))
     if not np.isfinite(action).all():
         raise EnvError(f"the policy's action is not finite: {action}", "the observations, or the policy's weights, are")
     chosen = action.argmax(-1) if spec.discrete else (task or unit_task(spec.action_dim)).to_env(action.clip(-1.0, 1.0))
@@ -53,6 +51,25 @@ def as_rows(observation: ArrayLike, spec: Spec) -> NDArray[Any]:
     return np.ascontiguousarray(rows, dtype=spec.obs_dtype)
 
 
+def held_fixed(act: Callable[[Tensor], Tensor], rows: Tensor, noise: FixedNoise) -> Tensor:
+    """(B, O) -> (B, A), the same action for the same row. Where the policy draws numbers that `FixedNoise` does not
+    know, it acts row by row, each time from the same state of torch's default generator."""
+    before = torch.default_generator.get_state()
+    with noise:
+        action = act(rows)
+    if torch.equal(before, torch.default_generator.get_state()):
+        return action
+    single = []
+    try:
+        for row in rows.split(1):
+            torch.default_generator.manual_seed(0)
+            with noise:
+                single.append(act(row))
+    finally:
+        torch.default_generator.set_state(before)
+    return torch.cat(single)
+
+
 @contextmanager
 def untouched_generator() -> Iterator[None]:
     """Raises CapabilityError where random numbers were drawn from torch's default generator meanwhile."""
@@ -61,7 +78,7 @@ def untouched_generator() -> Iterator[None]:
     if not torch.equal(before, torch.default_generator.get_state()):
         raise CapabilityError(
             "the policy draws random numbers that cannot be held fixed",
-            "draw them by torch.randn, torch.rand or torch.multinomial, or act by predict(deterministic=False)",
+            "draw them by torch.randn, torch.rand or torch.multinomial; `predict` acts without them",
         )
 
 

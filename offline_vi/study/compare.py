@@ -39,7 +39,12 @@ def method_named(study: Study, name: str) -> Method:
 
 
 def lines(content: Content) -> Iterator[str]:
-    """A comparison for a terminal."""
+    """A comparison for a terminal. Raises UsageError where no run has a score."""
+    if all(row.mean is None for row in content.scores):
+        raise UsageError(
+            "no run has a score, since no environment is known for its data",
+            "estimate what each policy is worth from the data alone: offline-vi ope RUN",
+        )
     wide = max(len(method.label) for method in content.methods) + 2
     for dataset in dict.fromkeys(row.dataset for row in content.scores):
         rows = [row for row in content.scores if row.dataset == dataset]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from offline_vi.nn.normalizer import Normalizer
 from offline_vi.nn.recorded import spec_in
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.rl.fixed_noise import FixedNoise
-from offline_vi.rl.policies import GuardedPolicy
+from offline_vi.rl.policies import GuardedPolicy, q_value
 from offline_vi.rl.prediction import as_rows, evaluation_mode, predict
 from offline_vi.runs.files import finite, replace_file, require_regular, write_json, writing
 from offline_vi.study.kept import algorithm_name, load_policy
@@ -32,6 +33,7 @@ from offline_vi.types import FloatArray, unit_task
 
 To = Literal["torch", "onnx", "torchscript"]
 ROWS = 1_000  # that a file and its agent are compared on
+SAME_VALUE = 1e-5  # of two values, relative to 1 + |Q|: what float32 leaves of a network's output
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def export(
             acting = Acting(agent, guard).eval()
             expected = expected_of(acting, rows)
             form.write(acting, draft)
-        trial = tried(draft, rows, expected, np.maximum(acting.width.double().numpy() / 2.0, 1e-9))
+            half_width = np.maximum(acting.width.double().numpy() / 2.0, 1e-9)
+            trial = tried(draft, rows, expected, half_width, partial(valued_alike, agent, rows))
         data = draft.read_bytes()
     with writing(path.parent, len(data)):
         replace_file(path, data)
@@ -141,6 +144,18 @@ def expected_of(acting: Acting, observations: FloatArray) -> list[NDArray[Any]]:
     return [predict(act, observations, acting.spec, agent.task, FixedNoise()), *said]
 
 
+@torch.no_grad()
+def valued_alike(
+    agent: Algorithm, observations: FloatArray, one: NDArray[Any], other: NDArray[Any]
+) -> NDArray[np.bool_]:
+    """Whether the agent's critic values two actions of each of the first rows the same, up to float32's rounding:
+    (B, A), (B, A) -> (B,), actions in the environment's units. Nowhere where there is no critic."""
+    task = agent.task or unit_task(one.shape[-1])
+    obs = torch.from_numpy(observations[: len(one)])
+    first, second = (q_value(agent, obs, torch.from_numpy(task.from_env(values)).float()) for values in (one, other))
+    return ((first - second).abs() <= SAME_VALUE * (1.0 + second.abs())).numpy()
+
+
 def card_of(acting: Acting, form: Format, path: Path, trial: Trial) -> dict[str, Any]:
     """JSON-ready: what the file holds, how it was checked, how fast it is."""
     agent, spec, guard = acting.agent, acting.spec, acting.guard
@@ -156,7 +171,12 @@ def card_of(acting: Acting, form: Format, path: Path, trial: Trial) -> dict[str,
         "action": {"shape": ["batch", spec.action_dim], "low": list(task.action_low), "high": list(task.action_high)},
         "random_numbers": sum(noise.numel() for noise in acting.noise),  # that are stored, the same for every row
         "guard": None if guard is None else {"states": guard.known and guard.level, "action": finite(guard.threshold)},
-        "checked": {"rows": trial.rows, "batches": [1, 7, trial.rows], "largest_difference": trial.difference},
+        "checked": {
+            "rows": trial.rows,
+            "batches": [1, 7, trial.rows],
+            "largest_difference": trial.difference,
+            "near_ties": trial.near_ties,
+        },
         "milliseconds": {"median": trial.milliseconds, "fastest": trial.fastest, "rows": 1, "threads": 1},
         "versions": packages,
     }

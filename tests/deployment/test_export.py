@@ -105,8 +105,6 @@ def test_what_cannot_be_exported_is_refused() -> None:
     for agent in (images, Restless(SPEC)):
         with pytest.raises(CapabilityError):
             Acting(agent)
-        with pytest.raises(CapabilityError):
-            agent.predict(np.zeros(agent.arguments()["spec"].obs_shape))
 
 
 def test_a_discrete_action_is_its_number() -> None:
@@ -148,3 +146,25 @@ def test_a_run_is_exported_where_its_files_belong(tmp_path: Path, monkeypatch: p
     assert not ovi.runs.ownership.strangers(tmp_path / "run")
     with pytest.raises(UsageError):
         exporting.export_run(tmp_path / "run", "onnx", tmp_path / "policy.pt2")
+
+
+def test_rows_whose_actions_tie_are_counted_and_others_are_not_excused() -> None:
+    own = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.5]], np.float32)
+    other = own + np.array([[0.0, 0.0], [0.5, 0.0], [0.0, 1.0]], np.float32)
+    outputs = {"3.0": other, "1.0": other[:1]}
+
+    def alike(found: Any, wanted: Any) -> Any:
+        return np.arange(len(found)) == 1
+
+    settled, ties = trial.without_ties(outputs, own, HALF, alike)
+    assert ties == 1
+    np.testing.assert_array_equal(settled["3.0"][:2], own[:2])
+    np.testing.assert_array_equal(settled["3.0"][2], other[2])
+
+
+def test_what_an_agent_s_critic_values_alike() -> None:
+    agent = agent_of("bcq")
+    action = agent.predict(ROWS)
+    assert exporting.valued_alike(agent, ROWS, action, action).all()
+    assert not exporting.valued_alike(agent, ROWS, action, np.clip(action + 0.3, [-2.0, 0.0], [2.0, 5.0])).any()
+    assert not exporting.valued_alike(agent_of("bc"), ROWS, action, action).any()  # it has no critic

@@ -9,8 +9,10 @@ import pytest
 import torch
 from agents import built, small_choice
 from numpy.typing import NDArray
+from torch import Tensor
 
 import offline_vi as ovi
+from offline_vi.behavior import GaussianBehavior
 from offline_vi.errors import EnvError, SpaceMismatchError
 from offline_vi.rl.algorithm import set_task
 from offline_vi.rl.fixed_noise import FixedNoise
@@ -86,6 +88,24 @@ def test_predict_acts_by_the_bytes_that_evaluation_acts_by() -> None:
     for obs, action in zip(SPY.seen, SPY.told, strict=False):
         padded = np.concatenate([obs[None], np.zeros((9, 3), np.float32)])  # evaluation acts on batches of 10 rows
         assert np.array_equal(agent.predict(padded)[0], action)
+
+
+class Laplace(GaussianBehavior):
+    """A model of somebody's own, whose draws no bank of numbers replaces."""
+
+    def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
+        scale = torch.ones(num_samples, len(obs), SPEC.action_dim)
+        return torch.distributions.Laplace(torch.zeros_like(scale), scale).sample().clamp(-1.0, 1.0)
+
+
+def test_any_draw_gives_the_same_action_to_the_same_row() -> None:
+    torch.manual_seed(0)
+    agent = ovi.algorithms.EMaQ(SPEC, Laplace(SPEC))
+    state = torch.get_rng_state()
+    action = agent.predict(ROWS)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(action, [agent.predict(row) for row in ROWS])
+    assert not np.array_equal(agent.predict(ROWS, deterministic=False), action)
 
 
 def test_what_is_no_observation_is_refused() -> None:

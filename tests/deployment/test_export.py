@@ -141,7 +141,7 @@ def test_a_run_is_exported_where_its_files_belong(tmp_path: Path, monkeypatch: p
     loaded: Any = ovi.load(tmp_path / "run")
     assert loaded.task == TASK
     assert np.array_equal(loaded.predict(ROWS), agent.predict(ROWS))
-    monkeypatch.setattr(exporting, "tried", lambda *_: trial.Trial(1, 0.0, 1.0, 1.0))
+    monkeypatch.setattr(exporting, "tried", lambda *_: trial.Trial(1, 0.0, 0, 1.0, 1.0))
     assert exporting.export_run(tmp_path / "run", "torchscript").path == tmp_path / "run" / "policy.ts"
     assert not ovi.runs.ownership.strangers(tmp_path / "run")
     with pytest.raises(UsageError):

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 import warnings
 from collections.abc import Iterator
@@ -373,12 +372,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "offline_vi", "data", *arguments], capture_output=True, text=True)
 
 
-def test_listing_is_quick_and_imports_no_torch() -> None:
+def test_listing_imports_no_torch() -> None:
     code = "import sys; from offline_vi.scripts.data import main; main(['list']); assert 'torch' not in sys.modules"
-    started = time.perf_counter()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert time.perf_counter() - started < 2.0  # 0.2 s on an idle machine
     assert "hopper-medium-v2" in result.stdout and "D4RL/door/human-v2" in result.stdout
 
 

@@ -135,7 +135,10 @@ def test_the_code_of_a_page_runs(page: Path, home: Path, tmp_path: Path, monkeyp
     assert torch.get_num_threads() == 1
     process = multiprocessing.get_context("fork").Process(target=child, args=(page, tmp_path))
     process.start()
-    process.join()
+    try:
+        process.join()
+    finally:
+        process.kill()
     assert process.exitcode == 0
 
 

@@ -86,9 +86,10 @@ def arguments_of(preset: str) -> Iterator[tuple[str, list[str]]]:
     """Every algorithm as `offline-vi train --preset` trains it, in a few steps: its name and the arguments."""
     for name, row in registry.trainable().items():
         behavior = "--behavior.hidden 8" if row.behavior else ""
-        ahead = "--behavior-steps 6" if row.behavior and preset != "published" else ""
+        model = PRESETS[preset].behavior_of(name)
+        ahead = "--behavior-steps 6" if PRESETS[preset].options(name, model).get("behavior_steps") else ""
         values = "--value-steps 6" if preset == "recommended" else ""
-        starts = PRESETS[preset].returns(name, PRESETS[preset].behavior_of(name))
+        starts = PRESETS[preset].returns(name, model)
         values += " --return-steps 6" if row.returns or starts else ""
         values += " --critic-start-steps 4" if starts else ""
         if row.behavior or values or preset == "published":  # without a behaviour model the other presets are one

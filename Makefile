@@ -8,7 +8,7 @@ FIGURES := $(CURDIR)/.figures
 
 .PHONY: help install demo test test-slow reliability audit mutants lint types floors unit smoke docs wheel format clean
 help:
-	@echo "make demo        the main job on data made on the spot: data, behaviour model, BCQ, score, plot"
+	@echo "make demo        the main job on data made on the spot: data, behavior model, BCQ, score, plot"
 	@echo "make test        every check: ruff, mypy, the floors of the house, the tests, the site"
 	@echo "make smoke       the smallest suite and its report: two minutes"
 	@echo "make docs        build the site into site/ without a network; a broken link is an error"

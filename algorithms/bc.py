@@ -45,7 +45,7 @@ class BCConfig:
 
 
 class BC(Algorithm):
-    """Behaviour cloning with a deterministic policy."""
+    """Behavior cloning with a deterministic policy."""
 
     def __init__(self, spec: Spec, config: BCConfig | None = None) -> None:
         super().__init__()

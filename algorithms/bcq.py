@@ -1,4 +1,4 @@
-"""BCQ: choose, among a behaviour model's samples, the action that a pessimistic critic values most.
+"""BCQ: choose, among a behavior model's samples, the action that a pessimistic critic values most.
 
 A small perturbation network moves each candidate by at most Phi; the maximum over candidates is the backup, so that no
 action is ever valued that the data do not contain (up to Phi).
@@ -104,7 +104,7 @@ class BCQ(Algorithm):
         return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """-mean_B Q_1(s, xi(s, a)), one behaviour sample per state: eq. 12 (deterministic policy gradient)."""
+        """-mean_B Q_1(s, xi(s, a)), one behavior sample per state: eq. 12 (deterministic policy gradient)."""
         with torch.no_grad():
             sample = self.proposals.at_obs(batch, 1)[0]  # (B, A)
         action = self.actor(batch.obs, sample, self.config.phi)

@@ -1,4 +1,4 @@
-"""BEAR: a stochastic policy that climbs Q while the MMD between its samples and the behaviour's stays small.
+"""BEAR: a stochastic policy that climbs Q while the MMD between its samples and the behavior's stays small.
 
 A sampled MMD with few samples is small as soon as the supports agree, so the policy may concentrate within the data's
 support; a dual variable keeps it below a threshold.
@@ -10,8 +10,8 @@ commit 16062a7a41df96ae53e16ccc8d320bb84eaf0380, with ``--mode auto``.
 
 Differences from the reference code
 -----------------------------------
-- The behaviour model is an argument. The published procedure is ``Jointly(cvae, BEAR(spec, DecoderMeans(cvae, 0.5)))``.
-- The MMD compares actions before the tanh, as in the reference; the behaviour's are recovered by atanh, so that any
+- The behavior model is an argument. The published procedure is ``Jointly(cvae, BEAR(spec, DecoderMeans(cvae, 0.5)))``.
+- The MMD compares actions before the tanh, as in the reference; the behavior's are recovered by atanh, so that any
   model that can be sampled serves. That equals the decoder's raw output up to |u| = 7.25, where actions are clamped to
   1 - 1e-6: in float32 tanh itself rounds to 1 from |u| = 9.01 on, and loses u well before.
 - The log-multiplier starts at 0 (the reference draws it from N(0, 1)); the policy's log-scale is clamped to [-5, 2]
@@ -58,9 +58,9 @@ class BEARConfig:
     kernel: str = "laplacian"  # laplacian | gaussian
     kernel_sigma: float = 20.0  # sigma: the kernel is exp(-distance / (2 sigma))
     num_candidates: int = 10  # p: policy samples in the target and at acting
-    num_match: int = 10  # n = m: samples of policy and behaviour in the MMD
+    num_match: int = 10  # n = m: samples of policy and behavior in the MMD
     policy_noise_clip: float = 0.5  # policy noise in the actor's loss is clipped to this many standard deviations
-    warmup: int = 100_000  # steps in which the policy only matches the behaviour
+    warmup: int = 100_000  # steps in which the policy only matches the behavior
     log_multiplier: float = 0.0  # log alpha at the start
     log_multiplier_range: tuple[float, float] = (-5.0, 10.0)  # where log alpha is kept
     lr: float = 1e-3  # Adam, of actor, critics and multiplier
@@ -124,7 +124,7 @@ class BEAR(Algorithm):
         return normal.loc + normal.stddev * noise.clamp(-clip, clip)
 
     def mmd(self, batch: Batch, u: Tensor) -> Tensor:
-        """MMD between u (N, B, A) and behaviour samples, both before the tanh, (B,)."""
+        """MMD between u (N, B, A) and behavior samples, both before the tanh, (B,)."""
         with torch.no_grad():
             sample = self.proposals.at_obs(batch, self.config.num_match).clamp(-1.0 + 1e-6, 1.0 - 1e-6)
         return (mmd_squared(torch.atanh(sample), u, self.kernel, biased=True) + 1e-6).sqrt()

@@ -1,7 +1,7 @@
-"""EMaQ: Q-learning whose maximum runs over N samples of the behaviour model, and nothing else.
+"""EMaQ: Q-learning whose maximum runs over N samples of the behavior model, and nothing else.
 
-No perturbation and no actor: the policy takes, of N samples of the behaviour model, the one that the critics value
-most. N interpolates between evaluating the behaviour (N = 1) and Q-learning on its support (N -> infinity).
+No perturbation and no actor: the policy takes, of N samples of the behavior model, the one that the critics value
+most. N interpolates between evaluating the behavior (N = 1) and Q-learning on its support (N -> infinity).
 
 S. K. S. Ghasemipour, D. Schuurmans, S. S. Gu: EMaQ: Expected-Max Q-Learning Operator for Simple Yet Effective Offline
 and Online RL, ICML 2021.

@@ -1,17 +1,17 @@
-"""Offline planning from pixels: a latent dynamics model, a behaviour model of actions given its states, and at every
-step the plan of the highest imagined return among those that the behaviour model proposes.
+"""Offline planning from pixels: a latent dynamics model, a behavior model of actions given its states, and at every
+step the plan of the highest imagined return among those that the behavior model proposes.
 
 The model is a chain of conditional VAE steps (`sequence`), fitted by the library's one bound; planning is its reduction
 over imagined returns (`planning`). D. Hafner et al.: Learning Latent Dynamics for Planning from Pixels, ICML 2019
-(PlaNet); A. Argenson, G. Dulac-Arnold: Model-Based Offline Planning, ICLR 2021 (MBOP: proposals of a behaviour model,
-an ensemble, a value at the horizon); W. Zhou, S. Bajracharya, D. Held: PLAS, CoRL 2020 (noise of the behaviour's
+(PlaNet); A. Argenson, G. Dulac-Arnold: Model-Based Offline Planning, ICLR 2021 (MBOP: proposals of a behavior model,
+an ensemble, a value at the horizon); W. Zhou, S. Bajracharya, D. Held: PLAS, CoRL 2020 (noise of the behavior's
 decoder within a box); R. Rafailov et al.: Offline RL from Images with Latent Space Models, L4DC 2021 (LOMPO: a price on
 the ensemble's disagreement).
 
 Differences from the papers
 ---------------------------
 - PlaNet plans Gaussian actions, online; here a plan is noise that a CVAE on latents decodes (``proposal``).
-- MBOP works on states, samples its behaviour model forward and reweighs; here CEM or MPPI search its noise.
+- MBOP works on states, samples its behavior model forward and reweighs; here CEM or MPPI search its noise.
 - The disagreement's price is in nats of what an observation would tell about the members, in units of their own noise;
   LOMPO takes the spread of the members' log-likelihoods.
 - The value at the horizon is an expectile of one-step targets of the data's states (Kostrikov et al. 2022, IQL, without
@@ -54,10 +54,10 @@ class LatentPlanningConfig(DynamicsConfig, PlanConfig):
     free_bits: float = 0.0  # nats for every latent and step below which the KL divergence is free, on the objective
     kl_balance: float = 0.8  # share of the KL divergence's gradient that trains the prior
     proposal: str = "behavior"  # what makes actions of a plan's noise: behavior | gaussian
-    box: float = 2.0  # largest noise that the behaviour model decodes, standard deviations
+    box: float = 2.0  # largest noise that the behavior model decodes, standard deviations
     penalty: float = 0.0  # lambda: reward per nat of the ensemble's disagreement
     discount: float = 0.99  # gamma
-    expectile: float = 0.7  # tau of the value at the horizon; 1/2: the behaviour's own
+    expectile: float = 0.7  # tau of the value at the horizon; 1/2: the behavior's own
     tau: float = 0.01  # rate of the target value
 
 

@@ -1,4 +1,4 @@
-"""PLAS: a deterministic policy in the latent space of a behaviour model, whose decoder turns latents into actions.
+"""PLAS: a deterministic policy in the latent space of a behavior model, whose decoder turns latents into actions.
 
 Latents stay in the box [-2, 2], where a standard normal prior has its mass, so that decoded actions stay near the data;
 an optional perturbation (PLAS+P, phi > 0) lets the policy leave the decoder's range by phi.
@@ -75,7 +75,7 @@ class LatentPolicy(nn.Module):
 
 
 class PLAS(Algorithm):
-    """Policy in the latent action space of any behaviour model that can decode."""
+    """Policy in the latent action space of any behavior model that can decode."""
 
     def __init__(self, spec: Spec, behavior: LatentModel, config: PLASConfig | None = None) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """ReBRAC: TD3+BC with its penalty in the critic's target as well, a deeper network and layer normalisation.
 
-The squared distance between the policy's and the behaviour's action is subtracted in the target (weight beta_2) and
+The squared distance between the policy's and the behavior's action is subtracted in the target (weight beta_2) and
 added to the policy's loss (weight beta_1).
 
 D. Tarasov, V. Kurenkov, A. Nikulin, S. Kolesnikov: Revisiting the Minimalist Approach to Offline Reinforcement
@@ -10,7 +10,7 @@ of src/networks.py, commit 304ed3f287ba2e81e554a0ae1712a77efdd38525.
 
 Differences from the reference code
 -----------------------------------
-- The behaviour's action in the next state, in the target, is a sample of a behaviour model; the reference takes the
+- The behavior's action in the next state, in the target, is a sample of a behavior model; the reference takes the
   data's next action. Both estimate the same expectation where the model is right.
 - beta_1 = beta_2 = 0.01 (the reference's 1.0 is a placeholder: it tunes both for every data set, 0 to 0.5).
 - ``order="td3"`` is TD3's order of updates, the one of earlier versions.
@@ -56,7 +56,7 @@ class ReBRACConfig:
 
 
 class ReBRAC(Algorithm):
-    """Revisited behaviour-regularised actor-critic."""
+    """Revisited behavior-regularised actor-critic."""
 
     def __init__(self, spec: Spec, proposals: Proposals, config: ReBRACConfig | None = None) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class ReBRAC(Algorithm):
         return td_loss(self.critic(batch.obs, batch.action), self.target(batch))
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """mean_B [beta_1 |pi(s) - a|^2 - min_j Q_j(s, pi(s)) / mean|min_j Q_j|]: eq. 5 with Q normalised."""
+        """mean_B [beta_1 |pi(s) - a|^2 - min_j Q_j(s, pi(s)) / mean|min_j Q_j|]: eq. 5 with Q normalized."""
         action = self.actor(batch.obs)
         q = normalized_q(min_q(self.critic(batch.obs, action)))
         distance = (action - batch.action).square().sum(-1)

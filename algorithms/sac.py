@@ -4,7 +4,7 @@ The actor climbs alpha times the library's one ELBO with likelihood exp(Q / alph
 bound at K = 1, the soft value; a dual variable alpha keeps the policy's entropy at a target. An online algorithm: on a
 fixed data set it is a baseline that is expected to fail.
 
-KL-SAC is SAC whose action prior is the behaviour model: its entropy is -KL(pi, pi_beta), its optimum
+KL-SAC is SAC whose action prior is the behavior model: its entropy is -KL(pi, pi_beta), its optimum
 pi_beta exp((Q - V) / alpha), and alpha keeps KL(pi, pi_beta) at epsilon = -H. An offline algorithm: where the data have
 no actions the prior is small and the bound with it.
 
@@ -149,12 +149,12 @@ class SAC(OnlineAlgorithm):
 class KLSACConfig(SACConfig):
     """SAC's, with two choices of our own. By the default target KL(pi, pi_beta) is a nat for each action dimension."""
 
-    init_log_scale: float = -1.0  # narrower than the behaviour, mostly
+    init_log_scale: float = -1.0  # narrower than the behavior, mostly
     num_samples: int = 8  # L: latent samples of the bound on log pi_beta
 
 
 class KLSAC(SAC):
-    """Soft actor-critic relative to any behaviour model with a log-density."""
+    """Soft actor-critic relative to any behavior model with a log-density."""
 
     config: KLSACConfig
 

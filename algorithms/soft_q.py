@@ -9,7 +9,7 @@ T. Haarnoja, H. Tang, P. Abbeel, S. Levine: Reinforcement Learning with Deep Ene
 
 Differences from the reference code
 -----------------------------------
-- The policy resamples proposals (self-normalised importance sampling); the reference trains a network by Stein
+- The policy resamples proposals (self-normalized importance sampling); the reference trains a network by Stein
   variational gradient descent to sample it.
 - Two critics, whose minimum is the value, and moving averages as targets; the reference has one and copies it from time
   to time.

@@ -1,4 +1,4 @@
-"""SPOT: maximise Q under an explicit constraint on the behaviour's log-density, log pi_beta(pi(s)|s) >= epsilon.
+"""SPOT: maximise Q under an explicit constraint on the behavior's log-density, log pi_beta(pi(s)|s) >= epsilon.
 
 A deterministic TD3 policy is penalised by -log pi_beta in nats, which a density model supplies: the constraint is on
 the support itself, not on a distance between policies.
@@ -61,7 +61,7 @@ class SPOTConfig:
 
 
 class SPOT(Algorithm):
-    """Supported policy optimisation on any behaviour model with a log-density."""
+    """Supported policy optimisation on any behavior model with a log-density."""
 
     def __init__(self, spec: Spec, behavior: DensityModel, config: SPOTConfig | None = None) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class SPOT(Algorithm):
         return max(self.config.cooldown_floor, 1.0 - steps_taken(self.critic_opt) / self.config.cooldown)
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """mean_B [-Q_1(s, pi(s)) / mean|Q_1| - lambda log pi_beta(pi(s)|s)]: eq. 12 with Q normalised."""
+        """mean_B [-Q_1(s, pi(s)) / mean|Q_1| - lambda log pi_beta(pi(s)|s)]: eq. 12 with Q normalized."""
         action = self.actor(batch.obs)
         q = normalized_q(self.critic.q1(batch.obs, action))
         log_prob = self.behavior.log_prob(batch.obs, action, self.config.num_samples)  # (B,) nats

@@ -1,4 +1,4 @@
-"""TD3+BC: TD3 with a squared distance to the data's action in the policy's loss, and Q normalised to its own size.
+"""TD3+BC: TD3 with a squared distance to the data's action in the policy's loss, and Q normalized to its own size.
 
 S. Fujimoto, S. S. Gu: A Minimalist Approach to Offline Reinforcement Learning, NeurIPS 2021.
 Reference code: sfujim/TD3_BC, TD3_BC.py, commit 76cdd14843a0a38a7482f2abe44a0b70f5d52a39.
@@ -30,7 +30,7 @@ from offline_vi.types import Batch, Metrics, Spec
 class TD3BCConfig:
     """Hyper-parameters; the defaults are those of the reference code."""
 
-    alpha: float = 2.5  # alpha: weight of the normalised Q against the squared distance to the data
+    alpha: float = 2.5  # alpha: weight of the normalized Q against the squared distance to the data
     discount: float = 0.99  # gamma
     tau: float = 0.005  # tau: rate of the target networks
     policy_noise: float = 0.2  # sigma: of the target policy
@@ -42,7 +42,7 @@ class TD3BCConfig:
 
 
 class TD3BC(Algorithm):
-    """TD3 plus behaviour cloning."""
+    """TD3 plus behavior cloning."""
 
     def __init__(self, spec: Spec, config: TD3BCConfig | None = None) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
     python benchmarks/family.py --data hopper-medium.hdf5 hopper-expert.hdf5 --models FOLDER --output FOLDER
 
 Every algorithm with the published values of its hyper-parameters and the same number of gradient steps, on frozen
-behaviour models of ``--models`` (`offline-vi fit-behavior`; folders cvae, cvae-published) where it uses one. Warm-ups
+behavior models of ``--models`` (`offline-vi fit-behavior`; folders cvae, cvae-published) where it uses one. Warm-ups
 that are longer than the budget (BEAR 100,000 steps, CQL 40,000) are cut to a fifth of it. Done cells are skipped, cut
 ones resumed. Writes family.csv and family.md.
 """
@@ -44,7 +44,7 @@ def mean(rows: list[dict[str, str]], column: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, help="data set names or files")
-    parser.add_argument("--models", type=Path, required=True, help="folder of fitted behaviour models")
+    parser.add_argument("--models", type=Path, required=True, help="folder of fitted behavior models")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--steps", type=int, default=5_000, help="gradient steps (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=20, help="of the final evaluation (default: %(default)s)")

@@ -2,7 +2,7 @@
 
     python benchmarks/learning_curves.py bcq=runs/bcq-0,runs/bcq-1 bc=runs/bc-0,runs/bc-1 --output docs/results/NAME
 
-Reads each run's episodes.csv. The table holds the mean normalised score over a run's episodes per evaluation, and, over
+Reads each run's episodes.csv. The table holds the mean normalized score over a run's episodes per evaluation, and, over
 the evaluations from --from to the end, the mean per run and its mean over runs with a 95 % Student interval (seeds are
 the unit: episodes and evaluations of one run are not independent).
 """
@@ -25,7 +25,7 @@ COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce")
 
 
 def curve(run: Path) -> dict[int, float]:
-    """step -> mean normalised score of its evaluation."""
+    """step -> mean normalized score of its evaluation."""
     scores: dict[int, list[float]] = {}
     for row in table(run / "episodes.csv"):
         scores.setdefault(int(row["step"]), []).append(float(row["normalized"]))
@@ -70,7 +70,7 @@ def main() -> None:
         cells = " | ".join(f"{value:.0f}" for value in options.points)
         lines.append(f"| {options.points_label} | {cells} | {np.mean(late):.1f} |")
     axes.set_xlabel("gradient steps")
-    axes.set_ylabel("normalised score")
+    axes.set_ylabel("normalized score")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

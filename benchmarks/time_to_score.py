@@ -1,4 +1,4 @@
-"""Time to score: how long from nothing, the behaviour model's fitting included, until BCQ keeps a score.
+"""Time to score: how long from nothing, the behavior model's fitting included, until BCQ keeps a score.
 
     python benchmarks/time_to_score.py --data hopper-medium.hdf5 hopper-expert.hdf5 --output FOLDER [--presets fast]
 
@@ -49,7 +49,7 @@ class Clock:
 
 
 def start_agent(preset_name: str, data: Transitions, seed: int, model: str) -> tuple[Algorithm, str]:
-    """What `offline-vi train bcq --preset NAME` trains, its frozen behaviour model fitted; the precision."""
+    """What `offline-vi train bcq --preset NAME` trains, its frozen behavior model fitted; the precision."""
     chosen = choice(preset_name, "bcq", data.spec, model)
     options = preset(preset_name).options("bcq", chosen.behavior)
     behavior = new_model(chosen, data.spec)
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", required=True, help="data set names or files")
     parser.add_argument("--output", type=Path, required=True, help="folder of time_to_score.json and .md")
     parser.add_argument("--presets", nargs="+", default=["fast"], choices=["fast", "published"])
-    parser.add_argument("--behavior", default="", metavar="MODEL", help="behaviour model (default: the preset's)")
+    parser.add_argument("--behavior", default="", metavar="MODEL", help="behavior model (default: the preset's)")
     parser.add_argument("--steps", type=int, default=20_000, help="gradient steps (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()

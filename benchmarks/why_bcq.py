@@ -1,4 +1,4 @@
-"""Why does BCQ work? One setting at a time, on frozen behaviour models, scored with Q and the support beside it.
+"""Why does BCQ work? One setting at a time, on frozen behavior models, scored with Q and the support beside it.
 
     python benchmarks/why_bcq.py --data hopper-medium.hdf5 hopper-expert.hdf5 --models FOLDER --output FOLDER
 
@@ -126,7 +126,7 @@ def picture(rows: list[dict[str, float | str]], path: Path) -> None:
     outside.barh(where, 100 * column["outside"], color=MUTED, height=0.6)
     outside.axvline(1.0, color=INK, linewidth=0.8, linestyle="--")
     scores.set_yticks(where, [f"{row['group']}: {row['setting']}" for row in rows], fontsize=8)
-    titles = ("normalised score, range of evaluations", "value of the start", "% of actions outside the support")
+    titles = ("normalized score, range of evaluations", "value of the start", "% of actions outside the support")
     for place, title in zip((scores, beliefs, outside), titles, strict=True):
         place.set_title(title, fontsize=9)
         place.grid(axis="x", alpha=0.25)
@@ -140,7 +140,7 @@ def picture(rows: list[dict[str, float | str]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, help="data set names or files")
-    parser.add_argument("--models", type=Path, required=True, help="folder of fitted behaviour models")
+    parser.add_argument("--models", type=Path, required=True, help="folder of fitted behavior models")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--steps", type=int, default=10_000, help="gradient steps (default: %(default)s)")
     parser.add_argument("--eval-every", type=int, default=2_000, help="steps (default: %(default)s)")

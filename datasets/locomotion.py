@@ -1,7 +1,7 @@
 """D4RL's recipe on today's simulator: random, medium, medium-replay, medium-expert, expert, with nothing to download.
 
 The policies are the library's own SAC, kept on the way (`offline-vi train-online sac --env Hopper-v5 --keep-policies`)
-as behaviour models of the family "gaussian", so that the log-probabilities in a data set are `log_prob` of the very
+as behavior models of the family "gaussian", so that the log-probabilities in a data set are `log_prob` of the very
 model that acted. "medium" returns about a third of "expert"; "medium-replay" is collected by ten policies from the
 first steps to medium, equally many rows each; "random" is uniform. Scores are on D4RL's scale.
 """

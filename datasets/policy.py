@@ -1,6 +1,6 @@
 """The policy that made a D4RL data set, where its file holds the weights: the true density of every action.
 
-With it a behaviour model can be judged on actions that are not in the data, above all on its own samples: a good bound
+With it a behavior model can be judged on actions that are not in the data, above all on its own samples: a good bound
 on the data's log-density does not say that what the model samples lies on their support.
 """
 

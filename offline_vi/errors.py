@@ -47,7 +47,7 @@ class ConfigError(OfflineVIError):
 
 
 class CapabilityError(ConfigError):
-    """An algorithm was given a behaviour model of the wrong type."""
+    """An algorithm was given a behavior model of the wrong type."""
 
 
 # ------------------------------------------------------------------ the data are wrong

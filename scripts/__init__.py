@@ -24,7 +24,7 @@ VERBS = {
     "train-pixels": "plan in the latent space of a model of images, from a data set of images",
     "finetune": "go on training the policy of a run in its environment",
     "resume": "go on with a run that was interrupted, or train it for longer",
-    "fit-behavior": "fit a behaviour model alone and report its density",
+    "fit-behavior": "fit a behavior model alone and report its density",
     "evaluate": "score the policy of a run",
     "export": "write the policy of a run to one file that runs without this library",
     "fit-guard": "fit the density of a run's states, by which a guard knows the states that are unlike them",
@@ -48,7 +48,7 @@ def usage() -> str:
     verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
     return (
         "usage: offline-vi VERB [options]        (offline-vi VERB --help tells them)\n\n"
-        "Offline reinforcement learning centred on a generative behaviour model.\n\n"
+        "Offline reinforcement learning centered on a generative behavior model.\n\n"
         f"verbs:\n{verbs}\n\n"
         "options:\n"
         "  --version            print the version\n"

@@ -134,7 +134,7 @@ def require_capability(model: object, needed: type[C], asker: str) -> C:
     """
     if not isinstance(model, needed):
         raise CapabilityError(
-            f"{asker} needs a behaviour model that {CAPABILITIES[needed]}, {type(model).__name__} is none",
+            f"{asker} needs a behavior model that {CAPABILITIES[needed]}, {type(model).__name__} is none",
             f"a {needed.__name__} is one",
         )
     return model

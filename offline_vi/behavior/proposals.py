@@ -66,7 +66,7 @@ class CandidateCache(Proposals, Scheduled):
         self.proposals = require_capability(proposals, Proposals, "CandidateCache")
         if transitions is not None and any(parameter.requires_grad for parameter in proposals.parameters()):
             raise ConfigError(
-                "candidates are drawn ahead from a behaviour model that is still being trained",
+                "candidates are drawn ahead from a behavior model that is still being trained",
                 "fit it first, then freeze it: model.requires_grad_(False)",
             )
         self.spec = proposals.spec
@@ -175,7 +175,7 @@ class MostLikelySamples(Proposals):
     """The likelier samples of a density: of N / ``keep`` drawn for a state, the N with the highest log pi_beta, which
     is estimated with ``num_samples`` latent samples where it is a bound.
 
-    Full samples carry the tails of the behaviour's noise into a maximum over Q; these do not, and unlike decoder means
+    Full samples carry the tails of the behavior's noise into a maximum over Q; these do not, and unlike decoder means
     they keep every mode. ``keep=1`` is the model itself. Raises ConfigError for another share than one in (0, 1].
     """
 

@@ -1,6 +1,6 @@
 """Reference measures as proposals: nothing is fitted, every action is as likely as any other.
 
-They are what soft Q-learning sums or integrates over where nobody's behaviour is to be kept.
+They are what soft Q-learning sums or integrates over where nobody's behavior is to be kept.
 """
 
 from __future__ import annotations

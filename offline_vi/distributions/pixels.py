@@ -33,7 +33,7 @@ def log_sinhc(a: Tensor) -> Tensor:
 class ContinuousBernoulli(Distribution):
     """Density proportional to exp(logit x) on [0, 1]^D (Loaiza-Ganem and Cunningham 2019).
 
-    In terms of the logit it is normalised for any logit; from probabilities, as in torch, it is not once they round.
+    In terms of the logit it is normalized for any logit; from probabilities, as in torch, it is not once they round.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}

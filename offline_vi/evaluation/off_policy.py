@@ -2,7 +2,7 @@
 
 Two families. Fitted Q evaluation regresses Q^pi on the data; it takes any policy, has little variance, and the bias of
 its network. Importance weighting re-weights the data's own episodes by pi / pi_beta; it has no bias where the density
-of the behaviour is right, and so much variance that its effective number of episodes has to be looked at first.
+of the behavior is right, and so much variance that its effective number of episodes has to be looked at first.
 
 Both estimate the discounted return from the data's first states. An episode that the data cut by time is taken to go on
 by the first (its last row bootstraps) and to end by the second.
@@ -137,7 +137,7 @@ class ImportanceEstimate:
 
     def __str__(self) -> str:
         return (
-            f"per decision {self.per_decision.value:.2f} +- {self.per_decision.standard_error:.2f}, self-normalised "
+            f"per decision {self.per_decision.value:.2f} +- {self.per_decision.standard_error:.2f}, self-normalized "
             f"{self.self_normalized:.2f}, effective episodes {self.effective_sample_size:.1f} of {self.episodes}"
         )
 
@@ -145,10 +145,10 @@ class ImportanceEstimate:
 def importance_weighted(
     policy: Policy, data: Transitions, behavior: DensityModel | None = None, *, discount: float = 0.99
 ) -> ImportanceEstimate:
-    """Per-decision and self-normalised estimates. The density of the behaviour is ``behavior``'s, or without it the
+    """Per-decision and self-normalized estimates. The density of the behavior is ``behavior``'s, or without it the
     true one that the data hold.
 
-    Raises CapabilityError for a policy without a density, UsageError where nobody knows the behaviour's.
+    Raises CapabilityError for a policy without a density, UsageError where nobody knows the behavior's.
     """
     if not isinstance(policy, StochasticPolicy):
         raise CapabilityError(

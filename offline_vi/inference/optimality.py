@@ -25,7 +25,7 @@ LogPrior = Callable[[Tensor, Tensor], Tensor]
 
 
 def flat(obs: Tensor, action: Tensor) -> Tensor:
-    """log p0 = 0: the convention of SAC, whose reference measure is Lebesgue's. The normalised uniform prior is
+    """log p0 = 0: the convention of SAC, whose reference measure is Lebesgue's. The normalized uniform prior is
     -A log 2; the difference, alpha A log 2 a step, is a bonus for staying alive wherever episodes can end."""
     return torch.zeros_like(action[..., 0])
 

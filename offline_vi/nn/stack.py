@@ -3,7 +3,7 @@
 An algorithm built from ``spec.stacked(S)`` has weights (S, in, out), meets batches (S, B, .) of a `StackedSampler`, and
 takes the same `update`: its losses are one value per seed, which `gradient_step` sums. No two seeds share a weight, a
 batch or a draw of noise, and no operation mixes them: what happens to one leaves the others' bytes as they are. A
-frozen behaviour model, and the candidates drawn ahead from it, are shared like the data.
+frozen behavior model, and the candidates drawn ahead from it, are shared like the data.
 
     agent = BCQ(data.spec.stacked(4), DecoderMeans(frozen))
     stack_(agent, [BCQ(data.spec, DecoderMeans(frozen)) for each seed])          # every seed's own initialisation

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Own(NamedTuple):
-    """Another behaviour model for one algorithm, and what belongs to that model."""
+    """Another behavior model for one algorithm, and what belongs to that model."""
 
     behavior: str
     options: dict[str, Any]  # of the run
@@ -27,9 +27,9 @@ class Own(NamedTuple):
 class Preset:
     """Defaults that differ from those of the algorithm's paper."""
 
-    behavior: str = ""  # the behaviour model of algorithms that use one; empty: the algorithm's published one
+    behavior: str = ""  # the behavior model of algorithms that use one; empty: the algorithm's published one
     train: dict[str, Any] = field(default_factory=dict)  # options of the run
-    frozen: dict[str, Any] = field(default_factory=dict)  # options of a run on a frozen behaviour model
+    frozen: dict[str, Any] = field(default_factory=dict)  # options of a run on a frozen behavior model
     weights: dict[str, Any] = field(default_factory=dict)  # which rows count (`study.weighing`)
     each: dict[str, dict[str, Any]] = field(default_factory=dict)  # algorithm -> options of its run, on any model
     own: dict[str, Own] = field(default_factory=dict)  # algorithm -> what was measured to be better for it
@@ -41,20 +41,20 @@ class Preset:
         return (chosen or published) if published else ""
 
     def options(self, algorithm: str, model: str) -> dict[str, Any]:
-        """Changed defaults of `TrainOptions`, of an algorithm on that behaviour model."""
+        """Changed defaults of `TrainOptions`, of an algorithm on that behavior model."""
         frozen = self.frozen if registry.algorithm(algorithm).behavior else {}
         return self.train | frozen | self.each.get(algorithm, {}) | self._own(algorithm, model).options
 
     def config(self, algorithm: str, model: str) -> dict[str, Any]:
-        """Changed hyper-parameters of an algorithm on that behaviour model."""
+        """Changed hyper-parameters of an algorithm on that behavior model."""
         return self._own(algorithm, model).config
 
     def model_config(self, algorithm: str, model: str) -> dict[str, Any]:
-        """Changed hyper-parameters of that behaviour model under an algorithm."""
+        """Changed hyper-parameters of that behavior model under an algorithm."""
         return self._own(algorithm, model).model
 
     def returns(self, algorithm: str, model: str) -> dict[str, Any]:
-        """Changed defaults of `ReturnOptions`, of an algorithm on that behaviour model."""
+        """Changed defaults of `ReturnOptions`, of an algorithm on that behavior model."""
         return self._own(algorithm, model).returns
 
     def _own(self, algorithm: str, model: str) -> Own:

@@ -5,7 +5,7 @@
     CEM                  the best k weigh 1 / k, the others nothing       (Rubinstein 1997; T -> 0: the best alone)
 
 A plan is a sequence of *noise*; a proposal turns it into actions at the states that are reached: a Gaussian takes it as
-it is, a behaviour model decodes it, a ~ pi_beta(.|z), so that plans stay where the data were.
+it is, a behavior model decodes it, a ~ pi_beta(.|z), so that plans stay where the data were.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class GaussianProposal:
 
 
 class BehaviorProposal:
-    """a = decoder of a behaviour model on latents, at noise within ``box`` (Zhou et al. 2020, PLAS): its support."""
+    """a = decoder of a behavior model on latents, at noise within ``box`` (Zhou et al. 2020, PLAS): its support."""
 
     def __init__(self, behavior: LatentModel, box: float = 2.0) -> None:
         self.behavior, self.box, self.noise_dim = behavior, box, behavior.latent_dim

@@ -16,10 +16,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-from cells import interval
+from cells import interval, run_all, table
 
 from offline_vi.datasets.tasks import ROBOTS
-from offline_vi.study.cells import Job, is_done, result, run_job
+from offline_vi.study.cells import Job, is_done, result
 
 JOINTLY = ("--behavior-steps", "0", "--behavior.lr", "1e-3")
 BEFORE = {"plas": JOINTLY, "spot": (*JOINTLY, "--no-normalize")}
@@ -73,16 +73,11 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     jobs = {data: jobs_of(data, options) for data in options.data}
     if not options.report_only:
-        for job in (job for of_data in jobs.values() for of_seeds in of_data.values() for job in of_seeds):
-            if not is_done(job.path):
-                outcome = run_job(job)
-                print(f"{job.path.name}: {f'{outcome.seconds:.0f} s' if outcome.done else outcome.error}", flush=True)
+        run_all(job for of_data in jobs.values() for of_seeds in of_data.values() for job in of_seeds)
     rows = [row_of(data, of_data) for data, of_data in jobs.items()]
-    head = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += [f"| {' | '.join(row.get(name, '') for name in head)} |" for row in rows]
-    (options.output / "procedures.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    text = table(rows)
+    (options.output / "procedures.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

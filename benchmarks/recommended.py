@@ -16,12 +16,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-from cells import interval
+from cells import interval, run_all, table
 
 from offline_vi import datasets
 from offline_vi.data.weights import Best
 from offline_vi.datasets.tasks import ROBOTS
-from offline_vi.study.cells import Job, is_done, result, run_job
+from offline_vi.study.cells import Job, is_done, result
 
 CONTENDERS = {
     "BCQ, recommended": ("bcq",),
@@ -84,15 +84,11 @@ def main() -> None:
     jobs = {data: jobs_of(data, options) for data in options.data}
     if not options.report_only:
         for name in reversed(options.contenders):  # the recommended preset first
-            for job in (job for of_data in jobs.values() for job in of_data[name] if not is_done(job.path)):
-                outcome = run_job(job)
-                print(f"{job.path.name}: {f'{outcome.seconds:.0f} s' if outcome.done else outcome.error}", flush=True)
+            run_all(job for of_data in jobs.values() for job in of_data[name])
     rows = [row_of(data, of_data, options.flags) for data, of_data in jobs.items()]
-    head = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += [f"| {' | '.join(row.get(name, '') for name in head)} |" for row in rows]
-    (options.output / "recommended.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    text = table(rows)
+    (options.output / "recommended.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -47,12 +47,19 @@ def tried(
 ) -> Trial:
     """Load a file in a fresh process, run it on 1, 7 and all rows (R, O), and compare its outputs with the agent's own.
 
+    Rows whose two actions are ``alike`` to the critic that ranks them are counted; at most `TIED` of them may be.
     Raises ExportError where the file does not load, or says anything else than the agent.
     """
     ((seconds, outputs),) = in_a_fresh_process([(path, observations)])
     outputs, tied = without_ties(outputs, expected[0], half_width, alike)
     found = difference(path.name, outputs, expected, half_width)
-    if not found <= TOLERANCE or tied > TIED * len(observations):  # NaN too
+    if tied > TIED * len(observations):
+        raise ExportError(
+            f"{path.name} chooses another candidate than the agent in {tied} of {len(observations)} rows, since the "
+            "critic hardly tells them apart",
+            "train the critics for longer",
+        )
+    if not found <= TOLERANCE:  # NaN too
         raise ExportError(
             f"the actions of {path.name} differ from the agent's by up to {found:.2g} of half the action box", ANOTHER
         )

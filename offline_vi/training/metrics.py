@@ -67,44 +67,60 @@ class IntervalMean:
     """Means of metrics over a log interval, each over the steps that had it, summed in float64 and read once."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.seeds: torch.Size | None = None  # the shape of metrics with one value per seed
+        self.parts: dict[torch.Size, Sums] = {}  # numbers, and numbers per seed
 
     def add(self, metrics: Metrics | None) -> None:
         """One step's metrics: each a number, or one per seed. Raises ConfigError for anything else."""
-        for name, value in (metrics or {}).items():
-            value = self._number(name, value)
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
+        values = metrics or {}
+        device = next((value.device for value in values.values() if isinstance(value, Tensor)), None)
+        alike: dict[torch.Size, dict[str, Tensor]] = {}
+        for name, value in values.items():
+            number = self._number(name, value, device)
+            alike.setdefault(number.shape, {})[name] = number
+        for shape, numbers in alike.items():
+            self._part(shape).add(numbers)
 
-    def _number(self, name: str, value: Tensor | float) -> Tensor:
+    def _number(self, name: str, value: Tensor | float, device: torch.device | None) -> Tensor:
         try:
-            number = torch.as_tensor(value).detach().double()
+            number = torch.as_tensor(value, device=device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"the metric {name!r} is a {type(value).__name__}", "a metric is a number") from error
-        if number.ndim:
-            self.seeds = self.seeds or number.shape
-            if number.ndim > 1 or number.shape != self.seeds:
-                raise ConfigError(
-                    f"the metric {name!r} has shape {tuple(number.shape)}", "take a mean: metrics are numbers"
-                )
-        return number
+        seeds = next((shape for shape in self.parts if shape), number.shape)
+        if number.ndim > 1 or (number.ndim and number.shape != seeds):
+            raise ConfigError(
+                f"the metric {name!r} has shape {tuple(number.shape)}", "take a mean: metrics are numbers"
+            )
+        return number if number.is_floating_point() else number.double()
+
+    def _part(self, shape: torch.Size) -> Sums:
+        if shape not in self.parts:
+            self.parts[shape] = Sums(shape)
+        return self.parts[shape]
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """name -> the sum so far, () or (S,)."""
+        return {name: part.total[row] for part in self.parts.values() for name, row in part.row.items()}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """name -> over how many steps."""
+        return {name: count for part in self.parts.values() for name, count in part.counts().items()}
 
     def finite(self) -> bool:
         """Whether everything added so far is finite, of one seed at least where several train side by side: one
         synchronisation."""
-        if not self.sums:
-            return True
-        return bool(torch.stack(torch.broadcast_tensors(*self.sums.values())).isfinite().all(0).any())
+        finite = [part.total.isfinite().all(0) for part in self.parts.values()]
+        return not finite or bool(torch.stack(torch.broadcast_tensors(*finite)).all(0).any())
 
     def read(self) -> dict[str, float]:
         """The means, one per seed (``name.0``, ``name.1``, ...) where there are several; starts the next interval."""
         means: dict[str, float] = {}
-        for name, value in self.sums.items():
-            labels = [f"{name}.{seed}" for seed in range(len(value))] if value.ndim else [name]
-            means |= dict(zip(labels, (value.reshape(-1) / self.counts[name]).tolist(), strict=True))
-        self.sums, self.counts = {}, {}
+        for shape, part in self.parts.items():
+            for (name, count), total in zip(part.counts().items(), part.total.cpu(), strict=True):
+                labels = [f"{name}.{seed}" for seed in range(*shape)] if shape else [name]
+                means |= dict(zip(labels, (total.reshape(-1) / count).tolist(), strict=True))
+        self.parts = {}
         return means
 
     def state(self) -> dict[str, Any]:
@@ -118,7 +134,43 @@ class IntervalMean:
         counted = all(type(count) is int and count > 0 for count in counts.values())
         if not counted or counts.keys() != sums.keys() or any(value.ndim > 1 for value in sums.values()):
             raise ValueError("the sums of the metrics are none")
-        self.counts, self.sums = counts, sums
+        self.parts = {}
+        for name, value in sums.items():
+            self._part(value.shape).add({name: value}, counts[name])
+
+
+class Sums:
+    """Sums of metrics of one shape, in one tensor: a step adds all of its metrics in one operation."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        self.total = torch.zeros((0, *shape), dtype=torch.float64)  # (metrics, *shape)
+        self.row: dict[str, int] = {}  # name -> row of the total
+        self.rows: dict[tuple[str, ...], Tensor] = {}  # metrics that come together -> their rows of the total
+        self.times: dict[tuple[str, ...], int] = {}  # how often they came
+
+    def add(self, numbers: dict[str, Tensor], steps: int = 1) -> None:
+        """The metrics of a step, or their sums over ``steps``."""
+        names = tuple(numbers)
+        values = torch.stack(list(numbers.values())).detach().double()
+        if names not in self.rows or self.total.device != values.device:
+            self._make_room(names, values.device)
+        self.total.index_add_(0, self.rows[names], values)
+        self.times[names] = self.times.get(names, 0) + steps
+
+    def _make_room(self, names: tuple[str, ...], device: torch.device) -> None:
+        self.row |= {name: len(self.row) + new for new, name in enumerate(n for n in names if n not in self.row)}
+        fresh = self.total.new_zeros((len(self.row) - len(self.total), *self.total.shape[1:]))
+        self.total = torch.cat([self.total, fresh]).to(device)
+        known = {**self.rows, names: None}
+        self.rows = {key: torch.tensor([self.row[name] for name in key], device=device) for key in known}
+
+    def counts(self) -> dict[str, int]:
+        """name -> over how many steps, in the order of the rows."""
+        counts = dict.fromkeys(self.row, 0)
+        for names, times in self.times.items():
+            for name in names:
+                counts[name] += times
+        return counts
 
 
 def over_seeds(row: Mapping[str, float]) -> dict[str, float]:

@@ -106,6 +106,12 @@ def unfold(h: Tensor, shape: Sequence[int], stack: Sequence[int]) -> Tensor:
     return rows.movedim(h.ndim - 3, -3)
 
 
+def of_members(part: Tensor, members: slice) -> Tensor:
+    """The part of some members: (E, ...) -> (E', ...). All of them are taken as they are: the gradient of a slice is a
+    copy of it in a tensor of zeros."""
+    return part if members == slice(None) else part[members]
+
+
 class EnsembleLinear(nn.Module):
     """E linear layers side by side, each once for every seed: (E * S, M, in) -> (E * S, M, out)."""
 
@@ -116,8 +122,8 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(ensemble, *stack, 1, fan_out).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
-        out: Tensor = torch.baddbmm(self.bias[members].flatten(0, -3), x, self.weight[members].flatten(0, -3))
-        return out
+        weight, bias = (of_members(part, members).flatten(0, -3) for part in (self.weight, self.bias))
+        return torch.baddbmm(bias, x, weight)
 
 
 class EnsembleLayerNorm(nn.Module):
@@ -129,7 +135,7 @@ class EnsembleLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(ensemble, *stack, 1, width))
 
     def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
-        weight, bias = (part[members].flatten(0, -3) for part in (self.weight, self.bias))
+        weight, bias = (of_members(part, members).flatten(0, -3) for part in (self.weight, self.bias))
         return F.layer_norm(x, x.shape[-1:], eps=1e-6) * weight + bias
 
 

@@ -9,11 +9,13 @@ A round lets each of them take its steps in turn; the ratio of a round compares 
 that slows down slows all of them. BCQ's reference code is no package; two restatements of its step stand for it, which
 need a checkout: "numpy" (tests/oracle_bcq.py, the golden test's, in float32) does the arithmetic and nothing else, on
 NumPy's own matrix products; "pytorch" (benchmarks/plain_bcq.py) is the code that people run, with PyTorch's defaults.
+"jax" (benchmarks/plain_jax.py) is TD3+BC and IQL as compiled code: eight updates are one jitted call.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -40,18 +42,25 @@ CONTENDERS: dict[str, tuple[str, tuple[str, ...]]] = {  # name -> (environment, 
     "bcq published bfloat16": ("ours", BCQS),
     "bcq fast": ("ours", BCQS),
     "td3-bc d3rlpy": ("d3rlpy", ()),
-    "td3-bc float32": ("ours", ("td3-bc d3rlpy",)),
-    "td3-bc bfloat16": ("ours", ("td3-bc d3rlpy",)),
+    "td3-bc jax": ("jax", ()),
+    "td3-bc float32": ("ours", ("td3-bc d3rlpy", "td3-bc jax")),
+    "td3-bc bfloat16": ("ours", ("td3-bc d3rlpy", "td3-bc jax")),
     "iql d3rlpy": ("d3rlpy", ()),
-    "iql float32": ("ours", ("iql d3rlpy",)),
-    "iql bfloat16": ("ours", ("iql d3rlpy",)),
+    "iql jax": ("jax", ()),
+    "iql float32": ("ours", ("iql d3rlpy", "iql jax")),
+    "iql bfloat16": ("ours", ("iql d3rlpy", "iql jax")),
     "sac sb3": ("sb3", ()),
     "sac float32": ("ours", ("sac sb3",)),
     "sac bfloat16": ("ours", ("sac sb3",)),
 }
 PACKAGES: dict[str, list[list[str]]] = {  # environment -> what is installed into it, in this order
     "d3rlpy": [["torch==2.13.0"], ["d3rlpy>=2.8"]],
+    "jax": [["jax>=0.10"]],
     "sb3": [["torch==2.13.0"], ["stable-baselines3>=2.7", "gymnasium[mujoco]"]],
+}
+ONE_THREAD = {  # for PyTorch and NumPy, and for JAX
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"), "1"),
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
 }
 CHECKOUT = Path(__file__).resolve().parents[1]
 ENV, WARMUP = "Hopper-v5", 1_000  # uniform actions before the first gradient step
@@ -127,6 +136,20 @@ def numpy_step() -> Step:
         bcq.train(
             batch, {"encoder": noise(size, latent), "target": noise(10, size, latent), "actor": noise(size, latent)}
         )
+
+    return step
+
+
+def jax_step(algorithm: str) -> Step:
+    """A step of the JAX restatement: several of them are one call, at the first of them."""
+    sys.path.insert(0, str(CHECKOUT / "benchmarks"))
+    import plain_jax  # type: ignore[import-not-found, unused-ignore]
+
+    call, count = plain_jax.call(algorithm, data()), itertools.count()
+
+    def step() -> None:
+        if next(count) % plain_jax.UPDATES == 0:
+            call()
 
     return step
 
@@ -256,6 +279,8 @@ def worker(name: str) -> None:
         step = numpy_step()
     elif kind == ["pytorch"]:
         step = pytorch_step()
+    elif kind == ["jax"]:
+        step = jax_step(algorithm)
     elif kind == ["d3rlpy"]:
         step = d3rlpy_step(algorithm)
     elif kind == ["sb3"]:
@@ -294,7 +319,7 @@ def python_of(name: str, folder: Path) -> Path:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds a step of every contender in every round, and the ratios."""
     chosen = [name for name in CONTENDERS if not any(word in name for word in options.without)]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    one_thread = {**os.environ, **ONE_THREAD}
     one_thread.pop("OPENBLAS_CORETYPE", None)  # NumPy's library is to choose its own kernels
     others = sorted({CONTENDERS[name][0] for name in chosen} - {"ours"})
     pythons = {"ours": Path(sys.executable), **{name: python_of(name, options.envs) for name in others}}

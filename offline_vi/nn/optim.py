@@ -61,7 +61,7 @@ class Adam(torch.optim.Optimizer):
                 continue
             states = [self._moments(parameter) for parameter in parameters]
             steps, means, squares = ([state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
-            torch._foreach_add_(steps, 1)
+            torch._foreach_add_(steps, torch.ones_like(steps[0]))  # a number would be wrapped once for each parameter
             torch._fused_adam_(
                 parameters,
                 [parameter.grad for parameter in parameters],

@@ -136,14 +136,16 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
     """Let the C library keep blocks up to ``limit`` bytes that are freed instead of handing them back to the kernel.
 
     A training step allocates the same few megabytes again and again; each hand-over costs page faults, an eighth of
-    BCQ's step. True where the C library is glibc, which is the one that needs it.
+    BCQ's step. Small blocks are merged when they are freed: glibc would put that off until a large one is freed, which
+    is all the time here. True where the C library is glibc, which is the one that needs it.
     """
-    m_trim_threshold, m_mmap_threshold = -1, -3
+    m_mxfast, m_trim_threshold, m_mmap_threshold = 1, -1, -3
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(mallopt(m_mmap_threshold, limit)) and bool(mallopt(m_trim_threshold, limit))
+    settings = {m_mmap_threshold: limit, m_trim_threshold: limit, m_mxfast: 0}
+    return all([bool(mallopt(parameter, value)) for parameter, value in settings.items()])
 
 
 def facts(device: torch.device) -> dict[str, str]:

@@ -34,7 +34,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def arrays(net: Any) -> Any:
     """The layers of one network, W (in, out), or of each member of an ensemble; copies, since JAX may share memory."""
     if isinstance(net, EnsembleMLP):
-        parts = [[p.detach().numpy() for p in (layer.weight, layer.bias)] for layer in net.layers]
+        parts = [[part.detach().numpy() for part in layer.parameters()] for layer in net.layers]  # weight, bias
         return [[(w[member].copy(), b[member, 0].copy()) for w, b in parts] for member in range(net.ensemble)]
     linear = [layer for layer in net if isinstance(layer, torch.nn.Linear)]
     return [(layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()) for layer in linear]
@@ -75,7 +75,7 @@ def test_three_steps_of_the_jax_restatement_equal_ours(plain: Any, build: Any) -
         columns = (obs, action, reward, next_obs, terminated.astype(np.float64))
         noise = torch.randn(BATCH, 3, generator=torch.Generator().manual_seed(number)).numpy()
         torch.manual_seed(number)
-        metrics = ours.update(Batch(*map(torch.from_numpy, columns), torch.arange(BATCH)))
+        metrics = ours.update(Batch(*(torch.from_numpy(column) for column in (*columns, np.arange(BATCH)))))
         state, loss = update(state, plain.Batch(*columns), noise, number)
         assert float(loss) == pytest.approx(float(metrics["critic/loss"]), rel=1e-9)
     expected, found = (jax.tree.leaves(part) for part in (weights(state_of_ours()), weights(state)))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from offline_vi.nn.networks import Critic, DeterministicPolicy, EnsembleMLP, TanhNormalPolicy, join, mlp
-from offline_vi.nn.optim import cosine_, polyak_, steps_taken
+from offline_vi.nn.optim import adam, cosine_, polyak_, steps_taken
 from offline_vi.types import Spec
 
 
@@ -49,6 +49,29 @@ def test_join_broadcasts_the_context_over_samples() -> None:
     joined = join(torch.arange(6.0).reshape(2, 3), torch.zeros(4, 2, 1))
     assert joined.shape == (4, 2, 4)
     torch.testing.assert_close(joined[3, 1], torch.tensor([3.0, 4.0, 5.0, 0.0]))
+
+
+def test_adam_has_the_bits_and_the_state_of_torch_s_fused_one() -> None:
+    torch.manual_seed(0)
+    ours, theirs = [], []
+    for shape in ((3, 5), (1, 7), (4,), (2,)):
+        ours.append(torch.nn.Parameter(torch.randn(shape)))
+        theirs.append(torch.nn.Parameter(ours[-1].detach().clone()))
+    own, torchs = adam(ours, lr=1e-2, eps=1e-7), torch.optim.Adam(theirs, lr=1e-2, eps=1e-7, fused=True)
+    for step in range(6):
+        if step == 3:  # as where a run of torch's goes on with ours
+            own.load_state_dict({**own.state_dict(), "state": copy.deepcopy(torchs.state_dict()["state"])})
+        for one, other in zip(ours[:-1], theirs[:-1], strict=True):  # the last one never has a gradient
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        own.step()
+        torchs.step()
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    found, expected = own.state_dict()["state"], torchs.state_dict()["state"]
+    assert found.keys() == expected.keys() == {0, 1, 2}
+    for number, state in expected.items():
+        assert found[number].keys() == state.keys()
+        assert all(torch.equal(found[number][key], value) for key, value in state.items())
 
 
 def test_polyak_moves_the_target_by_tau() -> None:

@@ -161,6 +161,21 @@ def test_a_metric_that_only_some_steps_have_is_averaged_over_those() -> None:
     assert interval.read() == {}
 
 
+def test_metrics_of_seeds_numbers_and_integers_are_averaged_side_by_side() -> None:
+    interval = IntervalMean()
+    interval.add({"loss": torch.tensor([1.0, 3.0]), "rate": 0.5, "count": 2**24 + 1})
+    twin = IntervalMean()
+    twin.load_state(json.loads(json.dumps(interval.state())))
+    for mean in (interval, twin):
+        mean.add({"rate": torch.tensor(1.5), "loss": torch.tensor([5.0, float("nan")]), "count": 2**24 + 3})
+        assert mean.finite()  # one seed is
+        row = mean.read()
+        assert (row["loss.0"], row["rate"], row["count"]) == (3.0, 1.0, 2**24 + 2)
+        assert np.isnan(row["loss.1"])
+    interval.add({"loss": torch.tensor([1.0, 1.0]), "rate": float("nan")})
+    assert not interval.finite()
+
+
 def test_a_gradient_step_trains_its_own_parameters_only() -> None:
     mine, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 2)
     gradient_step(torch.optim.SGD(mine.parameters(), lr=0.1), mine(other(torch.ones(3, 2))).square().mean())

@@ -162,9 +162,9 @@ def test_a_metric_that_only_some_steps_have_is_averaged_over_those() -> None:
 
 
 def test_metrics_of_seeds_numbers_and_integers_are_averaged_side_by_side() -> None:
-    interval = IntervalMean()
+    interval: Any = IntervalMean()  # it takes Python's numbers too
     interval.add({"loss": torch.tensor([1.0, 3.0]), "rate": 0.5, "count": 2**24 + 1})
-    twin = IntervalMean()
+    twin: Any = IntervalMean()
     twin.load_state(json.loads(json.dumps(interval.state())))
     for mean in (interval, twin):
         mean.add({"rate": torch.tensor(1.5), "loss": torch.tensor([5.0, float("nan")]), "count": 2**24 + 3})

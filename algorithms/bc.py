@@ -18,6 +18,7 @@ Differences from the reference code
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,9 @@ class BC(Algorithm):
         loss, metrics = self.actor_loss(batch)
         gradient_step(self.actor_opt, loss)
         return metrics
+
+    def capture_phase(self) -> Hashable:
+        return "every step"
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean_{B, A} (pi(s) - a)^2; with a spread mean_{B, A} sigma^(2 beta) ((pi(s) - a)^2 / (2 sigma^2) +

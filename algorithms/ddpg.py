@@ -13,6 +13,7 @@ Differences from the reference code
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,9 @@ class DDPG(Algorithm):
         polyak_(self.critic_target, self.critic, self.config.tau)
         polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
+
+    def capture_phase(self) -> Hashable:
+        return "every step"
 
     @without_gradient
     def target(self, batch: Batch) -> Tensor:

@@ -15,6 +15,7 @@ Differences from the reference code
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -62,6 +63,9 @@ class EMaQ(Algorithm):
         gradient_step(self.critic_opt, loss)
         polyak_(self.critic_target, self.critic, self.config.tau)
         return metrics
+
+    def capture_phase(self) -> Hashable:
+        return "every step"
 
     @without_gradient
     def target(self, batch: Batch) -> Tensor:

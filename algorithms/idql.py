@@ -19,6 +19,7 @@ Differences from the reference code
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -75,6 +76,9 @@ class IDQL(Algorithm):
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         return value_metrics | critic_metrics
+
+    def capture_phase(self) -> Hashable:
+        return "every step"
 
     def value_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean_B |tau - 1(u < 0)| u^2 with u = min_j Q'_j(s, a) - V(s): eq. 4."""

@@ -16,6 +16,7 @@ Differences from the reference code
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -94,6 +95,9 @@ class IQL(Algorithm):
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         return value_metrics | actor_metrics | critic_metrics
+
+    def capture_phase(self) -> Hashable:
+        return "every step"
 
     @torch.no_grad()
     def q(self, batch: Batch) -> Tensor:

@@ -18,6 +18,7 @@ Differences from the reference code
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,6 +95,9 @@ class ReBRAC(Algorithm):
         if not published:
             polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
+
+    def capture_phase(self) -> Hashable:
+        return steps_taken(self.critic_opt) % self.config.policy_delay
 
     @without_gradient
     def target(self, batch: Batch) -> Tensor:

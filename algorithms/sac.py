@@ -26,6 +26,7 @@ Differences from the reference codes
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -90,6 +91,9 @@ class SAC(OnlineAlgorithm):
 
         polyak_(self.critic_target, self.critic, self.config.tau)
         return critic_metrics | actor_metrics | alpha_metrics
+
+    def capture_phase(self) -> Hashable:
+        return "every step"
 
     @property
     def alpha(self) -> Tensor:

@@ -22,6 +22,7 @@ Differences from the reference code
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +92,9 @@ class SPOT(Algorithm):
         polyak_(self.critic_target, self.critic, self.config.tau)
         polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
+
+    def capture_phase(self) -> Hashable:
+        return None if self.config.cooldown else steps_taken(self.critic_opt) % self.config.policy_delay
 
     @without_gradient
     def target(self, batch: Batch) -> Tensor:

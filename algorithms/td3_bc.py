@@ -12,6 +12,7 @@ Differences from the reference code
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +69,9 @@ class TD3BC(Algorithm):
         polyak_(self.critic_target, self.critic, self.config.tau)
         polyak_(self.actor_target, self.actor, self.config.tau)
         return critic_metrics | actor_metrics
+
+    def capture_phase(self) -> Hashable:
+        return steps_taken(self.critic_opt) % self.config.policy_delay
 
     @without_gradient
     def target(self, batch: Batch) -> Tensor:

@@ -37,7 +37,7 @@ from offline_vi.runs.ownership import OWN
 
 def home() -> Path:
     """$OFFLINE_VI_HOME, else ~/.cache/offline_vi."""
-    return Path(os.environ.get("OFFLINE_VI_HOME") or homes.home() / ".cache" / "offline_vi")
+    return homes.cache()
 
 
 def cached_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:

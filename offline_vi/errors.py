@@ -235,6 +235,10 @@ class DeterminismWarning(OfflineVIWarning):
     """A resumed run will not be bit-identical: threads, device or versions changed."""
 
 
+class GraphWarning(OfflineVIWarning):
+    """An update could not be captured as one program; it runs as it is written, to the same end."""
+
+
 class InterruptedWarning(OfflineVIWarning):
     """Ctrl-C ended a training in Python: what was trained until then is returned."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from offline_vi.errors import MissingInputError
@@ -15,6 +16,11 @@ def home() -> Path:
         return Path.home()
     except RuntimeError:
         raise MissingInputError("this user has no home", f"name a folder: {VARIABLES}") from None
+
+
+def cache() -> Path:
+    """Where what is made once is kept: $OFFLINE_VI_HOME, else ~/.cache/offline_vi."""
+    return Path(os.environ.get("OFFLINE_VI_HOME") or home() / ".cache" / "offline_vi")
 
 
 def expanded(path: str | Path) -> Path:

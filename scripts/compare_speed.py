@@ -9,7 +9,11 @@ A round lets each of them take its steps in turn; the ratio of a round compares 
 that slows down slows all of them. BCQ's reference code is no package; two restatements of its step stand for it, which
 need a checkout: "numpy" (tests/oracle_bcq.py, the golden test's, in float32) does the arithmetic and nothing else, on
 NumPy's own matrix products; "pytorch" (benchmarks/plain_bcq.py) is the code that people run, with PyTorch's defaults.
-"jax" (benchmarks/plain_jax.py) is TD3+BC and IQL as compiled code: eight updates are one jitted call.
+"jax" (benchmarks/plain_jax.py) is TD3+BC and IQL as compiled code: eight updates are one jitted call. "products" are
+the matrix products of our float32 step alone (benchmarks/products.py). "compiled" steps run as one program (`--graph
+compiled`), made before the first turn.
+
+Ratios are of processor time, which waiting for another program does not enter; on an idle machine it is the time.
 """
 
 from __future__ import annotations
@@ -33,25 +37,20 @@ import numpy as np
 
 OBS, ACTION, ROWS = 11, 3, 100_000
 SECONDS = 1.5  # of a turn
-BCQS = ("bcq numpy", "bcq pytorch", "bcq d3rlpy")
+PEERS = {"bcq": ("bcq numpy", "bcq pytorch", "bcq d3rlpy"), "sac": ("sac sb3",)}
+PEERS |= {name: (f"{name} d3rlpy", f"{name} jax") for name in ("td3-bc", "iql")}
 CONTENDERS: dict[str, tuple[str, tuple[str, ...]]] = {  # name -> (environment, what it is compared with)
     "bcq numpy": ("ours", ()),
     "bcq pytorch": ("ours", ()),
     "bcq d3rlpy": ("d3rlpy", ()),
-    "bcq published float32": ("ours", BCQS),
-    "bcq published bfloat16": ("ours", BCQS),
-    "bcq fast": ("ours", BCQS),
-    "td3-bc d3rlpy": ("d3rlpy", ()),
-    "td3-bc jax": ("jax", ()),
-    "td3-bc float32": ("ours", ("td3-bc d3rlpy", "td3-bc jax")),
-    "td3-bc bfloat16": ("ours", ("td3-bc d3rlpy", "td3-bc jax")),
-    "iql d3rlpy": ("d3rlpy", ()),
-    "iql jax": ("jax", ()),
-    "iql float32": ("ours", ("iql d3rlpy", "iql jax")),
-    "iql bfloat16": ("ours", ("iql d3rlpy", "iql jax")),
+    **dict.fromkeys(("td3-bc d3rlpy", "iql d3rlpy"), ("d3rlpy", ())),
+    **{f"{name} jax": ("jax", (f"{name} products",)) for name in ("td3-bc", "iql")},
     "sac sb3": ("sb3", ()),
-    "sac float32": ("ours", ("sac sb3",)),
-    "sac bfloat16": ("ours", ("sac sb3",)),
+    **{
+        f"{name} {kind}": ("ours", () if kind == "products" else (*PEERS[name.split()[0]], f"{name} products"))
+        for name in ("bcq published", "bcq fast", "td3-bc", "iql", "sac")
+        for kind in ("products", "float32", "bfloat16", "float32 compiled", "bfloat16 compiled")
+    },
 }
 PACKAGES: dict[str, list[list[str]]] = {  # environment -> what is installed into it, in this order
     "d3rlpy": [["torch==2.13.0"], ["d3rlpy>=2.8"]],
@@ -181,25 +180,17 @@ def d3rlpy_step(algorithm: str) -> Step:
     return step
 
 
-def our_step(name: str, precision: str) -> Step:
-    """A step of ours, sampling included, as `fit` takes it."""
+def our_step(name: str, kind: list[str]) -> Step:
+    """A step of ours, sampling included, as `fit` takes it; ``kind``: "products", or precision and "compiled"."""
     import torch
 
     from offline_vi.behavior.proposals import CandidateCache, Proposals
     from offline_vi.data.samplers import Sampler
     from offline_vi.data.transitions import Transitions
-    from offline_vi.nn.precision import (
-        exact_products,
-        keep_freed_memory,
-        precision_of_targets,
-        preferred_precision,
-        use_products,
-    )
+    from offline_vi.nn.precision import precision_of_targets
     from offline_vi.study.agents import build_agent, new_model
     from offline_vi.study.presets import choice
 
-    keep_freed_memory()
-    use_products(exact_products())
     transitions = Transitions.from_d4rl({**data(), "timeouts": np.zeros(ROWS, bool)})
     spec, cpu = transitions.spec, torch.device("cpu")
     algorithm_name, preset = (*name.split(), "published")[:2]
@@ -211,8 +202,7 @@ def our_step(name: str, precision: str) -> Step:
 
     model = new_model(chosen_agent, spec) if chosen_agent.behavior else None
     algorithm = build_agent(chosen_agent, spec, model, cache)
-    sampler = Sampler(transitions, algorithm.batch_size)
-    chosen = preferred_precision(cpu) if precision == "auto" else precision
+    sampler, update = Sampler(transitions, algorithm.batch_size), updates(algorithm, kind)
     count = 0
 
     def step() -> None:
@@ -220,10 +210,37 @@ def our_step(name: str, precision: str) -> Step:
         count += 1
         for one in caches:
             one.advance(count)
-        with precision_of_targets(chosen, cpu):
-            algorithm.update(sampler.sample())
+        with precision_of_targets(precision_in(kind), cpu):
+            update(sampler.sample())
 
-    return step
+    return step_or_products(step, kind, period=2 if algorithm_name == "td3-bc" else 1)
+
+
+def updates(algorithm: Any, kind: list[str]) -> Callable[[Any], object]:
+    """The algorithm's update as ``kind`` has it, on the faster of torch's paths."""
+    from offline_vi.nn.precision import exact_products, keep_freed_memory, use_products
+    from offline_vi.training.capture import PROGRAMS, Captured
+
+    keep_freed_memory()
+    use_products(exact_products())
+    algorithm.train()
+    return Captured(algorithm, PROGRAMS["compiled"]) if "compiled" in kind else algorithm.update
+
+
+def precision_in(kind: list[str]) -> str:
+    return "bfloat16" if "bfloat16" in kind else "float32"
+
+
+def step_or_products(step: Step, kind: list[str], period: int = 1) -> Step:
+    if kind != ["products"]:
+        return step
+    sys.path.insert(0, str(CHECKOUT / "benchmarks"))
+    import products  # type: ignore[import-not-found, unused-ignore]
+
+    for _ in range(2):  # tables of candidates are filled at the first
+        step()
+    found: Step = products.products_of(step, period)
+    return found
 
 
 def sb3_step() -> Step:
@@ -248,58 +265,59 @@ def sb3_step() -> Step:
     return step
 
 
-def our_sac_step(precision: str) -> Step:
+def our_sac_step(kind: list[str]) -> Step:
     """A step of ours in the environment and its gradient step, as `fit_online` takes it."""
     import torch
 
     from offline_vi.algorithms.sac import SAC
     from offline_vi.datasets import environment
-    from offline_vi.nn.precision import exact_products, keep_freed_memory, precision_of_targets, use_products
+    from offline_vi.nn.precision import precision_of_targets
     from offline_vi.training.collector import Collection, Collector
     from offline_vi.types import Spec
 
-    keep_freed_memory()
-    use_products(exact_products())
     spec, cpu = Spec((OBS,), ACTION), torch.device("cpu")
     sac = SAC(spec)
-    collector = Collector(sac, environment(ENV), spec, sac.batch_size, Collection(warmup=WARMUP))
+    collector, update = (
+        Collector(sac, environment(ENV), spec, sac.batch_size, Collection(warmup=WARMUP)),
+        updates(sac, kind),
+    )
 
     def step() -> None:
-        with precision_of_targets(precision, cpu):
-            sac.update(collector.sample())
+        with precision_of_targets(precision_in(kind), cpu):
+            update(collector.sample())
         collector.metrics()
 
-    return step
+    return step_or_products(step, kind)
 
 
 def worker(name: str) -> None:
-    """Answer every line on stdin by the milliseconds of a step over one turn."""
+    """Answer every line on stdin by the milliseconds of a step over one turn: as they pass, and of the processor."""
     algorithm, *kind = name.split()
-    if kind == ["numpy"]:
-        step = numpy_step()
-    elif kind == ["pytorch"]:
-        step = pytorch_step()
-    elif kind == ["jax"]:
-        step = jax_step(algorithm)
-    elif kind == ["d3rlpy"]:
-        step = d3rlpy_step(algorithm)
-    elif kind == ["sb3"]:
-        step = sb3_step()
+    others: dict[tuple[str, ...], Callable[[], Step]] = {
+        ("numpy",): numpy_step,
+        ("pytorch",): pytorch_step,
+        ("jax",): lambda: jax_step(algorithm),
+        ("d3rlpy",): lambda: d3rlpy_step(algorithm),
+        ("sb3",): sb3_step,
+    }
+    if tuple(kind) in others:
+        step = others[tuple(kind)]()
     elif algorithm == "sac":
-        step = our_sac_step(*kind)
-    elif kind == ["fast"]:
-        step = our_step(name, "auto")
+        step = our_sac_step(kind)
+    elif kind[0] in ("published", "fast"):
+        step = our_step(f"{algorithm} {kind[0]}", kind[1:])
     else:
-        step = our_step(" ".join([algorithm, *kind[:-1]]), kind[-1])
-    for _ in range(5):
+        step = our_step(algorithm, kind)
+    for _ in range(8):
         step()
     print("ready", flush=True)
     for _ in sys.stdin:
-        started, count = time.perf_counter(), 0
+        started, processor, count = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - started < SECONDS:
             step()
             count += 1
-        print(1e3 * (time.perf_counter() - started) / count, flush=True)
+        spent = time.perf_counter() - started, time.process_time() - processor
+        print(*(1e3 * seconds / count for seconds in spent), flush=True)
 
 
 # ------------------------------------------------------------------ the comparison
@@ -319,6 +337,7 @@ def python_of(name: str, folder: Path) -> Path:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds a step of every contender in every round, and the ratios."""
     chosen = [name for name in CONTENDERS if not any(word in name for word in options.without)]
+    chosen = [name for name in chosen if any(word in name for word in options.only)]
     one_thread = {**os.environ, **ONE_THREAD}
     one_thread.pop("OPENBLAS_CORETYPE", None)  # NumPy's library is to choose its own kernels
     others = sorted({CONTENDERS[name][0] for name in chosen} - {"ours"})
@@ -332,13 +351,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         while (line := _read(workers[name])) != "ready":  # a library may greet first
             if not line:
                 sys.exit(f"{name} cannot be started: try `{' '.join(command)}`")
-    times: dict[str, list[float]] = {name: [] for name in chosen}
+    times, passed = ({name: list[float]() for name in chosen} for _ in range(2))  # of the processor, and as they pass
     for _ in range(options.rounds):
         for name, process in workers.items():
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-            times[name].append(float(_read(process)))
+            for record, milliseconds in zip((passed, times), _read(process).split(), strict=True):
+                record[name].append(float(milliseconds))
     for process in workers.values():
         process.terminate()
     ratios = {
@@ -355,6 +375,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         "threads": 1,
         "rounds": options.rounds,
         "milliseconds": times,
+        "milliseconds passed": passed,
         "ratios": ratios,
     }
 
@@ -366,7 +387,7 @@ def _read(process: subprocess.Popen[str]) -> str:
 
 def told(record: dict[str, Any]) -> str:
     """The table."""
-    lines = ["| contender | ms a step | times as fast as: median, range over rounds |", "|---|---|---|"]
+    lines = ["| contender | processor ms a step | times as fast as: median, range over rounds |", "|---|---|---|"]
     for name, values in record["milliseconds"].items():
         spread = [
             f"{other.split()[-1]} {statistics.median(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f})"
@@ -380,6 +401,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="turns of every contender (default: %(default)s)")
     parser.add_argument("--without", nargs="*", default=[], metavar="WORD", help="leave contenders out, e.g. d3rlpy")
+    parser.add_argument("--only", nargs="*", default=[""], metavar="WORD", help="contenders with such a word, e.g. iql")
     parser.add_argument("--envs", type=Path, default=Path("build/compare_speed"), help="where environments are made")
     parser.add_argument("--json", type=Path, help="write the measurements")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

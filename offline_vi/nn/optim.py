@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 Schedule = Literal["cosine", "constant"]
 """Of a learning rate: it falls to 0 along half a cosine, or stays."""
+
+_RECORDS: ContextVar[bool] = ContextVar("whether steps are recorded as operations on tensors", default=False)
+
+
+@contextmanager
+def recorded_steps(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+    """Within it, steps and schedules are operations on tensors alone, counters included, for `training.capture` to
+    record. The numbers of ``optimizers``, such as their learning rates, are afterwards what they were."""
+    settings = [(group, dict(group)) for optimizer in optimizers for group in optimizer.param_groups]
+    token = _RECORDS.set(True)
+    try:
+        yield
+    finally:
+        _RECORDS.reset(token)
+        for group, before in settings:
+            group.update(before)
 
 
 @torch.no_grad()
@@ -23,14 +42,20 @@ def steps_taken(optimizer: torch.optim.Optimizer) -> int:
     """How many steps ``optimizer`` has taken, from its own state: the counter that a checkpoint holds already, and that
     lies on the host wherever the parameters are."""
     state = optimizer.state.get(optimizer.param_groups[0]["params"][0])
-    return int(state["step"]) if state else 0
+    with _disable_current_modes() if _RECORDS.get() else nullcontext():
+        return int(state["step"]) if state else 0
 
 
 def cosine_(optimizer: torch.optim.Optimizer, lr: float, horizon: int) -> None:
     """Set the learning rate of the next step: from ``lr`` to 0 along half a cosine over ``horizon`` steps."""
-    progress = min(steps_taken(optimizer) / horizon, 1.0)
+    rate: float | Tensor
+    if _RECORDS.get():
+        step = optimizer.state[optimizer.param_groups[0]["params"][0]]["step"]
+        rate = 0.5 * lr * (1.0 + torch.cos(math.pi * (step.double() / horizon).clamp(max=1.0)))
+    else:
+        rate = 0.5 * lr * (1.0 + math.cos(math.pi * min(steps_taken(optimizer) / horizon, 1.0)))
     for group in optimizer.param_groups:
-        group["lr"] = 0.5 * lr * (1.0 + math.cos(math.pi * progress))
+        group["lr"] = rate
 
 
 def follow_(schedule: Schedule, optimizer: torch.optim.Optimizer, lr: float, horizon: int) -> None:
@@ -57,35 +82,52 @@ class Adam(torch.optim.Optimizer):
         """One step of every parameter that has a gradient."""
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if not parameters:
-                continue
-            states = [self._moments(parameter) for parameter in parameters]
-            steps, means, squares = ([state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
-            torch._foreach_add_(steps, torch.ones_like(steps[0]))  # a number would be wrapped once for each parameter
-            torch._fused_adam_(
-                parameters,
-                [parameter.grad for parameter in parameters],
-                means,
-                squares,
-                [],
-                steps,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=0.0,
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-            )
+            if parameters:
+                states = [self.moments(parameter) for parameter in parameters]
+                (recorded_adam_ if _RECORDS.get() else fused_adam_)(parameters, states, group)
 
-    def _moments(self, parameter: Tensor) -> dict[str, Tensor]:
-        """The state of one parameter, made at its first step: how often it was stepped, and its two moments."""
+    def moments(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The state of one parameter, made when it is first asked for: how often it was stepped, and its moments."""
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return state
+
+
+def fused_adam_(parameters: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]) -> None:
+    """A step of Adam in torch's kernel for all parameters."""
+    steps, means, squares = ([state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
+    torch._foreach_add_(steps, torch.ones_like(steps[0]))  # a number would be wrapped once for each parameter
+    torch._fused_adam_(
+        parameters,
+        [parameter.grad for parameter in parameters if parameter.grad is not None],
+        means,
+        squares,
+        [],
+        steps,
+        lr=group["lr"],
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=0.0,
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def recorded_adam_(parameters: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]) -> None:
+    """The same step one operation after the other, which a compiler fuses."""
+    (beta1, beta2), lr, eps = group["betas"], group["lr"], group["eps"]
+    for parameter, state in zip(parameters, states, strict=True):
+        mean, square, gradient = state["exp_avg"], state["exp_avg_sq"], parameter.grad
+        assert gradient is not None
+        step = state["step"].add_(1.0).double()
+        mean.lerp_(gradient, 1.0 - beta1)
+        square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+        scale = lr / (1.0 - beta1**step)
+        parameter.sub_(scale * mean / (square.sqrt() / (1.0 - beta2**step).sqrt() + eps))
 
 
 def adam(parameters: Iterable[Tensor], lr: float, *, eps: float = 1e-8) -> torch.optim.Optimizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Protocol, Self, TypeVar, final, runtime_checkable
 
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +36,12 @@ class Algorithm(Recorded, abc.ABC):
     @abc.abstractmethod
     def act(self, obs: Tensor) -> Tensor:
         """(B, O) -> (B, A) in [-1, 1], under no_grad."""
+
+    def capture_phase(self) -> Hashable:
+        """Which operations the next `update` performs, for `training.capture`: equal phases perform equal ones, change
+        nothing but tensors and draw from torch's default generator alone. None: that is not known, so that updates
+        always run as they are written."""
+        return None
 
     @final
     def predict(self, observation: ArrayLike, deterministic: bool = True) -> NDArray[Any]:
@@ -177,3 +183,6 @@ class Jointly(Wrapper):
         loss, metrics = training_loss(self.behavior, batch.obs, batch.action)
         gradient_step(self.behavior_opt, loss)
         return metrics | self.algorithm.update(batch)
+
+    def capture_phase(self) -> Hashable:
+        return self.algorithm.capture_phase()

@@ -28,6 +28,7 @@ from offline_vi.runs.checkpoint import saved_bytes
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.study.plots import harmless
 from offline_vi.study.run import SCHEMA, Record, RunOptions, open_run, plugins_used, recorded
+from offline_vi.training.capture import preferred_graph
 from offline_vi.training.loop import fit
 from offline_vi.training.metrics import History
 from offline_vi.training.randomness import seeded
@@ -105,14 +106,16 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
         "steps": experiment.steps,
         "seed": options.seed,
         "precision": experiment.precision,
+        "graph": preferred_graph(device, experiment.steps) if options.graph == "auto" else options.graph,
         "products": exact_products(),
         "run_options": options.recorded(),
         "plugins": plugins_used(description),
     }
     run, resumes = open_run(options, experiment.name, config, extends=extends)
     if resumes:  # what "auto" stood for where it began
-        experiment.precision = run.read_json("config.json").get("precision", experiment.precision)
-    facts = {"verb": experiment.verb, "seed": options.seed, "precision": experiment.precision}
+        began = run.read_json("config.json")
+        experiment.precision, config["graph"] = (began.get(name, config[name]) for name in ("precision", "graph"))
+    facts = {"verb": experiment.verb, "seed": options.seed, "precision": experiment.precision, "graph": config["graph"]}
     with run, _resume_hint(run), recorded(run, facts) as status:
         experiment.prepare(run, agent)
         with experiment.batches(agent, device) as source:
@@ -124,6 +127,7 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
                 seed=options.seed,
                 device=device,
                 precision=experiment.precision,
+                graph=config["graph"],
                 log_every=options.log_every,
                 eval_every=experiment.eval_every,
                 on_eval=lambda step, algorithm: scored(experiment, run, step, algorithm),

@@ -88,6 +88,7 @@ def _run_options(run: str | Path, how: loop.Loop) -> RunOptions:
         seed=how.seed,
         device=str(how.device),
         threads=torch.get_num_threads(),
+        graph=how.graph,
         log_every=how.log_every,
         save_every=how.save_every or RunOptions.save_every,
         resume=how.resume,

@@ -18,6 +18,7 @@ Record = dict[str, Any]
 """A JSON object."""
 
 FIXED = ("agent", "data", "task", "max_episode_steps", "steps", "seed", "collection", "start")  # of config.json
+RESOLVED = {"precision": ("train_options", None), "graph": ("run_options", "off")}  # fields that "auto" may stand for
 UNUSED = ("task.note", "task.name")  # texts for tables
 STEPS = ("steps", "agent.steps")  # may grow where a run is extended: of the run, and of the fit of a behavior model
 
@@ -35,7 +36,7 @@ CLASSES: Mapping[str, Mapping[str, OnResume]] = {
     "run": {
         **dict.fromkeys(("output", "resume", "overwrite", "strict", "quiet", "json", "log"), F),
         **dict.fromkeys(("device", "threads", "log_every", "save_every"), R),  # save_every: see "collection"
-        "seed": S,
+        **dict.fromkeys(("seed", "graph"), S),
     },
     "data": {
         **dict.fromkeys(("dataset", "columns"), F),  # their rows are compared
@@ -106,9 +107,10 @@ def _of_results(before: Record, now: Record, extends: bool) -> Iterator[Change]:
             grows = extends and change.option in STEPS and isinstance(change.before, int) and change.before < change.now
             if not grows and change.option not in UNUSED:
                 yield change
-    chosen = {_table(record, "train_options").get("precision") for record in (before, now)}
-    if chosen != {"auto"}:  # what auto stood for on the machine where the run began is kept
-        yield from changes(before.get("precision"), now.get("precision"), "precision")
+    for name, (section, default) in RESOLVED.items():
+        chosen = {_table(record, section).get(name) for record in (before, now)}
+        if chosen != {"auto"}:  # what auto stood for on the machine where the run began is kept
+            yield from changes(before.get(name, default), now.get(name, default), name)
 
 
 def _of_options(before: Record, now: Record, extends: bool) -> Iterator[Change]:

@@ -31,6 +31,7 @@ from offline_vi.nn.state import Scheduled
 from offline_vi.rl.algorithm import Algorithm, set_task
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.stopping import Stop, held, listening, requests
+from offline_vi.training.capture import Graph, updates
 from offline_vi.training.collector import Experience
 from offline_vi.training.metrics import History, IntervalMean
 from offline_vi.training.progress import Progress
@@ -51,6 +52,7 @@ class LoopOptions(TypedDict, total=False):
     seed: int
     device: str | torch.device
     precision: str
+    graph: Graph
     log_every: int
     eval_every: int | None
     on_eval: OnEval | None
@@ -69,6 +71,7 @@ class Loop:
     seed: int = 0  # of batches and training noise; initialization is the caller's (`set_seed`)
     device: str | torch.device = "cpu"
     precision: str = "float32"  # of passes without gradient (targets): float32 | bfloat16 (`preferred_precision`)
+    graph: Graph = "off"  # updates run as written, or as programs: compiled | replayed (`preferred_graph`)
     log_every: int = 1_000  # steps between two rows of metrics
     eval_every: int | None = None  # steps between two calls of on_eval, which is called after the last step too
     on_eval: OnEval | None = None
@@ -108,6 +111,7 @@ class _Training:
         self.device = torch.device(loop.device)
         self.streams = seeds(loop.seed, after=0 if loop.resume else algorithm.trained_steps)
         algorithm.to(self.device)
+        self.update = updates(algorithm, loop.graph)
         self.source: Source = data if not isinstance(data, Transitions) else self._sampler(data)
         self.collects = isinstance(self.source, Experience)
         self.scheduled = [module for module in algorithm.modules() if isinstance(module, Scheduled)]
@@ -174,7 +178,7 @@ class _Training:
             part.advance(step)
         with precision_of_targets(self.loop.precision, self.device):
             batch = self.source.sample()
-            self.interval.add(self.algorithm.update(batch))
+            self.interval.add(self.update(batch))
         if isinstance(self.source, Experience):
             self.interval.add(self.source.metrics())
         self.algorithm.trained_steps += 1

@@ -1,0 +1,269 @@
+"""An update as one program: recorded operation by operation, compiled, and run in place of its Python.
+
+An `update` is a page of equations. Run as it stands, a third of its time goes between the matrix products, into some
+two hundred small operations that Python calls one by one. A recording holds the operations of a whole update, backward
+passes and optimizers included: torch's tracer sees them as they run. "compiled" gives the recording to TorchInductor,
+which fuses what lies between the products into loops of C++ (on a GPU: kernels of Triton). "replayed" puts it into a
+CUDA graph, which the GPU runs without asking Python.
+
+A program repeats the operations that were recorded, so only algorithms that say when their updates do the same ones
+(`Algorithm.capture_phase`) are captured: one program for each phase. Before it is used, its step is compared with that
+of the algorithm's own code from the same state with the same random numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.optim import Optimizer
+
+from offline_vi.errors import CapabilityError, GraphWarning
+from offline_vi.homes import cache
+from offline_vi.nn import state as whole
+from offline_vi.nn.optim import Adam, recorded_steps
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.stopping import held
+from offline_vi.training.randomness import random_state, set_random_state
+from offline_vi.types import Batch, Metrics
+
+Run = Callable[..., Sequence[Tensor]]
+"""The inputs of a recording -> its metrics; the state among its inputs is changed in place."""
+
+Make = Callable[[GraphModule, list[Tensor], slice], Run]
+"""(recording, example inputs, which of them are the batch) -> what runs it."""
+
+Graph = Literal["off", "compiled", "replayed"]
+"""How updates run: as they are written, as a compiled program, as a CUDA graph."""
+
+HINT = "train it with graph='off'"
+WORTH = 20_000  # steps from which on what a program saves is more than the seconds in which it is made
+TOLERANCE = 0.25  # of the length of a tensor's step: Adam's first steps have the sign of a gradient, however small
+
+
+def preferred_graph(device: torch.device, steps: int) -> Graph:
+    """What pays on this machine: "replayed" on a CUDA device, "compiled" on a CPU where there is a C++ compiler, "off"
+    without one and for short trainings."""
+    if steps < WORTH:
+        return "off"
+    if device.type == "cuda":
+        return "replayed"
+    from torch._inductor.cpp_builder import get_cpp_compiler  # here, not above: it takes a second
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "off"
+    return "compiled"
+
+
+def updates(algorithm: Algorithm, graph: Graph) -> Callable[[Batch], Metrics]:
+    """The algorithm's `update`, or its programs: "compiled" or "replayed". Where it cannot be captured, it runs as it
+    is written, and a GraphWarning says why."""
+    if graph == "off":
+        return algorithm.update
+
+    try:
+        advance: Callable[[Batch], Metrics] = Captured(algorithm, PROGRAMS[graph])
+    except CapabilityError as error:
+        warnings.warn(f"{error}: they run as they are written", GraphWarning, stacklevel=2)
+        return algorithm.update
+
+    def update(batch: Batch) -> Metrics:
+        nonlocal advance
+        try:
+            return advance(batch)
+        except CapabilityError as error:
+            warnings.warn(f"{error}: it runs as it is written", GraphWarning, stacklevel=2)
+            advance = algorithm.update
+            return advance(batch)
+
+    return update
+
+
+class Program(NamedTuple):
+    """What runs instead of `update` in one phase."""
+
+    run: Run
+    state: list[Tensor]  # of the algorithm, changed in place
+    constants: list[Tensor]  # what the update reads besides, such as a table of candidates
+    names: list[str]  # of the metrics
+
+
+class Captured:
+    """The updates of an algorithm as programs, which ``make`` makes of recordings: calling it is calling `update`.
+
+    Raises CapabilityError where they cannot be captured; calls raise it too, before anything has changed.
+    """
+
+    def __init__(self, algorithm: Algorithm, make: Make) -> None:
+        self.algorithm, self.make = algorithm, make
+        self.programs: dict[Hashable, Program] = {}
+        optimizers = [value for _, value, _ in whole.slots(algorithm) if isinstance(value, Optimizer)]
+        self.optimizers = [optimizer for optimizer in optimizers if isinstance(optimizer, Adam)]
+        if algorithm.capture_phase() is None:
+            raise CapabilityError(f"{type(algorithm).__name__} does not say when its updates repeat", HINT)
+        if len(self.optimizers) < len(optimizers):
+            raise CapabilityError("only the steps of nn.optim.Adam can be recorded", HINT)
+
+    def __call__(self, batch: Batch) -> Metrics:
+        key = (self.algorithm.capture_phase(), *((tensor.shape, tensor.dtype) for tensor in batch))
+        if key not in self.programs:
+            with held(False):  # the seconds that this takes are not worth waiting for
+                self.programs[key] = self._program(batch)
+        run, state, constants, names = self.programs[key]
+        with torch.no_grad():
+            return dict(zip(names, run(*state, *batch, *constants), strict=True))
+
+    def _program(self, batch: Batch) -> Program:
+        """The program of the phase that comes next. The algorithm is as it was afterwards, the random numbers too."""
+        state = self._state()
+        before, whole_before = Moment(state, self.optimizers), whole.snapshot(self.algorithm)
+        expected = self.algorithm.update(batch)
+        after = [tensor.clone() for tensor in state]
+        before.restore()
+        try:
+            if whole.snapshot(self.algorithm).values != whole_before.values:
+                raise CapabilityError("the update changes values other than tensors", HINT)
+            program = self._captured(state, batch, before, list(expected))
+            if not all(map(took_the_step, before.tensors, after, state)):
+                raise CapabilityError("the captured update takes another step", HINT)
+        except Exception as error:  # of the tracer, the compiler or the device: each has its own
+            whole.restore(self.algorithm, *whole_before)
+            set_random_state(*before.random)
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise CapabilityError(f"the update cannot be captured: {reason[:200]}", HINT) from error
+        before.restore()
+        return program
+
+    def _captured(self, state: list[Tensor], batch: Batch, before: Moment, names: list[str]) -> Program:
+        """The program; it has been run once from ``before``. What the compiler makes is kept for later runs."""
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "programs"))
+        fixed = len(state)
+
+        def update(*inputs: Tensor) -> list[Tensor]:  # its inputs are the algorithm's own tensors
+            return list(self.algorithm.update(Batch(*inputs[fixed:])).values())
+
+        with warnings.catch_warnings(), recorded_steps(self.optimizers):
+            warnings.simplefilter("ignore")  # of the tracer's own parts
+            recording = make_fx(update, SPLIT, _allow_non_fake_inputs=True)(*state, *batch)
+        before.restore()
+        constants, plain = lifted(recording), [tensor.detach() for tensor in state]
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run = self.make(recording, [*plain, *batch, *constants], slice(fixed, fixed + len(batch)))
+            before.restore()
+            run(*plain, *batch, *constants)
+        return Program(run, plain, constants, names)
+
+    def _state(self) -> list[Tensor]:
+        """Every tensor that an update may change, each once."""
+        moments = [
+            tensor
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            for tensor in optimizer.moments(parameter).values()
+        ]
+        others = [value for _, value, _ in whole.slots(self.algorithm) if isinstance(value, Tensor)]
+        named = [*self.algorithm.parameters(), *self.algorithm.buffers(), *moments, *others]
+        return list({id(tensor): tensor for tensor in named}.values())
+
+
+class Moment:
+    """Where a training stands: its tensors, the numbers of its optimizers, its random numbers."""
+
+    def __init__(self, state: list[Tensor], optimizers: list[Adam]) -> None:
+        self.state, self.tensors = state, [tensor.detach().clone() for tensor in state]
+        self.settings = [(group, dict(group)) for optimizer in optimizers for group in optimizer.param_groups]
+        self.random = random_state()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for tensor, before in zip(self.state, self.tensors, strict=True):
+            tensor.copy_(before)
+        for group, numbers in self.settings:
+            group.update(numbers)
+        set_random_state(*self.random)
+
+
+def _product(left: Tensor, right: Tensor) -> Any:
+    """(..., M, K) x (..., K, N); products with a single column, row or inner dimension are sums, which fuse."""
+    if right.shape[-1] == 1:
+        return (left * right.mT).sum(-1, keepdim=True)
+    if right.shape[-2] == 1:
+        return left * right
+    return NotImplemented
+
+
+def _with_bias(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Any:
+    """The product, then the bias, which fuses with what follows."""
+    return left @ right + bias if beta == alpha == 1.0 else NotImplemented
+
+
+SPLIT: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys((torch.ops.aten.mm.default, torch.ops.aten.bmm.default), _product),
+    **dict.fromkeys((torch.ops.aten.addmm.default, torch.ops.aten.baddbmm.default), _with_bias),
+}
+"""Products as a compiler likes to have them."""
+
+
+def lifted(recording: GraphModule) -> list[Tensor]:
+    """The constants of a recording, which become its last inputs: their contents may change between two calls."""
+    graph, found = recording.graph, []
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    for node in [node for node in graph.nodes if node.op == "get_attr"]:
+        found.append(getattr(recording, node.target))
+        with graph.inserting_after(last):
+            last = graph.placeholder(f"constant_{len(found)}")
+        node.replace_all_uses_with(last)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    recording.recompile()
+    return found
+
+
+def compiled(recording: GraphModule, inputs: list[Tensor], batch: slice) -> Run:
+    """The recording in TorchInductor's loops, with torch's own random numbers."""
+    return cast(Run, torch._inductor.compile(recording, [*inputs], options={"fallback_random": True}))
+
+
+def replayed(recording: GraphModule, inputs: list[Tensor], batch: slice) -> Run:
+    """The recording in a CUDA graph, which reads its batches from one place."""
+    if inputs[0].device.type != "cuda":
+        raise RuntimeError("only a CUDA device replays")
+    inputs = [*inputs]
+    inputs[batch] = places = [tensor.clone() for tensor in inputs[batch]]
+    with torch.cuda.stream(torch.cuda.Stream()):  # libraries allocate at their first call
+        recording(*inputs)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        metrics: Sequence[Tensor] = recording(*inputs)
+
+    def run(*now: Tensor) -> Sequence[Tensor]:
+        torch._foreach_copy_(places, list(now[batch]))
+        graph.replay()
+        return metrics  # read before the next replay
+
+    return run
+
+
+PROGRAMS: dict[str, Make] = {"compiled": compiled, "replayed": replayed}
+
+
+def took_the_step(before: Tensor, expected: Tensor, found: Tensor) -> bool:
+    """Whether a tensor went where it was expected, but for rounding."""
+    if not expected.is_floating_point():
+        return bool(torch.equal(expected, found))
+    step, error, size = (
+        float(part.detach().double().norm()) for part in (expected - before, found - expected, expected)
+    )
+    return error <= TOLERANCE * step + 1e-6 * size + 1e-12

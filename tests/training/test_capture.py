@@ -1,0 +1,278 @@
+"""Captured updates: the steps of the code as it is written, whatever the algorithm; the rest is refused unharmed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from agents import built, small_choice
+
+from offline_vi import registry
+from offline_vi.algorithms.bc import BC, BCConfig
+from offline_vi.algorithms.bcq import BCQ, BCQConfig
+from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
+from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans
+from offline_vi.behavior.proposals import CandidateCache
+from offline_vi.data.samplers import Sampler
+from offline_vi.data.transitions import Transitions
+from offline_vi.errors import CapabilityError, GraphWarning, Interrupted
+from offline_vi.nn.precision import precision_of_targets
+from offline_vi.rl.algorithm import Algorithm
+from offline_vi.runs.directory import RunDirectory
+from offline_vi.stopping import requests
+from offline_vi.training import capture
+from offline_vi.training.capture import Captured
+from offline_vi.training.loop import fit
+from offline_vi.training.randomness import seeds
+from offline_vi.types import Batch, Metrics, Spec
+
+SPEC = Spec((3,), 2)
+CAPTURED = (
+    "bc",
+    "bcq",
+    "ddpg",
+    "emaq",
+    "idql",
+    "iql",
+    "kl-sac",
+    "onestep",
+    "plas",
+    "rebrac",
+    "sac",
+    "spot",
+    "td3",
+    "td3-bc",
+)
+
+
+def recording(graph: Any, inputs: list[torch.Tensor], batch: slice) -> Any:
+    """The recording itself as a program: what is compiled, or replayed on a GPU."""
+    return graph
+
+
+def toy(rows: int = 400) -> Transitions:
+    rng = np.random.default_rng(0)
+    obs = rng.normal(size=(rows + 1, 3)).astype(np.float32)
+    end = np.arange(1, rows + 1) % 50 == 0
+    actions, rewards = rng.uniform(-1, 1, (rows, 2)), rng.normal(size=rows)
+    terminated = end & (rng.random(rows) < 0.5)
+    return Transitions(obs[:-1], actions.astype(np.float32), rewards.astype(np.float32), obs[1:], terminated, end, SPEC)
+
+
+def small(name: str) -> Algorithm:
+    torch.manual_seed(3)
+    return built(small_choice(name, SPEC), SPEC)
+
+
+def trained(algorithm: Algorithm, steps: int, make: capture.Make | None) -> tuple[dict[str, torch.Tensor], Metrics]:
+    """The state after some updates, as they are written or as programs, and the metrics of the last."""
+    algorithm.train()
+    batches, metrics = Sampler(toy(), 16, seed=5), Metrics()
+    advance = Captured(algorithm, make) if make else algorithm.update
+    torch.manual_seed(11)
+    for _ in range(steps):
+        metrics = advance(batches.sample())
+    return algorithm.snapshot(), {name: value.clone() for name, value in metrics.items()}
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], within: float = 2e-5) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.allclose(value.double(), second[name].double(), atol=within, rtol=within), name
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_a_program_takes_the_steps_of_the_code(name: str) -> None:
+    (state, metrics), (own, expected) = trained(small(name), 4, recording), trained(small(name), 4, None)
+    assert_same(state, own)
+    assert_same(metrics, expected, within=1e-4)
+
+
+def test_every_algorithm_that_says_when_its_updates_repeat_is_tried() -> None:
+    declared = {name for name in registry.ALGORITHMS if (agent := _agent(name)) and agent.capture_phase() is not None}
+    assert declared == set(CAPTURED)
+
+
+def _agent(name: str) -> Algorithm | None:
+    try:
+        return small(name)
+    except Exception:  # of algorithms that need other data, such as images
+        return None
+
+
+def test_the_rate_follows_its_cosine() -> None:
+    def clone() -> Algorithm:
+        torch.manual_seed(3)
+        return BC(SPEC, BCConfig(hidden=(8,), decay_steps=6))
+
+    (captured, _), (written, _) = trained(clone(), 7, recording), trained(clone(), 7, None)
+    assert_same(captured, written)
+    before, after = (trained(clone(), steps, recording)[0] for steps in (5, 8))
+    weights = [name for name in captured if name.endswith("weight")]
+    assert not any(torch.equal(before[name], captured[name]) for name in weights)
+    assert all(torch.equal(after[name], captured[name]) for name in weights)  # the rate has come to 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_candidates_that_were_drawn_ahead_are_read_as_they_are_by_then(precision: str) -> None:
+    states = []
+    for make in (recording, None):
+        torch.manual_seed(3)
+        model = CVAE(SPEC, CVAEConfig(hidden=(8,))).eval().requires_grad_(False)
+        candidates = CandidateCache(DecoderMeans(model), toy(), period=40, seed=0, device="cpu")
+        agent = BCQ(SPEC, candidates, BCQConfig(hidden=(8,), batch_size=16))
+        batches, advance = Sampler(toy(), 16, seed=5), Captured(agent, make) if make else agent.update
+        with precision_of_targets(precision, torch.device("cpu")):
+            for step in range(1, 101):
+                candidates.advance(step)
+                advance(batches.sample())
+        states.append(agent.snapshot())
+    assert_same(states[0], states[1], within=2e-3 if precision == "bfloat16" else 1e-4)
+
+
+def test_seeds_in_parallel_are_captured_together() -> None:
+    states = []
+    for make in (recording, None):
+        torch.manual_seed(3)
+        agent = TD3BC(SPEC.stacked(2), TD3BCConfig(hidden=(8,)))
+        advance = Captured(agent, make) if make else agent.update
+        rows = [Sampler(toy(), 16, seed=seed) for seed in (1, 2)]
+        for _ in range(4):
+            one, two = (sampler.sample() for sampler in rows)
+            advance(Batch(*(torch.stack(pair) for pair in zip(one, two, strict=True))))
+        states.append(agent.snapshot())
+    assert_same(states[0], states[1])
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+class Counting(BC):
+    """Changes its own Python value."""
+
+    def __init__(self) -> None:
+        super().__init__(SPEC, BCConfig(hidden=(8,)))
+        self.count = 0
+
+    def update(self, batch: Batch) -> Metrics:
+        self.count += 1
+        return super().update(batch)
+
+
+class Branching(BC):
+    """What it does depends on the values it meets."""
+
+    def update(self, batch: Batch) -> Metrics:
+        return super().update(batch if batch.reward.sum() > 0 else batch._replace(action=-batch.action))
+
+
+class Changing(BC):
+    """Another update than the one that was recorded: it keeps a number that no recording sees."""
+
+    def update(self, batch: Batch) -> Metrics:
+        noise = float(torch.rand(()).item())
+        return super().update(batch._replace(action=batch.action * noise))
+
+
+class Silent(BC):
+    def capture_phase(self) -> Hashable:
+        return None
+
+
+@pytest.mark.parametrize("kind", [Counting, Branching, Changing])
+def test_what_cannot_be_repeated_is_refused_and_nothing_has_changed(kind: type[BC]) -> None:
+    torch.manual_seed(0)
+    agent = kind() if kind is Counting else kind(SPEC, BCConfig(hidden=(8,)))
+    batch, before = Sampler(toy(), 16).sample(), agent.snapshot()
+    count, random = getattr(agent, "count", 0), torch.get_rng_state()
+    with pytest.raises(CapabilityError):
+        Captured(agent, recording)(batch)
+    after = agent.snapshot()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(not after[name].any() for name in after.keys() - before.keys())  # moments of no step
+    assert getattr(agent, "count", 0) == count
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("kind", [Silent, Branching])
+def test_a_training_goes_on_as_written_and_says_so(kind: type[BC], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(capture.PROGRAMS, "compiled", recording)
+    states = []
+    for graph in ("compiled", "off"):
+        torch.manual_seed(0)
+        agent = kind(SPEC, BCConfig(hidden=(8,)))
+        if graph == "off":
+            fit(agent, toy(), 6, graph=graph, progress=False)
+        else:
+            with pytest.warns(GraphWarning):
+                fit(agent, toy(), 6, graph=graph, progress=False)
+        states.append(agent.snapshot())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_other_optimizers_are_refused() -> None:
+    agent = BC(SPEC, BCConfig(hidden=(8,)))
+    agent.actor_opt = torch.optim.SGD(agent.parameters(), lr=0.1)
+    with pytest.raises(CapabilityError):
+        Captured(agent, recording)
+
+
+# ------------------------------------------------------------------ in a training
+
+
+def test_a_resumed_training_has_the_bytes_of_one_that_was_not_interrupted(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(capture.PROGRAMS, "compiled", recording)
+
+    def agent() -> TD3BC:
+        torch.manual_seed(0)
+        return TD3BC(SPEC, TD3BCConfig(hidden=(8,), batch_size=16))
+
+    whole = agent()
+    fit(whole, toy(), 21, graph="compiled", progress=False)
+
+    class Interrupting(Sampler):
+        drawn = 0
+
+        def sample(self) -> Batch:
+            self.drawn += 1
+            requests.signum = 15 if self.drawn == 11 else 0
+            return super().sample()
+
+    source = Interrupting(toy(), 16, seeds(0)["batches"])
+    with RunDirectory.create(tmp_path / "run") as run, pytest.raises(Interrupted):
+        fit(agent(), source, 21, graph="compiled", progress=False, run=run)
+    requests.signum = 0
+    resumed = agent()
+    with RunDirectory.resume(tmp_path / "run") as run:
+        fit(resumed, toy(), 21, graph="compiled", progress=False, run=run, resume=True)
+    found, expected = resumed.snapshot(), whole.snapshot()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+def test_a_compiled_update_takes_the_steps_of_the_code(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TD3BCConfig(hidden=(8,), batch_size=16, policy_delay=1)
+    states = []
+    for graph in ("compiled", "off"):
+        torch.manual_seed(0)
+        agent = TD3BC(SPEC, replace(config))
+        fit(agent, toy(), 30, graph=graph, progress=False)
+        states.append(agent.snapshot())
+    assert_same(states[0], states[1], within=1e-4)
+    assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())  # it is another program
+
+
+def test_short_trainings_are_not_worth_a_program() -> None:
+    cpu = torch.device("cpu")
+    assert capture.preferred_graph(cpu, capture.WORTH - 1) == "off"
+    assert capture.preferred_graph(torch.device("cuda"), capture.WORTH) == "replayed"
+    assert capture.preferred_graph(cpu, capture.WORTH) in ("off", "compiled")

@@ -67,7 +67,7 @@ def test_another_value_is_what_its_class_says(section: str, name: str) -> None:
         assert saved["changes"] == [{"step": 7, "option": found[0].option, "before": "before", "now": "now"}]
 
 
-@pytest.mark.parametrize("name", ["agent", "data", "task", "seed", "collection", "start", "precision"])
+@pytest.mark.parametrize("name", ["agent", "data", "task", "seed", "collection", "start", "precision", "graph"])
 def test_what_the_options_make_is_the_same(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         recorded_changes("run", {name: {"x": 1}}, {name: {"x": 2}}, extends=False)
@@ -81,9 +81,16 @@ def test_more_steps_are_an_extension_alone() -> None:
             recorded_changes("run", *pair, extends=extends)
 
 
-def test_what_auto_stood_for_is_kept() -> None:
-    before, now = ({"precision": found, "train_options": {"precision": "auto"}} for found in ("float32", "bfloat16"))
+@pytest.mark.parametrize(("name", "section"), [("precision", "train_options"), ("graph", "run_options")])
+def test_what_auto_stood_for_is_kept(name: str, section: str) -> None:
+    before, now = ({name: found, section: {name: "auto"}} for found in ("one", "other"))
     assert recorded_changes("run", before, now, extends=False) == []
+
+
+def test_a_run_of_an_older_version_had_no_graph() -> None:
+    assert recorded_changes("run", {}, {"graph": "off", "run_options": {"graph": "off"}}, extends=False) == []
+    with pytest.raises(ConfigError, match="graph"):
+        recorded_changes("run", {}, {"graph": "compiled"}, extends=False)
 
 
 def test_a_run_takes_what_may_change_and_says_since_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

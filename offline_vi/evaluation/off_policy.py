@@ -42,9 +42,9 @@ CHUNK = 1_000  # rows that a policy is asked for at once
 class FQEConfig:
     """Hyper-parameters."""
 
-    steps: int = 20_000  # gradient steps
+    steps: int = 10_000  # gradient steps
     discount: float = 0.99  # gamma
-    tau: float = 0.01  # tau: rate of the target critics; 1 / tau steps are about one backup
+    tau: float = 0.05  # tau: rate of the target critics; 1 / tau steps are about one backup
     ensemble: int = 2  # E; their mean is the estimate
     lr: float = 1e-3  # Adam, falling to 0 as half a cosine
     hidden: tuple[int, ...] = (256, 256)  # units per layer

@@ -33,10 +33,13 @@ POLICY, CLONE, DATA = "the policy", "the clone", "the data"
 class JudgeOptions:
     """How a policy is judged without an environment."""
 
-    steps: int = 10_000
+    steps: int = FQEConfig.steps
     """Gradient steps of each fit."""
-    tau: float = 0.05
+    tau: float = FQEConfig.tau
     """Rate of the target critics: so many steps of the environment a gradient step carries values back."""
+    discount: float | None = None
+    """Gamma of every estimate, and of the data's returns; default: the one that the run's algorithm was trained with,
+    0.99 for an algorithm that has none, such as BC."""
     fits: int = 3
     """Fits of each policy, from --seed on: their spread shows what one fit is worth."""
     seed: int = 0
@@ -45,7 +48,7 @@ class JudgeOptions:
     """Run directory of the clone; default: one is trained, see --clone-steps."""
     clone_steps: int = 5_000
     """Gradient steps of behavior cloning for the clone."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = FQEConfig.hidden
     """Units per layer of the critics."""
 
 
@@ -82,7 +85,8 @@ def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> 
     Raises UsageError where the run does not say which data it learned from, and what loading raises.
     """
     config, policy = read_config(run), load_policy(run)
-    data, discount = data_of(config, run), discount_of(innermost(config))
+    data = data_of(config, run)
+    discount = discount_of(innermost(config)) if options.discount is None else options.discount
     clone = load_policy(options.clone) if options.clone else cloned(data, options, progress)
     settings = FQEConfig(options.steps, discount, options.tau, hidden=options.hidden)
     seeds = range(options.seed, options.seed + options.fits)

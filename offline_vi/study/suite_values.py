@@ -81,17 +81,22 @@ def flag(value: object, where: str) -> bool:
     raise ConfigError(f"{where} = {value!r} is neither true nor false", f"{where} = true")
 
 
+def listed(value: object) -> Sequence[object]:
+    """The entries of a list; a value that is no list is a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def strings(value: object, where: str) -> tuple[str, ...]:
-    """A list of names that is not empty. Raises ConfigError."""
-    if isinstance(value, list | tuple) and value:
-        found = tuple(entry for entry in value if isinstance(entry, str))
-        if len(found) == len(value):
-            return found
-    raise ConfigError(f"{where} = {value!r} is no list of names", f'e.g. {where} = ["..."]')
+    """Names: a list that is not empty, or one name. Raises ConfigError."""
+    entries = listed(value)
+    found = tuple(entry for entry in entries if isinstance(entry, str) and entry)
+    if found and len(found) == len(entries):
+        return found
+    raise ConfigError(f"{where} = {value!r} is neither a name nor a list of names", f'e.g. {where} = ["..."]')
 
 
 def datasets(value: object) -> dict[str, tuple[str, ...]]:
-    """label -> names or files that are joined, from a table or a list. Raises ConfigError."""
+    """label -> names or files that are joined, from a table, a list or one name. Raises ConfigError."""
     if isinstance(value, Mapping):
         return {label: strings(files, f"datasets.{label}") for label, files in value.items()}
     names = strings(value, "datasets")
@@ -101,12 +106,12 @@ def datasets(value: object) -> dict[str, tuple[str, ...]]:
 
 
 def seeds(value: object) -> tuple[int, ...]:
-    """Whole numbers from 0. Raises ConfigError."""
-    if isinstance(value, list | tuple) and value:
-        found = tuple(seed for seed in value if type(seed) is int and seed >= 0)
-        if len(found) == len(value):
-            return found
-    raise ConfigError(f"seeds = {value!r} is no list of numbers from 0", "e.g. seeds = [0, 1, 2]")
+    """Whole numbers from 0: a list that is not empty, or one number. Raises ConfigError."""
+    entries = listed(value)
+    found = tuple(seed for seed in entries if type(seed) is int and seed >= 0)
+    if found and len(found) == len(entries):
+        return found
+    raise ConfigError(f"seeds = {value!r} is neither a number from 0 nor a list of them", "e.g. seeds = [0, 1, 2]")
 
 
 def plugins(value: object, folder: Path) -> tuple[str, ...]:
@@ -136,7 +141,7 @@ def options(value: object, where: str) -> dict[str, Option]:
         if isinstance(entry, Mapping):
             hint = f'write {name} = ["key=value"] where the flag takes such words, else "{name}.KEY" = VALUE'
             raise ConfigError(f"{where}: {name} is a table", hint)
-        scalars = _scalars(entry if isinstance(entry, list | tuple) else [entry])
+        scalars = _scalars(listed(entry))
         if scalars is None:
             raise ConfigError(f"{where}: {name} = {entry!r} is no value of a flag", "a number, a text, or a list")
         found[name] = scalars if isinstance(entry, list | tuple) else scalars[0]

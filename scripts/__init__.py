@@ -8,11 +8,12 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from offline_vi.console import Console
-from offline_vi.errors import Interrupted, OfflineVIError, SystemRefusal, memory_error, unknown
+from offline_vi.errors import Interrupted, OfflineVIError, OfflineVIWarning, SystemRefusal, memory_error, unknown
 from offline_vi.escaping import one_line
 from offline_vi.factories import allow
 from offline_vi.plugins import load_plugin
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     traceback = "--traceback" in arguments
     arguments = [argument for argument in arguments if argument != "--traceback"]
-    with consoles():
+    with consoles(), plain_warnings():
         try:
             with listening():
                 _dispatch(arguments)
@@ -112,9 +113,28 @@ def consoles() -> Iterator[None]:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), console.fileno())
 
 
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Within it, the library's own warnings are one line each, without the file and the line of code they come from."""
+    before = warnings.formatwarning
+
+    def line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, source: str | None = None
+    ) -> str:
+        if issubclass(category, OfflineVIWarning):
+            return f"warning: {as_flags(one_line(str(message)))}\n"
+        return before(message, category, filename, lineno, source)
+
+    warnings.formatwarning = line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 def as_flags(hint: str) -> str:
-    """A hint in the words of the command: ``action_range="clip"`` becomes ``--action-range clip``, ``unscored=True``
-    becomes ``--unscored``."""
+    """A hint or a warning in the words of the command: ``action_range="clip"`` becomes ``--action-range clip``,
+    ``unscored=True`` becomes ``--unscored``."""
     from offline_vi.datasets.reading import NAMES
 
     names = "|".join((*NAMES, "alignment"))  # of the arguments of `load` and `load_images`

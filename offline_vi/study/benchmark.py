@@ -8,9 +8,10 @@ from pathlib import Path
 from offline_vi.errors import StudyError
 from offline_vi.runs.files import writing
 from offline_vi.study.board import Board
-from offline_vi.study.cells import Job, is_done, write_table
+from offline_vi.study.cells import Job, is_done
 from offline_vi.study.engines import EngineOptions, LocalOptions
 from offline_vi.study.plan import Plan, write_plan
+from offline_vi.study.results import read_study, write_results
 
 LOCAL = LocalOptions()
 
@@ -22,7 +23,7 @@ def run_study(plan: Plan, engine: EngineOptions = LOCAL, *, quiet: bool = False)
     """
     write_plan(plan)
     failed = run_jobs(plan.jobs(), plan.folder, engine, quiet=quiet)
-    results = write_results(plan.folder)
+    results = write_results(read_study(plan.folder), plan.folder)
     if failed:
         names = "; ".join(f"{path.name}: {error}" for path, error in failed.items())
         raise StudyError(f"{len(failed)} runs are not done: {names}", "mend it and run the same command again")
@@ -65,11 +66,3 @@ def run_jobs(jobs: Sequence[Job], folder: Path, options: EngineOptions, *, quiet
         engine.stop()
         board.close()
     return failed
-
-
-def write_results(folder: Path) -> Path:
-    """DIR/results.csv: a row per cell, done or not."""
-    from offline_vi.study.results import read_study, result_row
-
-    write_table(folder / "results.csv", [result_row(run) for run in read_study(folder).runs])
-    return folder / "results.csv"

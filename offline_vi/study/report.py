@@ -13,9 +13,8 @@ from offline_vi.errors import MissingDependencyError
 from offline_vi.escaping import code, latex, markdown, visible
 from offline_vi.runs.files import write_text
 from offline_vi.runs.ownership import claim
-from offline_vi.study.cells import write_table
 from offline_vi.study.report_plots import ReportPlots, report_plots
-from offline_vi.study.results import Failure, Method, Run, Study, is_study, read_study, result_row
+from offline_vi.study.results import Failure, Method, Run, Study, is_study, read_study, write_results
 from offline_vi.study.single_runs import read_runs
 from offline_vi.study.suite import Suite
 
@@ -50,11 +49,11 @@ def write_report(study: Study, folder: Path, pages: Sequence[str] = PAGES) -> li
     """results.csv and the pages, in ``folder``; returns what was written. Raises MissingDependencyError without
     jinja2, and OutputDirError where the folder holds files of these names that are not the library's."""
     claim(folder, "report", ["results.csv", *pages])
-    write_table(folder / "results.csv", [result_row(run) for run in study.runs])
+    results = write_results(study, folder)
     content = vars(contents(study)) if pages else {}
     for name in pages:
         write_text(folder / name, render(name, content))
-    return [folder / name for name in ("results.csv", *pages)]
+    return [results, *(folder / name for name in pages)]
 
 
 def render(name: str, content: Mapping[str, object]) -> str:

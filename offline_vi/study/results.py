@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError
 from offline_vi.runs.files import read_json, read_text
-from offline_vi.study.cells import is_done, status, table as csv_rows
+from offline_vi.study.cells import is_done, status, table as csv_rows, write_table
 from offline_vi.study.plan import model_name
 from offline_vi.study.scores import LARGEST, Scores, integer, number, numbers, scores_from, table, text
 from offline_vi.study.suite import Cell, Suite, check_folders, parse_suite
@@ -212,6 +212,12 @@ def seconds_of(folder: Path) -> dict[str, float]:
         with suppress(ValueError, TypeError, KeyError):
             total[row["run"]] = total.get(row["run"], 0.0) + float(row["seconds"])
     return total
+
+
+def write_results(study: Study, folder: Path) -> Path:
+    """FOLDER/results.csv: a row for each run, done or not."""
+    write_table(folder / "results.csv", [result_row(run) for run in study.runs])
+    return folder / "results.csv"
 
 
 def result_row(run: Run) -> dict[str, str | int | float | None]:

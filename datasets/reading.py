@@ -138,6 +138,6 @@ def reading_from(reading: Reading, options: ReadingOptions) -> Reading:
 class Read(NamedTuple):
     """What a reader returns of one data set, before values are checked."""
 
-    columns: Columns
-    task: Task | None
-    source: Provenance
+    columns: Columns  # the arrays
+    task: Task | None  # the environment, where it is known
+    source: Provenance  # where they came from

@@ -41,7 +41,7 @@ class Card(NamedTuple):
     """What a directory says of its model."""
 
     model: str  # its name in the registry, or "module:Class"
-    spec: Spec
+    spec: Spec  # the shapes that it was built for
     config: Any  # its hyper-parameters
     record: dict[str, Any]  # the whole card
 

@@ -54,7 +54,7 @@ class FQEConfig:
 class Estimate(NamedTuple):
     """A discounted return."""
 
-    value: float
+    value: float  # the mean
     standard_error: float  # over first states or episodes alone: the error of the method is not in it
 
 
@@ -127,7 +127,7 @@ class ImportanceEstimate:
 
     per_decision: Estimate  # unbiased, any variance
     self_normalized: float  # weights of a step sum to one: biased for few episodes, far less variance
-    episodes: int
+    episodes: int  # of the data
     effective: NDArray[np.float64] = field(repr=False)  # (T,) effective sample size at each step, of the episodes
 
     @property

@@ -39,7 +39,7 @@ Started = Callable[[subprocess.Popen[str]], None]
 class Job(NamedTuple):
     """One run directory and the command that makes it."""
 
-    path: Path
+    path: Path  # its directory
     arguments: tuple[str, ...]  # the verb and its flags, without --output and --resume
     after: tuple[Path, ...] = ()  # runs that have to be done before
     environment: tuple[tuple[str, str], ...] = ()  # variables that differ
@@ -49,7 +49,7 @@ class Job(NamedTuple):
 class Outcome(NamedTuple):
     """What came of a job."""
 
-    done: bool
+    done: bool  # whether it came to its end
     error: str  # its one line; empty where it is done
     seconds: float  # this time
 

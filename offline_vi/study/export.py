@@ -40,9 +40,9 @@ SAME_VALUE = 1e-5  # of two values, relative to 1 + |Q|: what float32 leaves of 
 class Export:
     """A file that was written, and how it did."""
 
-    path: Path
+    path: Path  # the file
     card: Path  # JSON, beside it
-    trial: Trial
+    trial: Trial  # how it compared with the agent
 
 
 def export(

@@ -29,8 +29,8 @@ WRITTEN = ("suite.json", "machine.json", "environment.txt", "journal.csv", "resu
 class Plan(NamedTuple):
     """A study that may start."""
 
-    suite: Suite
-    folder: Path
+    suite: Suite  # what is run
+    folder: Path  # where it goes
     machine: Mapping[str, str]  # precision and products, the same for every cell
     missing: Mapping[str, OfflineVIError]  # data sets that are left out, and why
 

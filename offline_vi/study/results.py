@@ -20,9 +20,9 @@ from offline_vi.study.suite import Cell, Suite, check_folders, parse_suite
 class Method(NamedTuple):
     """What is compared: in a suite, an algorithm under a preset."""
 
-    algorithm: str
-    preset: str
-    label: str
+    algorithm: str  # its name
+    preset: str  # its name
+    label: str  # what tables call it
     color: int  # number of the series in plots
     variant: str = ""  # of a suite: its name; empty for the algorithm as it is
 
@@ -31,13 +31,13 @@ class Method(NamedTuple):
 class Run:
     """A cell and what its files say."""
 
-    cell: Cell
-    method: Method
-    path: Path
-    done: bool
+    cell: Cell  # its place in the suite
+    method: Method  # what it is a run of
+    path: Path  # its directory
+    done: bool  # whether it came to its end
     error: str = ""  # one line; empty where it is done
-    command: str = ""
-    scores: Scores = field(default_factory=Scores)
+    command: str = ""  # that makes it again
+    scores: Scores = field(default_factory=Scores)  # its final score and its curve
     facts: Mapping[str, str] = field(default_factory=dict)  # of run.json: versions, revision, precision, products
     note: str = ""  # what a reader of the scores has to know about the task
     seconds: float = 0.0  # wall clock over all processes that worked on it
@@ -49,29 +49,29 @@ class FittedModel:
     """A shared behavior model and how it was judged, in nats per action."""
 
     dataset: str  # label
-    model: str
-    seed: int
+    model: str  # its name in the registry
+    seed: int  # of the fit
     seconds: float  # wall clock
-    steps: int | None
+    steps: int | None  # gradient steps
     held_out: Mapping[str, float | None]  # "elbo", "iwae_64", "truth", "gap"
 
 
 class Failure(NamedTuple):
     """A run that enters no number."""
 
-    name: str
-    error: str
+    name: str  # of its directory
+    error: str  # one line
 
 
 class Study(NamedTuple):
     """A benchmark directory, or runs that are reported together."""
 
-    folder: Path
-    suite: Suite
-    methods: list[Method]
-    runs: list[Run]
-    models: list[FittedModel]
-    broken_models: list[Failure]
+    folder: Path  # where it is
+    suite: Suite  # what was to be run
+    methods: list[Method]  # what is compared
+    runs: list[Run]  # one for each cell
+    models: list[FittedModel]  # shared behavior models
+    broken_models: list[Failure]  # models that are not done
     environment: Mapping[str, str]  # of environment.txt
 
     @property

@@ -32,7 +32,7 @@ class ScoringOptions:
     env: str = ""  # an environment's name, where it is not the data set's own
     env_kwargs: tuple[str, ...] = ()  # arguments of its constructor: key=value, or one JSON object
     max_episode_steps: int = 0  # steps after which an episode is cut; 0: as the run was scored
-    episodes: int = 100
+    episodes: int = 100  # how many are run
     seed: int = 1000  # of the first episode; episode e has seed + e
     seed_index: int = 0  # which seed of a run of several that were trained in parallel, counted from 0
     guard: float = 0.0  # quantile of the data's log-density below which an action is replaced; 0: no guard
@@ -45,8 +45,8 @@ class ScoringOptions:
 class RunScore:
     """What came of it."""
 
-    task: Task
-    evaluation: Evaluation
+    task: Task  # what the policy was scored on
+    evaluation: Evaluation  # its returns and scores
     differences: list[str]  # between how the run was scored and how it is scored here
     guard: GuardedPolicy | None  # with its threshold and the share of actions that it replaced
     videos: Path | None  # folder of the films

@@ -58,10 +58,10 @@ EXAMPLES = {"algorithms": "bcq", "datasets": "offline-vi/pendulum/mixed-v0"}
 class Cell(NamedTuple):
     """One run of a suite."""
 
-    algorithm: str
+    algorithm: str  # its name
     dataset: str  # label
-    preset: str
-    seed: int
+    preset: str  # its name
+    seed: int  # of the run
     variant: str = ""  # empty: the algorithm as [train] and [algorithm.NAME] have it
 
     @property
@@ -75,20 +75,20 @@ class Cell(NamedTuple):
 class Suite:
     """What a suite's file says."""
 
-    name: str
-    algorithms: tuple[str, ...]
+    name: str  # of the suite, and of its folder
+    algorithms: tuple[str, ...]  # as they are, next to variants and sweeps
     datasets: Mapping[str, tuple[str, ...]]  # label -> names or files that are joined
-    description: str = ""
-    seeds: tuple[int, ...] = (0,)
-    presets: tuple[str, ...] = ("published",)
+    description: str = ""  # one line
+    seeds: tuple[int, ...] = (0,)  # of every cell
+    presets: tuple[str, ...] = ("published",)  # each with every algorithm
     tuned: bool = False  # start from what an algorithm's paper tuned for the data set, where it did (--tuned-for)
     plugins: tuple[str, ...] = ()  # modules, and absolute paths of files, that register what the suite names
-    train: Mapping[str, Option] = field(default_factory=dict)
-    algorithm: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
+    train: Mapping[str, Option] = field(default_factory=dict)  # options of `offline-vi train` for every cell
+    algorithm: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)  # name -> its options
     variant: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)  # name -> "algorithm" and its options
     sweep: Mapping[str, Mapping[str, Axis]] = field(default_factory=dict)  # the same, lists of values to combine
     behavior: Mapping[str, Option] = field(default_factory=dict)  # empty: nothing is shared
-    machine: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)  # precision and products; empty: chosen at the start
     search: Mapping[str, SearchSpace] = field(default_factory=dict)  # of `offline-vi tune`
 
     def cells(self) -> list[Cell]:

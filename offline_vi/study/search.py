@@ -77,7 +77,8 @@ def run_search(suite: Suite, folder: Path, options: SearchOptions) -> None:
     """
     if not suite.search:
         raise ConfigError(
-            f"the suite {suite.name} has no [search.ALGORITHM] table", "e.g. [search.bcq] phi = [0.02, 0.05]"
+            f"the suite {suite.name} has no [search.ALGORITHM] table",
+            "e.g. a table [search.bcq] with the line phi = [0.02, 0.05]",
         )
     try:
         import optuna
@@ -224,7 +225,7 @@ class Search:
         columns = {name: [trial.params[name] for trial, _ in whole] for name in self.suite.search[self.algorithm]}
         with harmless("the plot"):
             search_plot({trial.number: score for trial, score in whole}, columns, self.folder / f"{self.algorithm}.png")
-        print("\n".join(lines))
+        print("\n".join([*lines, f"written to {self.folder / self.algorithm}-best.toml, -trials.csv and .png"]))
 
 
 def score_of(trial: EndedTrial) -> float | None:

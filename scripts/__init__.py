@@ -20,25 +20,25 @@ from offline_vi.plugins import load_plugin
 from offline_vi.stopping import Stop, listening
 
 VERBS = {
-    "train": "train an algorithm on a data set, score its policy",
-    "train-online": "train an algorithm in its environment, keep what it saw",
+    "train": "train an algorithm on a data set, and score its policy",
+    "train-online": "train an algorithm in an environment, and keep what it saw",
     "train-pixels": "plan in the latent space of a model of images, from a data set of images",
     "finetune": "go on training the policy of a run in its environment",
     "resume": "go on with a run that was interrupted, or train it for longer",
     "fit-behavior": "fit a behavior model alone and report its density",
     "evaluate": "score the policy of a run",
     "export": "write the policy of a run to one file that runs without this library",
-    "fit-guard": "fit the density of a run's states, by which a guard knows the states that are unlike them",
+    "fit-guard": "fit the density of a run's states, so that a guard recognizes unfamiliar ones",
     "ope": "estimate what a policy would earn from its data alone, next to a clone and the data",
     "select": "choose one of several policies under a budget of rollouts",
-    "sweep-inference": "score one trained policy over candidates, Phi, clip and temperature",
+    "sweep-inference": "score one trained policy over numbers of candidates, Phi, clip and temperature",
     "benchmark": "run a suite: algorithms x data sets x seeds, resumable, on one machine or a cluster",
-    "report": "tables and plots of a benchmark or of single runs, next to the published numbers",
-    "compare": "runs or methods against a baseline: intervals, probability of improvement, tests",
+    "report": "show a benchmark or single runs in tables and plots, next to published scores",
+    "compare": "compare runs or methods with a baseline: intervals, probability of improvement, tests",
     "tune": "search hyper-parameters on a suite",
     "data": "list, describe, check, convert, download and collect data sets",
-    "demo": "the main job on the embedded data set, in minutes",
-    "info": "versions, device, paths",
+    "demo": "train clones, BCQ and the recommended preset on an embedded data set, in minutes",
+    "info": "print versions, device and paths",
 }
 
 MODULES = {"select": "select_policy"}  # a file select.py next to a script that is run hides the standard library's
@@ -48,7 +48,7 @@ def usage() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
     return (
-        "usage: offline-vi VERB [options]        (offline-vi VERB --help tells them)\n\n"
+        "usage: offline-vi VERB [options]        (offline-vi VERB --help lists them)\n\n"
         "Offline reinforcement learning centered on a generative behavior model.\n\n"
         f"verbs:\n{verbs}\n\n"
         "options:\n"

@@ -1,4 +1,4 @@
-"""offline-vi compare RUN ... --baseline X: any runs against one of them."""
+"""offline-vi compare RUN ... --baseline X: compare any runs with a baseline among them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from offline_vi.scripts.arguments import parsed
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Compare runs, or the methods of a benchmark, with a baseline: difference of the IQM with its interval,
-    probability of improvement, permutation test. Seeds are paired where both sides have the same ones. The report is
-    written, too."""
+    """Compare runs, or the methods of a benchmark, with a baseline: the difference of the IQM with its interval, the
+    probability of improvement and a permutation test. Where both sides have the same seeds, seeds are paired. A report
+    is written as well."""
 
     folders: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
     """Run directories, or folders of `offline-vi benchmark`. Runs that differ in more than their seed are methods of
     their own."""
     baseline: str = ""
     """What the others are compared with: an algorithm, a variant, a label of the table, or one of the run directories;
-    default: the first."""
+    default: the first method."""
     output: str = ""
     """Where report.html, report.md and results.csv go; default: a new folder, runs/compare, then runs/compare-2 and
     so on. A folder that is given may hold an earlier report, which is replaced."""
     latex: bool = False
-    """Write report.tex, too: the tables for a paper (booktabs)."""
+    """Write report.tex as well: the tables for a paper (booktabs)."""
 
 
 def main(arguments: list[str] | None = None) -> None:

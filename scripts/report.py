@@ -1,4 +1,4 @@
-"""offline-vi report DIR: tables and plots of a benchmark or of single runs, next to the published numbers."""
+"""offline-vi report DIR: show a benchmark or single runs in tables and plots, next to published scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import tyro
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Write report.html (self-contained), report.md and results.csv of a benchmark, of a run, or of several runs."""
+    """Write report.html (one self-contained file), report.md and results.csv for a benchmark, a run, or several
+    runs."""
 
     folders: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="DIR [RUN ...]")]
     """Folder of `offline-vi benchmark`, or run directories, e.g. several seeds of one command."""

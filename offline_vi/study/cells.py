@@ -47,7 +47,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a job."""
+    """The outcome of a job."""
 
     done: bool  # whether it came to its end
     error: str  # its one line; empty where it is done

@@ -1,4 +1,5 @@
-"""A trained policy as one file that runs without this library, tried before it is declared good, and its card."""
+"""A trained policy as one file that runs without this library. The file is tried before it is kept, and a card
+describes it."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ SAME_VALUE = 1e-5  # of two values, relative to 1 + |Q|: what float32 leaves of 
 
 @dataclass(frozen=True)
 class Export:
-    """A file that was written, and how it did."""
+    """An exported file, and how its trial went."""
 
     path: Path  # the file
     card: Path  # JSON, beside it

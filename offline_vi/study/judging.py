@@ -36,16 +36,17 @@ class JudgeOptions:
     steps: int = FQEConfig.steps
     """Gradient steps of each fit."""
     tau: float = FQEConfig.tau
-    """Rate of the target critics: so many steps of the environment a gradient step carries values back."""
+    """Rate of the target critics: each gradient step carries values back by about this many steps of the
+    environment."""
     discount: float | None = None
     """Gamma of every estimate, and of the data's returns; default: the one that the run's algorithm was trained with,
     0.99 for an algorithm that has none, such as BC."""
     fits: int = 3
-    """Fits of each policy, from --seed on: their spread shows what one fit is worth."""
+    """Number of fits of each policy, with seeds from --seed on. Their spread shows what one fit is worth."""
     seed: int = 0
     """Seed of the first fit, and of the clone."""
     clone: str = ""
-    """Run directory of the clone; default: one is trained, see --clone-steps."""
+    """Run directory of the clone; default: a clone is trained for --clone-steps."""
     clone_steps: int = 5_000
     """Gradient steps of behavior cloning for the clone."""
     hidden: tuple[int, ...] = FQEConfig.hidden
@@ -54,7 +55,7 @@ class JudgeOptions:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Discounted returns from the data's first states."""
+    """The discounted returns of a policy, of a clone and of the data, from the data's first states."""
 
     dataset: str
     discount: float
@@ -99,7 +100,8 @@ def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> 
 
 
 def data_of(config: RunConfig, run: str | Path) -> Transitions:
-    """The data that a run learned from, read as it read them. Raises UsageError where it does not say which."""
+    """The data that a run learned from, read the same way. Raises UsageError if the run does not say which data they
+    were."""
     saved = config.record.get("data_options")
     options = DataOptions.from_record(saved) if saved else DataOptions()
     if not options.dataset:
@@ -121,7 +123,7 @@ def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorith
 
 
 def lines(found: Judgement) -> Iterator[str]:
-    """A judgement for a terminal: every number is named, and what none of them holds is said."""
+    """The lines of a judgement for a terminal. Every number is named, and so is what none of them contains."""
     gamma = f"gamma {found.discount:g}"
     yield f"{found.dataset}: discounted return ({gamma}) from the first states of {found.episodes} episodes"
     yield f"  {'':<12}{'value':>10}{'std. error over starts':>24}{'std. over fits':>16}"

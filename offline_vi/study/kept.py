@@ -1,4 +1,4 @@
-"""Agents that are kept: `save` writes the directory that a run writes, `load` reads any of them."""
+"""Saving and loading agents: `save` writes the same directory as a run, and `load` reads either."""
 
 from __future__ import annotations
 

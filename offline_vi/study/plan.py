@@ -27,7 +27,7 @@ WRITTEN = ("suite.json", "machine.json", "environment.txt", "journal.csv", "resu
 
 
 class Plan(NamedTuple):
-    """A study that may start."""
+    """A study that has been checked and may start."""
 
     suite: Suite  # what is run
     folder: Path  # where it goes
@@ -81,7 +81,7 @@ def model_name(cell: Cell, model: str) -> str:
 
 
 def plan_study(suite: Suite, folder: Path, *, skip_missing: bool = False) -> Plan:
-    """Check every option, the data sets, the folder, and what it holds already.
+    """Check every option, the data sets, the folder, and what the folder holds already.
 
     ``skip_missing`` leaves out the data sets that cannot be had; they are in `Plan.missing`.
 

@@ -1,5 +1,5 @@
 """Reading a benchmark directory: a record per cell, from the files of its run. A cell whose files cannot be read is
-kept with the reason, and enters no number."""
+listed with the reason and left out of every number."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FittedModel:
 
 
 class Failure(NamedTuple):
-    """A run that enters no number."""
+    """A run that is left out of every number."""
 
     name: str  # of its directory
     error: str  # one line
@@ -76,7 +76,7 @@ class Study(NamedTuple):
 
     @property
     def failures(self) -> list[Failure]:
-        """Everything that enters no number."""
+        """Everything that is left out of every number."""
         return [*(Failure(run.path.name, run.error) for run in self.runs if not run.done), *self.broken_models]
 
 
@@ -138,7 +138,7 @@ def written_models(record: Mapping[str, object], suite: Suite) -> dict[str, tupl
 
 
 def methods_of(suite: Suite) -> list[Method]:
-    """In the suite's order."""
+    """The methods in the suite's order."""
     many = len(suite.presets) > 1
     kinds = [(algorithm, variant, preset) for algorithm, variant in suite.methods() for preset in suite.presets]
     return [
@@ -221,7 +221,7 @@ def write_results(study: Study, folder: Path) -> Path:
 
 
 def result_row(run: Run) -> dict[str, str | int | float | None]:
-    """Of results.csv."""
+    """The row of a run in results.csv."""
     scores, facts = run.scores, run.facts
     return {
         "algorithm": run.cell.algorithm,

@@ -43,7 +43,7 @@ class ScoringOptions:
 
 @dataclass(frozen=True)
 class RunScore:
-    """What came of it."""
+    """The score of a run's policy, and how it was reached."""
 
     task: Task  # what the policy was scored on
     evaluation: Evaluation  # its returns and scores

@@ -1,4 +1,4 @@
-"""Hyper-parameter search on a suite with Optuna: resumable, and hopeless trials are cut."""
+"""Hyper-parameter search on a suite with Optuna. A search can be resumed, and hopeless trials are stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Chosen = Mapping[str, Scalar]
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How long, and how many cells at once."""
+    """How long a search runs, and how many cells run at once."""
 
     trials: int = 20  # for each algorithm, those of earlier calls included
     jobs: int = 2  # cells at once, one thread each

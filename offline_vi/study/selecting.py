@@ -23,16 +23,16 @@ from offline_vi.types import Task
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """How policies are tried."""
+    """How policies are tried and chosen."""
 
     rollouts: int = 50
-    """Episodes that may be tried, of all policies together."""
+    """Number of episodes to run, of all policies together."""
     seed: int = 1000
     """Seed of the first episode of each policy; its n-th has seed + n, so that policies meet the same starts."""
     alpha: float = 2.0
     """Exploration: the bonus of a policy is s sqrt(alpha log t / n)."""
     prior_rollouts: float = 1.0
-    """Rollouts that an off-policy estimate is worth; 0: no prior."""
+    """How many rollouts an off-policy estimate counts for; 0: no prior."""
 
 
 class Tried(NamedTuple):
@@ -44,7 +44,7 @@ class Tried(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """What came of it."""
+    """The outcome of a selection."""
 
     tried: list[Tried]
     best: int  # its number

@@ -56,7 +56,7 @@ EXAMPLES = {"algorithms": "bcq", "datasets": "offline-vi/pendulum/mixed-v0"}
 
 
 class Cell(NamedTuple):
-    """One run of a suite."""
+    """One run of a suite: an algorithm on a data set with a preset and a seed."""
 
     algorithm: str  # its name
     dataset: str  # label
@@ -66,7 +66,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its run directory."""
+        """The name of its run directory."""
         method = self.variant or self.algorithm
         return f"{self.dataset.replace('/', '-')}_{method}_{self.preset}_seed{self.seed}"
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import ast
 import html
-import io
-import textwrap
-import tokenize
 from typing import Any
 
 from griffe import Class, Extension, ObjectNode
@@ -44,9 +41,8 @@ def meaning(field: ast.AnnAssign, cls: Class, lines: list[str]) -> str:
     if member.docstring is not None:
         text, member.docstring = member.docstring.value, None
         return text
-    source = textwrap.dedent("\n".join(lines[field.lineno - 1 : field.end_lineno]))
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return " ".join(token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT)
+    rest = lines[field.end_lineno - 1].encode()[field.end_col_offset :].decode()
+    return rest.partition("#")[2]
 
 
 def row(field: ast.AnnAssign, source: str, text: str) -> str:

@@ -38,7 +38,7 @@ WEIGHTS, CARD = "model.safetensors", "card.json"
 
 
 class Card(NamedTuple):
-    """What a directory says of its model."""
+    """What the directory of a model says about it."""
 
     model: str  # its name in the registry, or "module:Class"
     spec: Spec  # the shapes that it was built for

@@ -29,7 +29,7 @@ between them, values both the same up to rounding."""
 
 @dataclass(frozen=True)
 class Trial:
-    """How it went."""
+    """The outcome of a trial."""
 
     rows: int  # observations that were compared
     difference: float  # the largest of all other actions, in units of half the width of the action box

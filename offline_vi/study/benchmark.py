@@ -1,4 +1,4 @@
-"""A study from its plan to its table: every cell that is not done, each in a process of its own."""
+"""A study from its plan to its table. Every cell that is not done runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ LOCAL = LocalOptions()
 
 
 def run_study(plan: Plan, engine: EngineOptions = LOCAL, *, quiet: bool = False) -> Path:
-    """Run what is not done, resume what was cut; returns results.csv, a row per cell.
+    """Run the cells that are not done, and resume those that were interrupted. Returns results.csv, which has a row per
+    cell.
 
     Raises StudyError at the end where runs failed, and what the engine raises when it starts.
     """
@@ -31,7 +32,7 @@ def run_study(plan: Plan, engine: EngineOptions = LOCAL, *, quiet: bool = False)
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, options: EngineOptions, *, quiet: bool = False) -> dict[Path, str]:
-    """All of them, each when what it needs is done; returns the errors of those that are not done."""
+    """Run all jobs, each when what it needs is done. Returns the errors of those that are not done."""
     with writing(folder, 0):
         for part in ("runs", "behavior"):
             (folder / part).mkdir(exist_ok=True)

@@ -112,7 +112,7 @@ def export_run(
 
 
 def format_of(path: Path) -> Format:
-    """By the ending of the name. Raises UsageError."""
+    """The format that the ending of the name says. Raises UsageError."""
     found = next((form for form in FORMATS.values() if form.suffix == path.suffix), None)
     if found is None:
         endings = ", ".join(f"{form.suffix} ({name})" for name, form in FORMATS.items())
@@ -131,7 +131,7 @@ def typical_states(agent: Algorithm) -> FloatArray:
 
 
 def expected_of(acting: Acting, observations: FloatArray) -> list[NDArray[Any]]:
-    """What the agent does here, and what its guard says."""
+    """The actions of the agent in this process, and the verdicts of its guard."""
     agent, guard = acting.agent, acting.guard
     if guard is None:
         return [agent.predict(observations)]
@@ -158,7 +158,7 @@ def valued_alike(
 
 
 def card_of(acting: Acting, form: Format, path: Path, trial: Trial) -> dict[str, Any]:
-    """JSON-ready: what the file holds, how it was checked, how fast it is."""
+    """The card, JSON-ready: what the file holds, how it was checked, and how fast it is."""
     agent, spec, guard = acting.agent, acting.spec, acting.guard
     task = agent.task or unit_task(spec.action_dim)
     packages = {name: version(name) for name in ("torch", "numpy", *({form.runs_in} - {"torch"}))}

@@ -54,7 +54,7 @@ class JudgeOptions:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """The discounted returns of a policy, of a clone and of the data, from the data's first states."""
 
     dataset: str
@@ -64,7 +64,7 @@ class Judgement:
     data: Estimate  # what the data's own episodes earned, with its standard error
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The judgment, JSON-ready."""
         numbers = ("value", "over_starts", "over_seeds", "missing", "drift", "converged")
         fitted = {
             name: {key: finite(getattr(one, key)) for key in numbers}
@@ -76,11 +76,11 @@ class Judgement:
 
 
 def finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """The value, or None for NaN and infinity, which JSON lacks."""
     return value if np.isfinite(value) else None
 
 
-def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> Judgement:
+def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> Judgment:
     """Fitted Q evaluation of the run's policy and of a clone on the run's own data.
 
     Raises UsageError where the run does not say which data it learned from, and what loading raises.
@@ -96,7 +96,7 @@ def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> 
         for name, one in ((POLICY, policy), (CLONE, clone))
     }
     returns = discounted_returns(data, discount)
-    return Judgement(data.source.name, discount, len(returns), fitted, estimate(returns))
+    return Judgment(data.source.name, discount, len(returns), fitted, estimate(returns))
 
 
 def data_of(config: RunConfig, run: str | Path) -> Transitions:
@@ -111,7 +111,7 @@ def data_of(config: RunConfig, run: str | Path) -> Transitions:
 
 
 def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorithm:
-    """Behavior cloning of all rows."""
+    """A clone of the behavior, trained on all rows."""
     import torch
 
     with torch.random.fork_rng():
@@ -122,8 +122,8 @@ def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorith
     return clone.eval()
 
 
-def lines(found: Judgement) -> Iterator[str]:
-    """The lines of a judgement for a terminal. Every number is named, and so is what none of them contains."""
+def lines(found: Judgment) -> Iterator[str]:
+    """The lines of a judgment for a terminal. Every number is named, and so is what none of them contains."""
     gamma = f"gamma {found.discount:g}"
     yield f"{found.dataset}: discounted return ({gamma}) from the first states of {found.episodes} episodes"
     yield f"  {'':<12}{'value':>10}{'std. error over starts':>24}{'std. over fits':>16}"
@@ -135,7 +135,7 @@ def lines(found: Judgement) -> Iterator[str]:
     yield "  Episodes that the data cut by time count up to there under observed; fitted Q goes on beyond."
 
 
-def curve_picture(found: Judgement, path: Path) -> None:
+def curve_picture(found: Judgment, path: Path) -> None:
     """Write the curves of the fits, of each seed, with the data's observed return, as a PNG file."""
     from matplotlib.figure import Figure
 
@@ -155,6 +155,6 @@ def curve_picture(found: Judgement, path: Path) -> None:
     save_figure(figure, path)
 
 
-def recorded(found: Judgement, options: JudgeOptions) -> dict[str, Any]:
-    """For a file in RUN/evaluations."""
+def recorded(found: Judgment, options: JudgeOptions) -> dict[str, Any]:
+    """The record of a judgment for a file in RUN/evaluations."""
     return found.to_json() | {"options": asdict(options)}

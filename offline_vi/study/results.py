@@ -81,7 +81,7 @@ class Study(NamedTuple):
 
 
 def read_study(folder: str | Path) -> Study:
-    """Raises MissingInputError and ConfigError where the folder is no benchmark directory."""
+    """Read a benchmark directory. Raises MissingInputError and ConfigError if the folder is none."""
     folder = Path(folder)
     if not is_study(folder):
         raise MissingInputError(
@@ -116,7 +116,7 @@ def is_study(folder: Path) -> bool:
 
 
 def written_suite(record: Mapping[str, object]) -> Suite:
-    """Of suite.json; no plug-in is loaded. Raises ConfigError."""
+    """The suite in suite.json; no plug-in is loaded. Raises ConfigError."""
     said = table(record, "suite")
     suite = parse_suite({key: value for key, value in said.items() if value not in ({}, "")}, text(said, "name"))
     check_folders(suite)
@@ -164,7 +164,7 @@ def read_run(path: Path, cell: Cell, method: Method, command: str, seconds: floa
 
 
 def why_not_done(path: Path, record: Mapping[str, object]) -> str:
-    """In a few words; ``record`` is what run.json says."""
+    """Why a run is not done, in a few words; ``record`` is the content of its run.json."""
     if record:
         return str(record.get("error") or "cut")
     return "run.json cannot be read" if (path / "run.json").exists() else "not started"
@@ -200,7 +200,7 @@ def read_model(path: Path, dataset: str, model: str, seed: int, seconds: float) 
 
 
 def read_environment(folder: Path) -> dict[str, str]:
-    """Of environment.txt; empty where there is none."""
+    """The names and values in environment.txt; empty if there is no such file."""
     lines = read_text(folder / "environment.txt").splitlines()
     return {name: value for name, _, value in (line.partition(" ") for line in lines) if value}
 

@@ -1,4 +1,4 @@
-"""Score the final policy of a run directory, guarded and filmed where that is asked for."""
+"""Score the final policy of a run directory, with a guard and films if asked for."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RunScore:
 
 
 def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
-    """Load the run's final policy, check the spaces, evaluate.
+    """Load the run's final policy, check the spaces, and evaluate it.
 
     Films that cannot be made cost no score: `RunScore.film_error` says why. Raises UsageError where the run holds no
     policy or no environment is known, ConfigError where it cannot be guarded, and what loading, `check_spaces` and
@@ -159,7 +159,7 @@ def task_of_run(
 
 
 def differences(run: str | Path, config: dict[str, Any], task: Task, evaluation: Evaluation) -> list[str]:
-    """What is not as it was when the run was scored: the environment, its arguments, its limit, its versions."""
+    """What has changed since the run was scored: the environment, its arguments, its limit or its versions."""
     trained, limit = config.get("task") or {}, config.get("max_episode_steps")
     before = {"environment": environment_title(trained.get("env_id") or "", trained.get("kwargs") or {})}
     now = {"environment": environment_title(task.env_id, task.kwargs)}

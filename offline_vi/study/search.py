@@ -69,7 +69,7 @@ class EndedTrial(Protocol):
 
 
 def run_search(suite: Suite, folder: Path, options: SearchOptions) -> None:
-    """A search per algorithm of the suite's [search.ALGORITHM] tables; each writes ALGORITHM-trials.csv,
+    """Run a search for each algorithm in the suite's [search.ALGORITHM] tables. Each writes ALGORITHM-trials.csv,
     ALGORITHM-best.toml and ALGORITHM.png into ``folder``.
 
     Raises ConfigError where there is nothing to search or a range is not valid, MissingDependencyError without Optuna,
@@ -131,7 +131,7 @@ class Search:
         self.study, self.states = study, optuna.trial.TrialState
 
     def run(self) -> None:
-        """Trials until there are enough; then the table, the best settings and the plot."""
+        """Run trials until there are enough, then write the table, the best settings and the plot."""
         for trial in self.study.get_trials(states=(self.states.RUNNING,)):  # of a process that was killed
             self.study.tell(trial.number, state=self.states.FAIL)
             self.study.enqueue_trial(trial.params)
@@ -140,7 +140,7 @@ class Search:
         self.write()
 
     def ended(self) -> list[EndedTrial]:
-        """Trials with an outcome, the cut ones among them."""
+        """Trials with an outcome, including those that were stopped early."""
         found: list[EndedTrial] = self.study.get_trials(states=(self.states.COMPLETE, self.states.PRUNED))
         return found
 
@@ -185,7 +185,7 @@ class Search:
         return cut
 
     def jobs(self, chosen: Chosen) -> tuple[list[Job], list[Job]]:
-        """(cells, shared behavior models) of a trial."""
+        """The jobs of a trial: (cells, shared behavior models)."""
         (self.folder / "behavior").mkdir(exist_ok=True)
         machine = machine_of(self.suite, self.folder)
         write_json(self.folder / "machine.json", machine)
@@ -198,7 +198,7 @@ class Search:
         return cells, [job for job in jobs if job.arguments[0] != "train"]
 
     def print_trial(self, number: int, chosen: Chosen) -> None:
-        """One line, unless it is to be quiet."""
+        """Print one line for a trial, unless the search is quiet."""
         if self.options.quiet:
             return
         score = score_of(self.study.trials[number])
@@ -207,7 +207,7 @@ class Search:
         print(f"{self.algorithm} trial {number}: {outcome}   {', '.join(settings)}", flush=True)
 
     def write(self) -> None:
-        """ALGORITHM-trials.csv, ALGORITHM-best.toml, ALGORITHM.png."""
+        """Write ALGORITHM-trials.csv, ALGORITHM-best.toml and ALGORITHM.png."""
         from offline_vi.study.plots import harmless, search_plot
 
         trials = self.ended()
@@ -229,7 +229,8 @@ class Search:
 
 
 def score_of(trial: EndedTrial) -> float | None:
-    """None for a trial that was cut: Optuna gives it the last value that it reported."""
+    """The score of a trial; None for one that was stopped early, for which Optuna keeps the last value that it
+    reported."""
     return float(trial.value) if trial.state.name == "COMPLETE" else None
 
 

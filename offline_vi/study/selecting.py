@@ -51,7 +51,7 @@ class Selection(NamedTuple):
     prior: bool  # whether estimates were used
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The selection, JSON-ready."""
         return {
             "selected": self.tried[self.best].run,
             "prior": self.prior,
@@ -82,7 +82,7 @@ def select(runs: Sequence[str], options: SelectOptions, env: str = "") -> Select
 
 
 def task_in(run: str, env: str) -> Task:
-    """The task of a run."""
+    """The task of a run, on ``env`` where that is given."""
     return task_of_run(read_config(run).record, env)
 
 
@@ -120,7 +120,7 @@ def simulated(runs: Sequence[str], options: SelectOptions) -> dict[str, RegretCu
 
 
 def lines(found: Selection) -> Iterator[str]:
-    """A selection for a terminal."""
+    """The lines of a selection for a terminal."""
     wide = max(len(one.run) for one in found.tried) + 2
     yield f"  {'':<{wide}}{'off-policy':>12}{'rollouts':>10}{'mean return':>14}{'std':>10}"
     for place, one in enumerate(found.tried):

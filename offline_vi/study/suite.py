@@ -92,7 +92,7 @@ class Suite:
     search: Mapping[str, SearchSpace] = field(default_factory=dict)  # of `offline-vi tune`
 
     def cells(self) -> list[Cell]:
-        """Seed by seed, so that a study that is cut has whole rows."""
+        """The cells, seed by seed, so that a study that is interrupted has whole rows."""
         return [
             Cell(algorithm, dataset, preset, seed, variant)
             for seed in self.seeds
@@ -118,18 +118,18 @@ class Suite:
         return str(self.behavior.get("model", published)) if self.behavior and published else ""
 
     def yardstick(self, cell: Cell) -> str:
-        """The shared model by which the support of a cell without a model of its own is measured; empty: none."""
+        """The shared model that measures the support of a cell without a model of its own; empty: none."""
         if not self.behavior:
             return ""
         return str(self.behavior.get("model", PRESETS[cell.preset].behavior or "cvae"))
 
     def models(self, cell: Cell) -> str:
-        """The shared model that has to be there before the cell."""
+        """The shared model that must be fitted before the cell starts."""
         return self.model(cell) or self.yardstick(cell)
 
 
 def shipped() -> dict[str, Path]:
-    """The suites of the package: name -> file."""
+    """The suites that come with the library: name -> file."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
@@ -156,7 +156,7 @@ def read_suite(name_or_file: str) -> Suite:
 
 
 def suite_from(record: Mapping[str, object], name: str, folder: Path | None = None) -> Suite:
-    """The suite that a record says; its plug-ins, relative to ``folder``, are loaded and its names looked up.
+    """The suite in a record. Its plug-ins, relative to ``folder``, are loaded and its names looked up.
 
     Raises ConfigError and UsageError as `read_suite`.
     """
@@ -167,7 +167,7 @@ def suite_from(record: Mapping[str, object], name: str, folder: Path | None = No
 
 
 def parse_suite(record: Mapping[str, object], name: str, folder: Path | None = None) -> Suite:
-    """The suite that a record says, nothing loaded and no name looked up. Raises ConfigError."""
+    """The suite in a record, without loading anything or looking up a name. Raises ConfigError."""
     known = [field.name for field in fields(Suite)]
     for key in record:
         if key not in known:
@@ -199,7 +199,7 @@ def parse_suite(record: Mapping[str, object], name: str, folder: Path | None = N
 
 
 def plugin_hashes(suite: Suite) -> dict[str, str]:
-    """Load the suite's plug-ins: name or file -> SHA-256 of its file.
+    """Load the suite's plug-ins. Returns name or file -> SHA-256 of the file.
 
     Raises MissingInputError where one is not there, ConfigError where one cannot be loaded, UsageError where one
     registers nothing.

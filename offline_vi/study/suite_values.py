@@ -49,7 +49,7 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether only integers are meant."""
+        """Whether it stands for integers alone."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
@@ -59,7 +59,8 @@ SearchSpace: TypeAlias = Mapping[str, Range | Choices]
 
 
 def file_name(name: str, kind: str) -> str:
-    """A name that a folder can have. Raises ConfigError for any other: none leads elsewhere."""
+    """A name that a folder can have. Raises ConfigError for any other name, such as one that leads out of the
+    folder."""
     if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}", name):
         raise ConfigError(
             f"{kind} is {name[:60]!r}", "at most 200 letters, no slash among them, no dot at the beginning"
@@ -68,14 +69,14 @@ def file_name(name: str, kind: str) -> str:
 
 
 def unknown_key(key: str, known: Sequence[str], kind: str) -> ConfigError:
-    """The error for a key that nobody knows, with the nearest valid one."""
+    """The error for an unknown key, which names the nearest valid one."""
     close = get_close_matches(key, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
     return ConfigError(f"unknown {kind}: {key!r}", hint)
 
 
 def flag(value: object, where: str) -> bool:
-    """true or false. Raises ConfigError."""
+    """True or False. Raises ConfigError for anything else."""
     if isinstance(value, bool):
         return value
     raise ConfigError(f"{where} = {value!r} is neither true nor false", f"{where} = true")
@@ -115,7 +116,7 @@ def seeds(value: object) -> tuple[int, ...]:
 
 
 def plugins(value: object, folder: Path) -> tuple[str, ...]:
-    """Modules by name, files by absolute path; ``folder`` is where relative paths begin. Raises ConfigError."""
+    """Modules by name, and files by absolute path; relative paths begin at ``folder``. Raises ConfigError."""
     if value == [] or value == ():
         return ()
     names = strings(value, "plugins")
@@ -123,7 +124,7 @@ def plugins(value: object, folder: Path) -> tuple[str, ...]:
 
 
 def table(record: Mapping[str, object], key: str) -> Mapping[str, object]:
-    """A table of tables; empty where it is left out. Raises ConfigError."""
+    """A table of tables; empty where the suite has none. Raises ConfigError."""
     value = record.get(key, {})
     if not isinstance(value, Mapping):
         raise ConfigError(f"{key} = {value!r} is no table", f"write [{key}.NAME]")
@@ -149,14 +150,14 @@ def options(value: object, where: str) -> dict[str, Option]:
 
 
 def variant(value: object, where: str) -> dict[str, Option]:
-    """Of [variant.NAME]: "algorithm" and options. Raises ConfigError."""
+    """The "algorithm" and the options in [variant.NAME]. Raises ConfigError."""
     if not isinstance(value, Mapping) or not isinstance(value.get("algorithm"), str):
         raise ConfigError(f"{where} names no algorithm", f'write {where}, then algorithm = "bcq"')
     return options(value, where)
 
 
 def sweep(value: object, where: str) -> dict[str, Axis]:
-    """Of [sweep.NAME]: "algorithm", and options or lists of them. Raises ConfigError."""
+    """The "algorithm", and the options or lists of options, in [sweep.NAME]. Raises ConfigError."""
     entries = value if isinstance(value, Mapping) else {}
     lists = {key: several for key, entry in entries.items() if (several := _lists(entry))}
     found: dict[str, Axis] = {**variant({key: entries[key] for key in entries if key not in lists}, where)}
@@ -175,7 +176,8 @@ def _lists(value: object) -> list[list[Scalar]]:
 
 
 def grid(name: str, axes: Mapping[str, Axis]) -> dict[str, dict[str, Option]]:
-    """The points of a sweep: name -> "algorithm" and options. A list is an axis, anything else is the same for all.
+    """The points of a sweep: name -> "algorithm" and options. A list is an axis; any other value is the same for all
+    points.
 
     Raises ConfigError where two points have the same name.
     """
@@ -202,7 +204,7 @@ def _scalars(entries: Sequence[object]) -> list[Scalar] | None:
 
 
 def machine(value: object) -> dict[str, str]:
-    """Of [machine]. Raises ConfigError."""
+    """The choices in [machine]. Raises ConfigError."""
     choices = {"precision": PRECISIONS, "products": PRODUCTS}
     found = {}
     for name, chosen in options(value, "[machine]").items():
@@ -215,7 +217,7 @@ def machine(value: object) -> dict[str, str]:
 
 
 def search_space(value: object, algorithm: str) -> dict[str, Range | Choices]:
-    """Of [search.ALGORITHM]: ranges, and lists of at least two choices. Raises ConfigError."""
+    """The ranges in [search.ALGORITHM], and lists of at least two choices. Raises ConfigError."""
     if not isinstance(value, Mapping) or not value:
         raise ConfigError(f"[search.{algorithm}] names nothing", "e.g. lr = { low = 1e-4, high = 1e-3, log = true }")
     return {

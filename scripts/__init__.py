@@ -118,14 +118,14 @@ def plain_warnings() -> Iterator[None]:
     """Within it, the library's own warnings are one line each, without the file and the line of code they come from."""
     before = warnings.formatwarning
 
-    def line(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, source: str | None = None
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
         if issubclass(category, OfflineVIWarning):
             return f"warning: {as_flags(one_line(str(message)))}\n"
-        return before(message, category, filename, lineno, source)
+        return before(message, category, filename, lineno, line)
 
-    warnings.formatwarning = line
+    warnings.formatwarning = plain
     try:
         yield
     finally:

@@ -43,13 +43,9 @@ class CQLConfig:
     """Hyper-parameters; the defaults are those of the reference code without Lagrange multiplier."""
 
     alpha: float = 5.0  # alpha: weight of the conservative term
-    lagrange_threshold: float | None = (
-        None  # tau: what alpha times the term is held at by a multiplier; None: no multiplier
-    )
+    lagrange_threshold: float | None = None  # tau: where a multiplier holds alpha times the term; None: without one
     num_samples: int = 10  # actions drawn from each of: uniform, policy at s, policy at s'
-    num_backup_samples: int = (
-        1  # actions of the policy at s' in the target, each critic's best counts (max_q_backup: 10)
-    )
+    num_backup_samples: int = 1  # actions at s' in the target, each critic's best counts (max_q_backup: 10)
     warmup: int = 40_000  # steps in which the policy is cloned from the data
     discount: float = 0.99  # gamma
     tau: float = 0.005  # tau: rate of the target critics

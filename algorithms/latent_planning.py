@@ -44,7 +44,7 @@ from offline_vi.world_model.planning import BehaviorProposal, GaussianProposal, 
 
 @dataclass(frozen=True)
 class LatentPlanningConfig(DynamicsConfig, PlanConfig):
-    """Hyper-parameters, beside those of the networks and of the search."""
+    """Hyper-parameters, in addition to those of the networks and of the search."""
 
     stack: int = 1  # K, frames that make an observation; velocities need two where the posterior sees frames only
     length: int = 8  # L, steps of a training sequence

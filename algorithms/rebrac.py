@@ -1,4 +1,4 @@
-"""ReBRAC: TD3+BC with its penalty in the critic's target as well, a deeper network and layer normalisation.
+"""ReBRAC: TD3+BC with its penalty in the critic's target as well, a deeper network and layer normalization.
 
 The squared distance between the policy's and the behavior's action is subtracted in the target (weight beta_2) and
 added to the policy's loss (weight beta_1).
@@ -57,7 +57,7 @@ class ReBRACConfig:
 
 
 class ReBRAC(Algorithm):
-    """Revisited behavior-regularised actor-critic."""
+    """Revisited behavior-regularized actor-critic."""
 
     def __init__(self, spec: Spec, proposals: Proposals, config: ReBRACConfig | None = None) -> None:
         super().__init__()

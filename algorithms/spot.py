@@ -1,6 +1,6 @@
-"""SPOT: maximise Q under an explicit constraint on the behavior's log-density, log pi_beta(pi(s)|s) >= epsilon.
+"""SPOT: maximize Q under an explicit constraint on the behavior's log-density, log pi_beta(pi(s)|s) >= epsilon.
 
-A deterministic TD3 policy is penalised by -log pi_beta in nats, which a density model supplies: the constraint is on
+A deterministic TD3 policy is penalized by -log pi_beta in nats, which a density model supplies: the constraint is on
 the support itself, not on a distance between policies.
 
 J. Wu, H. Wu, Z. Qiu, J. Wang, M. Long: Supported Policy Optimization for Offline Reinforcement Learning, NeurIPS 2022.
@@ -62,7 +62,7 @@ class SPOTConfig:
 
 
 class SPOT(Algorithm):
-    """Supported policy optimisation on any behavior model with a log-density."""
+    """Supported policy optimization on any behavior model with a log-density."""
 
     def __init__(self, spec: Spec, behavior: DensityModel, config: SPOTConfig | None = None) -> None:
         super().__init__()

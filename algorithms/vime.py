@@ -39,7 +39,7 @@ class VIMEConfig:
 
     eta: float = 1.0  # eta: the bonus of a transition of median gain, in units of reward
     belief: str = "conjugate"  # conjugate | mean-field
-    noise: float = 0.05  # s_y^2, of standardised next observations
+    noise: float = 0.05  # s_y^2, of standardized next observations
     features: int = 100  # of the conjugate belief
     frequency: float = 1.5  # their standard deviation: 1 / width of the kernel, in standard deviations of (s, a)
     belief_hidden: tuple[int, ...] = (32, 32)  # units per layer of the mean-field network
@@ -52,14 +52,14 @@ class Belief(Protocol):
     """What is known about the dynamics."""
 
     def learn(self, x: Tensor, y: Tensor, fresh: Tensor, total: Tensor) -> Metrics:
-        """(B, X), (B, Y); ``fresh`` are the places of rows that were never learnt from, ``total`` counts all rows."""
+        """(B, X), (B, Y); ``fresh`` are the places of rows that were never learned from, ``total`` counts all rows."""
 
     def gain(self, x: Tensor) -> Tensor:
         """(B, X) -> (B,) nats."""
 
 
 class ConjugateBelief(nn.Module):
-    """Exact: every row is learnt from once."""
+    """Exact: every row is learned from once."""
 
     def __init__(self, inputs: int, outputs: int, config: VIMEConfig) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class VIME(Wrapper):
     """``algorithm`` on rewards r + eta gain / median. ``standardizer`` is the normalizer of (s, a), the identity where
     none is given: `normalizer_of_pairs`."""
 
-    seen: Tensor  # (capacity,), rows that were learnt from
+    seen: Tensor  # (capacity,), rows that were learned from
     median: Tensor  # 0-d, running median of gains, nats
 
     def __init__(

@@ -53,7 +53,7 @@ DEFAULT = Reading()
 def load(
     name_or_path: str | Path, *more: str | Path, reading: Reading = DEFAULT, **options: Unpack[ReadingOptions]
 ) -> Transitions:
-    """Read data sets, each alone, and join them: episodes never run across files.
+    """Read data sets one by one and join them. Episodes never run across files.
 
     Names are those that plug-ins register, D4RL's ("hopper-medium-v2"), Minari's ("mujoco/hopper/medium-v0"), ours
     ("offline-vi/pendulum/mixed-v0", collected on first use), the path of an .hdf5 file in D4RL's layout, or that of a
@@ -79,8 +79,8 @@ def load(
 def inspect(
     name_or_path: str | Path, *more: str | Path, reading: Reading = DEFAULT, **options: Unpack[ReadingOptions]
 ) -> DataReport:
-    """What is in data sets, and what `load` makes of them with the same arguments: it reads them. Raises what it
-    raises."""
+    """Report what is in data sets, and what `load` makes of them with the same arguments. It reads the data, and raises
+    what `load` raises."""
     from offline_vi.data.report import DataReport
     from offline_vi.data.transitions import concatenate
 

@@ -1,4 +1,4 @@
-"""Is an action kept with its own image? The pixels tell: an action explains what its frame becomes."""
+"""Check that each action is stored with its own image: an action explains how its frame changes."""
 
 from __future__ import annotations
 

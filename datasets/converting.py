@@ -1,4 +1,4 @@
-"""Any data set as Minari's or as an HDF5 file in D4RL's layout: in physical units, and nothing gets lost."""
+"""Writing any data set as a Minari data set or as an HDF5 file in D4RL's layout, in physical units and without loss."""
 
 from __future__ import annotations
 

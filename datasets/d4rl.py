@@ -1,4 +1,4 @@
-"""D4RL's HDF5 files: where they lie, how they are fetched, and their columns."""
+"""D4RL's HDF5 files: where they are, how they are downloaded, and their columns."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _copy(response: HTTPResponse, write: Any, have: int, total: int | None, labe
 
 
 def missing_file(name: str) -> MissingInputError:
-    """What to tell somebody whose machine does not have the data set."""
+    """The error for a data set that is not on this machine."""
     file_name = d4rl_references()[name].file_name
     return MissingInputError(
         f"{name} is not on this machine ({file_name} not in {' or '.join(map(str, cache_folders()))})",

@@ -1,4 +1,5 @@
-"""Where data sets lie: ours, D4RL's and Minari's by name, files by path. Importing this module imports no torch."""
+"""Where data sets are: the library's own, D4RL's and Minari's by name, files by path. Importing this module imports no
+torch."""
 
 from __future__ import annotations
 

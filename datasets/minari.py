@@ -1,4 +1,4 @@
-"""Minari's data sets of vectors: where they lie, how they are fetched, and their columns.
+"""Minari's data sets of vectors: where they are, how they are downloaded, and their columns.
 
 Minari joins names to paths unchecked. Here names are matched and resolved inside the root, and arrays are read through
 the guards of `offline_vi.datasets.safe.hdf5`.

@@ -40,15 +40,15 @@ class Reading:
     """NaN or infinity in the data: refuse, drop the episodes that hold them, cut the episodes at the bad rows (split),
     or repeat the last good values (hold)."""
     on_bad_episode: OnBadEpisode = "error"
-    """Episodes of a Minari set that cannot be read, or that are missing: refuse the set, or read the others."""
+    """Episodes of a Minari data set that are missing or cannot be read: refuse the data set, or read the others."""
     discrete_actions: DiscreteActions = "error"
-    """Actions that are labels (one-hot rows, 0 and 1, whole numbers of up to 32 kinds): refuse, or take them for
+    """Actions that are labels (one-hot rows, 0 and 1, up to 32 different whole numbers): refuse them, or treat them as
     amounts."""
     columns: str = ""
-    """TOML file that says what the columns of a table (.csv, .tsv, .parquet) are."""
+    """TOML file that describes the columns of a table (.csv, .tsv, .parquet)."""
     env: str = ""
-    """Environment to score on, where the data set's name does not tell; its box gives the action bounds. A Gymnasium
-    id, or code of yours: module:Id, module:Class or module:function, of the working directory or installed."""
+    """Environment to score on, if the data set's name does not say; its box gives the action bounds. A Gymnasium id, or
+    code of yours as module:Id, module:Class or module:function, in the working directory or installed."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment's constructor: key=value ..., or one JSON object."""
     unscored: bool = False
@@ -75,7 +75,7 @@ class Reading:
     sha256: tuple[str, ...] = ()
     """Expected SHA-256 of each file; those of D4RL's names are known."""
     download: bool = False
-    """Fetch what is not on this machine."""
+    """Download what is not on this machine."""
 
     def hashes(self, sources: int) -> list[str | None]:
         """The expected hash of each of so many files. Raises UsageError where there are others than one for each."""
@@ -138,6 +138,6 @@ def reading_from(reading: Reading, options: ReadingOptions) -> Reading:
 class Read(NamedTuple):
     """What a reader returns of one data set, before values are checked."""
 
-    columns: Columns
-    task: Task | None
-    source: Provenance
+    columns: Columns  # the arrays
+    task: Task | None  # the environment, where it is known
+    source: Provenance  # where they came from

@@ -1,4 +1,4 @@
-"""Tables of one's own: CSV and Parquet files, whose columns a file names."""
+"""Your own tables: CSV and Parquet files, whose columns another file describes."""
 
 from __future__ import annotations
 

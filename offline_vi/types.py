@@ -57,9 +57,9 @@ OBS_DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32"
 class Spec:
     """What a model or an algorithm is built from: the shapes of one data set."""
 
-    obs_shape: tuple[int, ...]
-    action_dim: int
-    obs_dtype: str = "float32"
+    obs_shape: tuple[int, ...]  # of one observation: (O,), or (C, H, W) of an image
+    action_dim: int  # A
+    obs_dtype: str = "float32"  # float32, or uint8 of images
     discrete: bool = False  # a discrete action is one-hot (B, A)
     stack: Stack = ()  # (S,): networks and batches are those of S seeds; (): of one
 

@@ -8,36 +8,37 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from offline_vi.console import Console
-from offline_vi.errors import Interrupted, OfflineVIError, SystemRefusal, memory_error, unknown
+from offline_vi.errors import Interrupted, OfflineVIError, OfflineVIWarning, SystemRefusal, memory_error, unknown
 from offline_vi.escaping import one_line
 from offline_vi.factories import allow
 from offline_vi.plugins import load_plugin
 from offline_vi.stopping import Stop, listening
 
 VERBS = {
-    "train": "train an algorithm on a data set, score its policy",
-    "train-online": "train an algorithm in its environment, keep what it saw",
+    "train": "train an algorithm on a data set, and score its policy",
+    "train-online": "train an algorithm in an environment, and keep what it saw",
     "train-pixels": "plan in the latent space of a model of images, from a data set of images",
     "finetune": "go on training the policy of a run in its environment",
     "resume": "go on with a run that was interrupted, or train it for longer",
     "fit-behavior": "fit a behavior model alone and report its density",
     "evaluate": "score the policy of a run",
     "export": "write the policy of a run to one file that runs without this library",
-    "fit-guard": "fit the density of a run's states, by which a guard knows the states that are unlike them",
+    "fit-guard": "fit the density of a run's states, so that a guard recognizes unfamiliar ones",
     "ope": "estimate what a policy would earn from its data alone, next to a clone and the data",
     "select": "choose one of several policies under a budget of rollouts",
-    "sweep-inference": "score one trained policy over candidates, Phi, clip and temperature",
+    "sweep-inference": "score one trained policy over numbers of candidates, Phi, clip and temperature",
     "benchmark": "run a suite: algorithms x data sets x seeds, resumable, on one machine or a cluster",
-    "report": "tables and plots of a benchmark or of single runs, next to the published numbers",
-    "compare": "runs or methods against a baseline: intervals, probability of improvement, tests",
+    "report": "show a benchmark or single runs in tables and plots, next to published scores",
+    "compare": "compare runs or methods with a baseline: intervals, probability of improvement, tests",
     "tune": "search hyper-parameters on a suite",
     "data": "list, describe, check, convert, download and collect data sets",
-    "demo": "the main job on the embedded data set, in minutes",
-    "info": "versions, device, paths",
+    "demo": "train clones, BCQ and the recommended preset on an embedded data set, in minutes",
+    "info": "print versions, device and paths",
 }
 
 MODULES = {"select": "select_policy"}  # a file select.py next to a script that is run hides the standard library's
@@ -47,7 +48,7 @@ def usage() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
     return (
-        "usage: offline-vi VERB [options]        (offline-vi VERB --help tells them)\n\n"
+        "usage: offline-vi VERB [options]        (offline-vi VERB --help lists them)\n\n"
         "Offline reinforcement learning centered on a generative behavior model.\n\n"
         f"verbs:\n{verbs}\n\n"
         "options:\n"
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     traceback = "--traceback" in arguments
     arguments = [argument for argument in arguments if argument != "--traceback"]
-    with consoles():
+    with consoles(), plain_warnings():
         try:
             with listening():
                 _dispatch(arguments)
@@ -112,9 +113,28 @@ def consoles() -> Iterator[None]:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), console.fileno())
 
 
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Within it, the library's own warnings are one line each, without the file and the line of code they come from."""
+    before = warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if issubclass(category, OfflineVIWarning):
+            return f"warning: {as_flags(one_line(str(message)))}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 def as_flags(hint: str) -> str:
-    """A hint in the words of the command: ``action_range="clip"`` becomes ``--action-range clip``, ``unscored=True``
-    becomes ``--unscored``."""
+    """A hint or a warning in the words of the command: ``action_range="clip"`` becomes ``--action-range clip``,
+    ``unscored=True`` becomes ``--unscored``."""
     from offline_vi.datasets.reading import NAMES
 
     names = "|".join((*NAMES, "alignment"))  # of the arguments of `load` and `load_images`

@@ -1,5 +1,5 @@
-"""offline-vi benchmark SUITE: algorithms x data sets x seeds, a run directory each; skips what is done, resumes what
-was cut."""
+"""offline-vi benchmark SUITE: run algorithms x data sets x seeds, each in a run directory. Finished runs are skipped,
+interrupted ones resumed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from offline_vi.scripts.arguments import parsed
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """Run a suite: every cell that is not done, each in a process of its own."""
+    """Run every cell of a suite that is not done yet, each in a process of its own."""
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE.toml|NAME")] = ""
-    """A suite's file, or the name of one that is shipped; without it the shipped ones are listed."""
+    """A suite's file, or the name of a suite that comes with the library. Without it, those names are listed."""
     output: str = ""
-    """Folder of the study; default runs/benchmark-NAME, the name with --steps and --seeds where they are given."""
+    """Folder of the study; default: runs/benchmark-NAME, with --steps and --seeds in the name where they are given."""
     steps: int | None = None
     """Gradient steps of every algorithm and shared model, to shrink a suite; default: as the suite says. Intervals
     between evaluations shrink in proportion."""
@@ -32,19 +32,19 @@ class BenchmarkOptions:
     engine: Literal["local", "ray"] = "local"
     """local: processes on this machine; ray: tasks of a Ray cluster, the folder on storage that its nodes share."""
     address: str = ""
-    """Of the Ray cluster, e.g. auto or ray://HOST:10001; default: one on this machine."""
+    """Address of the Ray cluster, e.g. auto or ray://HOST:10001; default: Ray starts on this machine."""
     gpus: float = 0.0
-    """Of one GPU, the share that a cell is given (engine ray)."""
+    """Share of one GPU that each cell gets (engine ray)."""
     env: str = ""
-    """Allow the environment that the suite names, where it is code: module:Id."""
+    """Allow the suite's environment to be imported, where it is code of yours: module:Id."""
     retries: int = 3
-    """How often a cell is started again because its node died (engine ray)."""
+    """How often a cell is started again after its node died (engine ray)."""
     skip_missing: bool = False
-    """Leave out the data sets that cannot be had, instead of stopping before anything starts."""
+    """Leave out data sets that are not available, instead of stopping before anything starts."""
     check: bool = False
-    """Check everything, list the cells with their commands, run nothing."""
+    """Check everything and list the commands of the cells, but run nothing."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
-    """No progress on stderr."""
+    """Show no progress on stderr."""
 
 
 def main(arguments: list[str] | None = None) -> None:

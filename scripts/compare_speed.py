@@ -1,11 +1,11 @@
-"""Speed beside other libraries: one machine, one interleaved run, one thread each.
+"""Speed next to other libraries: one machine, one interleaved run, one thread each.
 
     python scripts/compare_speed.py [--rounds 7] [--without d3rlpy] [--json FILE]
 
 Every contender lives in a process of its own, other libraries in environments of their own (made by this script, once,
 in --envs). They train on the same synthetic data of MuJoCo hopper's sizes, with equal networks, batches and candidates;
 SAC, beside Stable-Baselines3's, collects its own in Hopper-v5: its step is one of the environment and one of gradient.
-A round lets each of them take its steps in turn; the ratio of a round compares neighbours in time, so that a machine
+A round lets each of them take its steps in turn; the ratio of a round compares neighbors in time, so that a machine
 that slows down slows all of them. BCQ's reference code is no package; two restatements of its step stand for it, which
 need a checkout: "numpy" (tests/oracle_bcq.py, the golden test's, in float32) does the arithmetic and nothing else, on
 NumPy's own matrix products; "pytorch" (benchmarks/plain_bcq.py) is the code that people run, with PyTorch's defaults.

@@ -51,8 +51,8 @@ Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 @dataclass(frozen=True)
 class List:
-    """The data sets that have a name, those in Minari's folder on this machine ("here"), and the environments that
-    score them."""
+    """List the data sets that have a name, mark those in Minari's folder on this machine ("here"), and name the
+    environments that score them."""
 
     json: Json = False
     """Machine-readable output on stdout."""
@@ -85,9 +85,8 @@ class List:
 
 @dataclass(frozen=True)
 class Info:
-    """What is in a data set: rows, episodes, returns, ends, ranges, units, known defects, and what training would drop.
-    No environment is made. Where training would refuse the data as they are read, that is said, and the rest is told
-    nonetheless."""
+    """Describe a data set: rows, episodes, returns, ends, ranges, units, known defects, and what training would drop.
+    No environment is made. Where training would refuse the data, the reason is shown along with everything else."""
 
     name: Name
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = AS_TRAINED
@@ -104,8 +103,8 @@ class Info:
 
 @dataclass(frozen=True)
 class Check:
-    """Read a data set (a file, a name, a folder of images) exactly as training would with the same options, report what
-    is in it and what training would drop. Exit code 65 where it cannot be used."""
+    """Read a data set (a file, a name, a folder of images) exactly as training would with the same options, and report
+    what is in it and what training would drop. The exit code is 65 if the data set cannot be used."""
 
     name: Name
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = AS_TRAINED
@@ -128,8 +127,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Convert:
-    """Write a data set as Minari's (NAME-v0) or as a file in D4RL's layout (FILE.hdf5): in physical units, the same
-    transitions bit for bit."""
+    """Write a data set as a Minari data set (NAME-v0) or as a file in D4RL's layout (FILE.hdf5). Actions are in
+    physical units, and the transitions stay the same bit for bit."""
 
     source: Name
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME-v0|FILE.hdf5")]
@@ -144,7 +143,7 @@ class Convert:
 
 @dataclass(frozen=True)
 class Download:
-    """Fetch a data set into D4RL's or Minari's own folder, verified where its hash is known."""
+    """Download a data set into D4RL's or Minari's own folder. It is verified where its hash is known."""
 
     name: Annotated[str, tyro.conf.Positional]
 
@@ -169,7 +168,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Collect:
-    """Make one of our own data sets."""
+    """Make one of the library's own data sets."""
 
     recipe: Annotated[str, tyro.conf.Positional]
     episodes: int | None = None
@@ -177,7 +176,7 @@ class Collect:
     rows: int | None = None
     """Transitions to collect, of locomotion; default: the recipe's own number."""
     seed: int = 0
-    """Same seed, same data."""
+    """Seed of the collection: the same seed gives the same data."""
 
     def run(self) -> None:
         known = (*RECIPE_NAMES, *PIXEL_NAMES)

@@ -22,34 +22,34 @@ class EvaluateOptions:
     run: tyro.conf.Positional[str]
     """Run directory of `offline-vi train`."""
     env: str = ""
-    """Environment, where it is not the run's own: a Gymnasium id, or code of yours: module:Id, module:Class or
-    module:function. A run whose own environment is such code is scored only where this names it. The policy keeps the
+    """Environment to score on, if it is not the run's own: a Gymnasium id, or code of yours as module:Id, module:Class
+    or module:function. A run whose own environment is such code is scored only if this names it. The policy keeps the
     action map that it was trained with."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment's constructor: key=value ..., or one JSON object."""
     max_episode_steps: int = 0
     """Steps after which an episode is cut; 0: as in the run, or the environment's own limit."""
     episodes: int = 100
-    """Episodes."""
+    """Number of episodes."""
     seed: int = 1000
     """Seed of the first episode; episode e has seed + e."""
     seed_index: Annotated[int, tyro.conf.arg(aliases=["--member"])] = 0
-    """Which seed of a run of several in parallel (--parallel-seeds), counted from 0."""
+    """Which seed to score, of a run that trained several in parallel (--parallel-seeds), counted from 0."""
     guard: float = 0.0
-    """Do not follow the policy to actions whose log-density is below this quantile of the data's (0.001, 0.01, 0.05,
-    0.5), but take the behavior model's best candidate; 0: no guard."""
+    """Replace actions whose log-density is below this quantile of the data's (0.001, 0.01, 0.05, 0.5) by the behavior
+    model's best candidate; 0: no guard."""
     guard_states: float = 0.0
-    """Do not follow the policy in states that are unlike the data's: `offline-vi fit-guard RUN` fits their density, and
-    this share of the data's own states is called unknown (0.001, 0.01, 0.05, 0.5). The middle of the action box acts
-    instead; 0: no guard."""
+    """In states that are unlike the data's, take the middle of the action box instead of the policy's action.
+    `offline-vi fit-guard RUN` fits the density of states; this share of the data's own states counts as unknown (0.001,
+    0.01, 0.05, 0.5); 0: no guard."""
     video: int = 0
-    """Film so many episodes, from --seed on, into RUN/videos."""
+    """Film this many episodes, from --seed on, into RUN/videos."""
     threads: int = 1
     """CPU threads of torch."""
     json: bool = False
     """Machine-readable output on stdout."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
-    """No progress on stderr."""
+    """Show no progress on stderr."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def print_score(score: RunScore) -> None:
-    """For people."""
+    """Print the score for people to read."""
     from offline_vi.study.scores import RETURN, SCORE
 
     task, evaluation = score.task, score.evaluation

@@ -25,17 +25,17 @@ class ExportOptions:
     to: Literal["torch", "onnx", "torchscript"] = "torch"
     """torch: torch.export's archive (.pt2); onnx (.onnx, needs the extra 'export'); torchscript (.ts)."""
     output: str = ""
-    """File; default: RUN/policy.pt2, RUN/policy.onnx, RUN/policy.ts."""
+    """File to write; default: RUN/policy.pt2, RUN/policy.onnx or RUN/policy.ts."""
     guard: float = 0.0
-    """Put the guard of actions into the file, at this quantile of the data's log-density (0.001, 0.01, 0.05, 0.5); 0:
-    no guard."""
+    """Include the guard of actions, at this quantile of the data's log-density (0.001, 0.01, 0.05, 0.5); 0: no
+    guard."""
     guard_states: float = 0.0
-    """Put the guard of states into the file, at this quantile (0.001, 0.01, 0.05, 0.5): `offline-vi fit-guard` fits it;
-    0: no guard."""
+    """Include the guard of states that `offline-vi fit-guard` fitted, at this quantile (0.001, 0.01, 0.05, 0.5); 0: no
+    guard."""
     seed_index: int = 0
-    """Which seed of a run of several in parallel (--parallel-seeds), counted from 0."""
+    """Which seed to export, of a run that trained several in parallel (--parallel-seeds), counted from 0."""
     overwrite: bool = False
-    """Replace the file."""
+    """Replace the file if it exists."""
     json: bool = False
     """Print the card as JSON on stdout."""
 

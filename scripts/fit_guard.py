@@ -1,5 +1,5 @@
-"""offline-vi fit-guard RUN: fit the density of a run's states, by which a guarded policy knows those that are unlike
-them."""
+"""offline-vi fit-guard RUN: fit the density of a run's states, so that a guarded policy recognizes unfamiliar
+states."""
 
 from __future__ import annotations
 

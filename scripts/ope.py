@@ -1,4 +1,4 @@
-"""offline-vi ope RUN: what a policy would earn, estimated from its data alone, next to a clone and the data."""
+"""offline-vi ope RUN: estimate from the data alone what a policy would earn, next to a clone and the data."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from offline_vi.scripts import import_torch
 
 @dataclass(frozen=True)
 class OpeOptions:
-    """Off-policy evaluation, without an environment: fitted Q evaluation of the policy of a run and of a clone of its
-    data, over several seeds of the fit, next to what the data's own episodes earned. An estimate that has not converged
-    says so."""
+    """Estimate what a policy would earn, without an environment. Fitted Q evaluation judges the policy of a run and a
+    clone of its data, over several seeds of the fit, next to what the data's own episodes earned. An estimate that has
+    not converged is marked."""
 
     run: tyro.conf.Positional[str]
-    """Run directory of `offline-vi train`; its data are read again."""
+    """Run directory of `offline-vi train`. Its data are read again."""
     env: str = ""
-    """Allow the environment that the run names, where it is code: module:Id. It is not simulated."""
+    """Allow the run's environment to be imported, where it is code of yours: module:Id. It is not simulated."""
     threads: int = 1
     """CPU threads of torch."""
     json: bool = False
     """Machine-readable output on stdout."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
-    """No progress on stderr."""
+    """Show no progress on stderr."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""offline-vi select RUN ...: which trained policy to deploy, under a budget of rollouts."""
+"""offline-vi select RUN ...: choose the policy to deploy under a budget of rollouts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from offline_vi.scripts import import_torch
 
 @dataclass(frozen=True)
 class Options:
-    """Choose one of several policies by a bandit over so many episodes: each next episode is tried with the policy that
-    may still be the best. Estimates of `offline-vi ope`, where every run holds one, say where to begin."""
+    """Choose one of several policies with a bandit over a number of episodes. Each episode goes to the policy that may
+    still be the best. If every run holds an estimate of `offline-vi ope`, the estimates say where to begin."""
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN RUN ...")]
-    """Run directories of `offline-vi train`, on one environment."""
+    """Run directories of `offline-vi train`, all on one environment."""
     env: str = ""
-    """Environment, where it is not the runs' own: a Gymnasium id, or code of yours: module:Id."""
+    """Environment, if it is not the runs' own: a Gymnasium id, or code of yours as module:Id."""
     regret: bool = False
-    """Try nothing: simulate from the episodes that `offline-vi evaluate` kept how much is lost by choosing after each
-    number of rollouts."""
+    """Run no episode. Simulate, from the episodes that `offline-vi evaluate` kept, how much is lost by choosing after
+    each number of rollouts."""
     picture: str = ""
-    """With --regret, a PNG file for the curve."""
+    """PNG file for the curve of --regret."""
     threads: int = 1
     """CPU threads of torch."""
     json: bool = False

@@ -1,4 +1,4 @@
-"""offline-vi sweep-inference RUN: one trained policy acted on in many ways, from cloning to greedy."""
+"""offline-vi sweep-inference RUN: let one trained policy act in many ways, from cloning to greedy."""
 
 from __future__ import annotations
 

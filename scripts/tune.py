@@ -1,4 +1,5 @@
-"""offline-vi tune SUITE.toml: search hyper-parameters on a suite with Optuna; resumable, hopeless trials are cut."""
+"""offline-vi tune SUITE.toml: search hyper-parameters on a suite with Optuna. A search can be resumed, and hopeless
+trials are stopped."""
 
 from __future__ import annotations
 
@@ -13,25 +14,26 @@ from offline_vi.scripts.arguments import parsed
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """Search what the suite's [search.ALGORITHM] tables name: the mean of the final normalized scores over the suite's
-    data sets and seeds is maximized. The tuned score of the best trial is optimistic: score it again on new seeds."""
+    """Search the hyper-parameters that the suite's [search.ALGORITHM] tables name. The search maximizes the mean of the
+    final normalized scores over the suite's data sets and seeds. The score of the best trial is optimistic: score its
+    settings again on new seeds. It needs the extra 'optuna'."""
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE.toml")]
-    """A suite with [search.ALGORITHM] tables."""
+    """A suite's file with [search.ALGORITHM] tables."""
     output: str = ""
-    """Folder of the search; default runs/tune-NAME."""
+    """Folder of the search; default: runs/tune-NAME."""
     trials: int = 20
-    """Trials for each algorithm, those of earlier calls included."""
+    """Trials for each algorithm, including those of earlier calls."""
     jobs: int = 2
     """Cells at once, one thread each."""
     env: str = ""
-    """Allow the environment that the suite names, where it is code: module:Id."""
+    """Allow the suite's environment to be imported, where it is code of yours: module:Id."""
     startup: int = 5
-    """Trials before the first one may be cut, and before the search looks at what it has found."""
+    """Trials that run to their end before any may be stopped, and before the search uses what it has found."""
     seed: int = 0
-    """Of the search."""
+    """Seed of the search."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
-    """Print nothing on the way."""
+    """Print no trials along the way."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def tune(options: TuneOptions) -> None:
-    """A search per algorithm."""
+    """Run one search for each algorithm."""
     from offline_vi.study.search import SearchOptions, run_search
     from offline_vi.study.suite import read_suite
 

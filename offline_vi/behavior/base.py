@@ -51,7 +51,7 @@ class BehaviorModel(Proposals):
 
 
 class CentralModel(BehaviorModel):
-    """One action stands for the others."""
+    """A model with one action that stands for the others."""
 
     @abc.abstractmethod
     def center(self, obs: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class CentralModel(BehaviorModel):
 
 
 class LatentModel(CentralModel):
-    """Noise in, action out."""
+    """A model that decodes noise into an action."""
 
     latent_dim: int
 
@@ -73,7 +73,7 @@ class LatentModel(CentralModel):
 
 
 class DensityModel(BehaviorModel):
-    """A log-density of actions."""
+    """A model with a log-density of actions."""
 
     @abc.abstractmethod
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:

@@ -5,7 +5,7 @@ Three variants are the same parts composed differently (`CVAEConfig`):
 - the default: a tanh-Normal likelihood whose scale the decoder predicts and a learned prior p(z|s). On the data of one
   policy the likelihood carries that policy's noise and the latent is left for the modes.
 - ``CVAEConfig.gaussian(spec)``: the sigma-VAE (Rybkin, Daniilidis, Levine: Simple and Effective VAE Training with
-  Calibrated Decoders, ICML 2021), one learned scale, initialised at log sigma = -3: from a larger one it stays
+  Calibrated Decoders, ICML 2021), one learned scale, initialized at log sigma = -3: from a larger one it stays
   collapsed, because two modes +-d cannot be told apart while d <= sigma.
 - ``CVAEConfig.published(spec)``: BCQ's model (Fujimoto et al. 2019; sfujim/BCQ, continuous_BCQ/BCQ.py, commit
   c43a5b1b). Its loss mean((a - mu)^2) + 0.5 mean(KL) with Z = 2A is the negative ELBO in nats with sigma^2 = 1/8, times

@@ -1,8 +1,8 @@
-"""A conditional normalising flow of actions before the tanh: neural splines (Durkan et al. 2019) on top of a Normal.
+"""A conditional normalizing flow of actions before the tanh: neural splines (Durkan et al. 2019) on top of a Normal.
 
 a = tanh(m(s) + s(s) * T_s^-1(noise)). T_s is autoregressive over the action's dimensions with monotonic
-rational-quadratic splines, the identity outside [-5, 5], where a standardised action hardly ever is; m and s do the
-standardising, so that with T_s = identity the model is a tanh-Normal. The density is exact, the sampler a smooth
+rational-quadratic splines, the identity outside [-5, 5], where a standardized action hardly ever is; m and s do the
+standardizing, so that with T_s = identity the model is a tanh-Normal. The density is exact, the sampler a smooth
 bijection of Gaussian noise.
 
 The splines are zuko's (extra ``flows``), which is imported when a model is built and not before.
@@ -32,7 +32,7 @@ from offline_vi.types import Metrics, Spec
 class FlowBehaviorConfig:
     """Hyper-parameters."""
 
-    hidden: tuple[int, ...] = (256, 256)  # units per layer, of the standardising network and of every transform
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, of the standardizing network and of every transform
     transforms: int = 2  # autoregressive spline layers
     bins: int = 8  # of each spline
     passes: int = 0  # network calls that invert a transform; 0: A (autoregressive); 2: coupling, faster for large A
@@ -56,7 +56,7 @@ def load_zuko() -> Any:
         return importlib.import_module("zuko")
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"a normalising flow needs the package zuko ({error})", "pip install 'offline-vi[flows]'"
+            f"a normalizing flow needs the package zuko ({error})", "pip install 'offline-vi[flows]'"
         ) from error
 
 
@@ -84,7 +84,7 @@ class FlowBehavior(LatentModel, DensityModel):
         )
 
     def parts(self, obs: Tensor) -> tuple[DiagonalNormal, Any]:
-        """(B, O) -> N(m(s), s(s)^2), which standardises the action before the tanh, and the flow of what comes out."""
+        """(B, O) -> N(m(s), s(s)^2), which standardizes the action before the tanh, and the flow of what comes out."""
         features = self.inputs(obs)
         return self.scale(*self.standard(features).chunk(2, dim=-1)), self.flow(features)
 
@@ -102,17 +102,17 @@ class FlowBehavior(LatentModel, DensityModel):
     def unsquashed(self, obs: Tensor, z: Tensor) -> Tensor:
         """(B, O), (..., B, A) noise -> (..., B, A), the action before the tanh."""
         normal, flow = self.parts(obs)
-        standardised: Tensor = flow.transform.inv(z)
-        return normal.loc + normal.stddev * standardised
+        standardized: Tensor = flow.transform.inv(z)
+        return normal.loc + normal.stddev * standardized
 
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
         """Standard normal z makes samples."""
         return torch.tanh(self.unsquashed(obs, z))
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
-        """Exact; ``num_samples`` is of no account."""
+        """Exact; ``num_samples`` is ignored."""
         u = torch.atanh(action.clamp(-1.0 + TanhNormal.margin, 1.0 - TanhNormal.margin))
         normal, flow = self.parts(obs)
-        standardised = (u - normal.loc) * torch.exp(-normal.log_scale)
-        log_prob: Tensor = flow.log_prob(standardised)
+        standardized = (u - normal.loc) * torch.exp(-normal.log_scale)
+        log_prob: Tensor = flow.log_prob(standardized)
         return log_prob - normal.log_scale.sum(-1) - log_dtanh(u).sum(-1)

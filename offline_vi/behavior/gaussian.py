@@ -77,5 +77,5 @@ class GaussianBehavior(LatentModel, DensityModel):
         return torch.tanh(base.loc + base.stddev * z)
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
-        """Exact; ``num_samples`` is of no account."""
+        """Exact; ``num_samples`` is ignored."""
         return self.distribution(obs).log_prob(action)

@@ -1,4 +1,4 @@
-"""What models do to observations before their networks."""
+"""How models transform observations before their networks."""
 
 from __future__ import annotations
 

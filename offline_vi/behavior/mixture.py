@@ -83,7 +83,7 @@ class MixtureBehavior(CentralModel, DensityModel):
         return torch.tanh(loc[torch.arange(loc.shape[0], device=obs.device), logits.argmax(-1)])
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
-        """Exact; ``num_samples`` is of no account."""
+        """Exact; ``num_samples`` is ignored."""
         return self.log_joint(obs, action).logsumexp(-1)
 
 

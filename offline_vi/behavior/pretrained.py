@@ -38,10 +38,10 @@ WEIGHTS, CARD = "model.safetensors", "card.json"
 
 
 class Card(NamedTuple):
-    """What a directory says of its model."""
+    """What the directory of a model says about it."""
 
     model: str  # its name in the registry, or "module:Class"
-    spec: Spec
+    spec: Spec  # the shapes that it was built for
     config: Any  # its hyper-parameters
     record: dict[str, Any]  # the whole card
 

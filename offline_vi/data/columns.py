@@ -203,5 +203,5 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def warn(message: str) -> None:
-    """A DataWarning: the data were repaired, or are odd."""
+    """Give a DataWarning: the data were repaired, or are odd."""
     warnings.warn(message, DataWarning, stacklevel=2)

@@ -32,9 +32,9 @@ class Frames:
     reward: FloatArray  # (R,)
     terminated: BoolArray  # (R,)
     lengths: IntArray  # (E,), steps of each episode
-    spec: Spec
-    task: Task | None = None
-    source: Provenance = field(default_factory=lambda: Provenance("arrays"))
+    spec: Spec  # the shapes
+    task: Task | None = None  # the environment that policies are scored on; None: they are not scored
+    source: Provenance = field(default_factory=lambda: Provenance("arrays"))  # where the images came from
 
     def __post_init__(self) -> None:
         steps = int(self.lengths.sum())

@@ -24,7 +24,7 @@ class Provenance:
     """Where rows came from: enough to say in a result which data it rests on."""
 
     name: str  # data set name or file stem
-    paths: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()  # the files
     sha256: tuple[str, ...] = ()  # of each file
     next_obs: NextObs = "following_row"  # where next observations come from: see `Transitions.from_columns`
     reward_scale: float = 1.0  # the rewards are scale times those of the source, plus shift:

@@ -76,20 +76,20 @@ class Ends(NamedTuple):
 class DataReport:
     """A data set as it is stored (rows, episodes) and as training gets it (transitions)."""
 
-    name: str
-    paths: tuple[str, ...]
-    sha256: tuple[str, ...]
-    rows: int
-    episodes: int
-    transitions: int
+    name: str  # of the data set, or of its file
+    paths: tuple[str, ...]  # the files
+    sha256: tuple[str, ...]  # of each file
+    rows: int  # as they are stored
+    episodes: int  # as they are stored
+    transitions: int  # rows that training gets
     training_episodes: int  # what `Transitions.episode_slices` counts
     dropped: dict[str, int]  # why -> rows that are no transitions
     dropped_episodes: int  # of which no transition is left
-    ends: Ends
+    ends: Ends  # why episodes ended
     returns: Statistics  # of whole episodes, undiscounted, in the data's units
     lengths: Statistics  # rows of whole episodes
     scores: Statistics | None  # normalized returns, where the task has reference scores
-    observations: Features
+    observations: Features  # statistics of each entry
     actions: Features  # in the data's units
     action_low: tuple[float, ...]  # what -1 stands for
     action_high: tuple[float, ...]  # what +1 stands for
@@ -97,9 +97,9 @@ class DataReport:
     action_kind: str  # "amounts", or the labels that they look like
     environment: str  # that scores policies; empty where there is none
     next_obs: str  # where next observations come from, as in `Transitions.from_columns`
-    next_obs_stored: bool
-    log_prob_stored: bool
-    note: str
+    next_obs_stored: bool  # whether the file holds next observations
+    log_prob_stored: bool  # whether it holds log-densities of the behavior policy
+    note: str  # what a reader of a score must know
     warnings: tuple[str, ...]  # everything that was repaired or is odd
 
     @classmethod

@@ -36,15 +36,15 @@ class Roles:
     """Which columns of a table are what. In lists, "sensor_*" stands for all columns that match, in the table's order;
     empty: there is none."""
 
-    obs: tuple[str, ...]
-    action: tuple[str, ...]
-    reward: str
+    obs: tuple[str, ...]  # observations
+    action: tuple[str, ...]  # actions
+    reward: str  # the reward
     terminated: str  # empty: nothing ended the task, every episode was cut
-    timeout: str = ""
-    episode: str = ""
-    time: str = ""
-    next_obs: tuple[str, ...] = ()
-    log_prob: str = ""
+    timeout: str = ""  # where an episode was cut by time
+    episode: str = ""  # the number or name of the episode
+    time: str = ""  # by which the rows of an episode are sorted
+    next_obs: tuple[str, ...] = ()  # next observations
+    log_prob: str = ""  # log-density of the action under the behavior policy, in nats
 
     def named(self) -> dict[str, tuple[str, ...]]:
         """The columns by their roles, without roles that nothing has."""

@@ -48,10 +48,10 @@ class Transitions:
     next_obs: FloatArray  # (R, O)
     terminated: BoolArray  # (R,)
     episode_end: BoolArray  # (R,)
-    spec: Spec
-    task: Task | None = None
+    spec: Spec  # the shapes
+    task: Task | None = None  # the environment that policies are scored on; None: they are not scored
     behavior_log_prob: FloatArray | None = None  # (R,) true log pi_beta(a|s) in nats, of library actions in [-1, 1]
-    source: Provenance = field(default_factory=lambda: Provenance("arrays"))
+    source: Provenance = field(default_factory=lambda: Provenance("arrays"))  # where the rows came from
     weight: NDArray[np.float64] | None = None  # (R,) how often each row is drawn, mean 1; None: all alike
     returns: FloatArray | None = None  # (R,) what critics regress in place of bootstrapped targets; None: bootstrap
 

@@ -17,6 +17,7 @@ from offline_vi.deployment.acting import Acting
 from offline_vi.errors import CapabilityError, MissingDependencyError
 
 OBSERVATION = "observation"  # the name of the input
+SHAPES = ({0: torch.export.Dim("batch", min=1)},)  # of the input: any number of rows
 
 
 def write_torch(acting: Acting, path: Path) -> None:
@@ -42,6 +43,7 @@ def write_onnx(acting: Acting, path: Path) -> None:
     example = acting.example(2)
     program = exported(acting, example).run_decompositions({torch.ops.aten.erfinv.default: erfinv})
     names: dict[str, Any] = {"input_names": [OBSERVATION], "output_names": list(acting.outputs)}
+    names["dynamic_shapes"] = SHAPES  # the graph has them already: for the name of the dimension
     try:
         converted: Any = torch.onnx.export(program, (example,), dynamo=True, verbose=False, **names)
     except torch.onnx.errors.OnnxExporterError as error:
@@ -73,9 +75,8 @@ FORMATS: Mapping[str, Format] = {
 
 def exported(module: torch.nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     """The graph of a module for any number of rows. Raises CapabilityError where there is none."""
-    batch = torch.export.Dim("batch", min=1)
     try:
-        return torch.export.export(module, (example,), dynamic_shapes=({0: batch},), strict=False)
+        return torch.export.export(module, (example,), dynamic_shapes=SHAPES, strict=False)
     except Exception as error:  # the compiler raises classes of several packages
         raise CapabilityError(
             f"the policy cannot be compiled for any number of rows ({str(error).splitlines()[0]})",

@@ -29,9 +29,9 @@ between them, values both the same up to rounding."""
 
 @dataclass(frozen=True)
 class Trial:
-    """How it went."""
+    """The outcome of a trial."""
 
-    rows: int
+    rows: int  # observations that were compared
     difference: float  # the largest of all other actions, in units of half the width of the action box
     near_ties: int  # rows in which rounding chose another candidate of the same value
     milliseconds: float  # of one row on one core, the median of many calls

@@ -42,9 +42,9 @@ CHUNK = 1_000  # rows that a policy is asked for at once
 class FQEConfig:
     """Hyper-parameters."""
 
-    steps: int = 20_000  # gradient steps
+    steps: int = 10_000  # gradient steps
     discount: float = 0.99  # gamma
-    tau: float = 0.01  # tau: rate of the target critics; 1 / tau steps are about one backup
+    tau: float = 0.05  # tau: rate of the target critics; 1 / tau steps are about one backup
     ensemble: int = 2  # E; their mean is the estimate
     lr: float = 1e-3  # Adam, falling to 0 as half a cosine
     hidden: tuple[int, ...] = (256, 256)  # units per layer
@@ -54,7 +54,7 @@ class FQEConfig:
 class Estimate(NamedTuple):
     """A discounted return."""
 
-    value: float
+    value: float  # the mean
     standard_error: float  # over first states or episodes alone: the error of the method is not in it
 
 
@@ -127,7 +127,7 @@ class ImportanceEstimate:
 
     per_decision: Estimate  # unbiased, any variance
     self_normalized: float  # weights of a step sum to one: biased for few episodes, far less variance
-    episodes: int
+    episodes: int  # of the data
     effective: NDArray[np.float64] = field(repr=False)  # (T,) effective sample size at each step, of the episodes
 
     @property

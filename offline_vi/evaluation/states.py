@@ -25,7 +25,7 @@ STEPS = 5_000
 class StateGuardFit:
     """A density of states, and how often it raises a false alarm."""
 
-    states: KnownStates
+    states: KnownStates  # the density, with its quantiles
     rows: int  # states that it was fitted to
     calibration_rows: int  # of other episodes, which gave the quantiles
     false_alarms: dict[float, float]  # level -> share of states of yet other episodes that it calls unknown

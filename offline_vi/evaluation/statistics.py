@@ -33,9 +33,9 @@ FEW = 10  # runs: with fewer a report says what its intervals cover
 class Interval(NamedTuple):
     """An estimate and the bounds of its interval."""
 
-    value: float
-    low: float
-    high: float
+    value: float  # the estimate
+    low: float  # the lower bound
+    high: float  # the upper bound
 
 
 def iqm(tasks: Sequence[Array]) -> Array:

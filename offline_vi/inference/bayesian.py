@@ -79,7 +79,7 @@ def information_gain(model: WeightBelief, x: Tensor, y: Tensor | None = None, me
 
     | method | value |
     |---|---|
-    | expected | I(w; y\\|x), before y is known; never misled by noise that cannot be learnt |
+    | expected | I(w; y\\|x), before y is known; never misled by noise that cannot be learned |
     | realised | KL(new, old) of the conjugate update with the moments of f_w(x) |
     | kl_step | KL(new, old) after fitting q to the row (VIME: save, update, KL, undo) |
     | second_order | 1/2 g' H^-1 g, one Newton step without the likelihood's curvature (VIME, eq. 11): overshoots |
@@ -245,7 +245,7 @@ def normal(mean: Tensor, log_scale: float) -> DiagonalNormal:
 class BayesianMLP(nn.Module):
     """A network whose weights have the mean-field posterior q(w) = N(m, diag(s)^2).
 
-    ``noise`` is s_y^2, ``prior_scale`` s_p; q begins at the network's own initialisation with s = ``init_scale``.
+    ``noise`` is s_y^2, ``prior_scale`` s_p; q begins at the network's own initialization with s = ``init_scale``.
     ``num_samples`` K weights stand for q in its moments and gradients.
     """
 

@@ -40,7 +40,7 @@ class Bound(NamedTuple):
     elbo: Tensor  # (B,), the bound itself, whatever beta and free bits are
     log_likelihood: Tensor  # (B,), E_q log p(x|z, c): minus the distortion
     kl: Tensor  # (B,), KL(q(z|x, c), p(z|c)): the rate
-    objective: Tensor  # (B,), what to maximise: its gradient is the estimator's
+    objective: Tensor  # (B,), what to maximize: its gradient is the estimator's
     kl_per_dim: Tensor | None  # (B, Z), where the KL divergence is that of diagonal Normals
 
 
@@ -120,7 +120,7 @@ def iwae(
     temperature 1 / (1 - alpha) is the Renyi bound of order alpha (Li and Turner 2016), inf the ELBO; below 1 it is no
     lower bound. ``log_likelihood`` and ``kl`` are the two terms of the ELBO of the same samples.
 
-    estimator: "dreg" (Tucker et al. 2019, generalised to every temperature), whose signal-to-noise ratio rises with K,
+    estimator: "dreg" (Tucker et al. 2019, generalized to every temperature), whose signal-to-noise ratio rises with K,
     "reparam", whose ratio falls (Rainforth et al. 2018), or "score" for discrete z (Mnih and Rezende 2016, VIMCO).
 
     Raises ConfigError for an unknown estimator.

@@ -1,4 +1,4 @@
-"""What an experiment fits ahead of its own steps, each in a run of its own below it."""
+"""Models that an experiment fits before its own steps, each in a run directory inside its own."""
 
 from __future__ import annotations
 

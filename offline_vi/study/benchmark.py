@@ -1,4 +1,4 @@
-"""A study from its plan to its table: every cell that is not done, each in a process of its own."""
+"""A study from its plan to its table. Every cell that is not done runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from pathlib import Path
 from offline_vi.errors import StudyError
 from offline_vi.runs.files import writing
 from offline_vi.study.board import Board
-from offline_vi.study.cells import Job, is_done, write_table
+from offline_vi.study.cells import Job, is_done
 from offline_vi.study.engines import EngineOptions, LocalOptions
 from offline_vi.study.plan import Plan, write_plan
+from offline_vi.study.results import read_study, write_results
 
 LOCAL = LocalOptions()
 
 
 def run_study(plan: Plan, engine: EngineOptions = LOCAL, *, quiet: bool = False) -> Path:
-    """Run what is not done, resume what was cut; returns results.csv, a row per cell.
+    """Run the cells that are not done, and resume those that were interrupted. Returns results.csv, which has a row per
+    cell.
 
     Raises StudyError at the end where runs failed, and what the engine raises when it starts.
     """
     write_plan(plan)
     failed = run_jobs(plan.jobs(), plan.folder, engine, quiet=quiet)
-    results = write_results(plan.folder)
+    results = write_results(read_study(plan.folder), plan.folder)
     if failed:
         names = "; ".join(f"{path.name}: {error}" for path, error in failed.items())
         raise StudyError(f"{len(failed)} runs are not done: {names}", "mend it and run the same command again")
@@ -30,7 +32,7 @@ def run_study(plan: Plan, engine: EngineOptions = LOCAL, *, quiet: bool = False)
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, options: EngineOptions, *, quiet: bool = False) -> dict[Path, str]:
-    """All of them, each when what it needs is done; returns the errors of those that are not done."""
+    """Run all jobs, each when what it needs is done. Returns the errors of those that are not done."""
     with writing(folder, 0):
         for part in ("runs", "behavior"):
             (folder / part).mkdir(exist_ok=True)
@@ -65,11 +67,3 @@ def run_jobs(jobs: Sequence[Job], folder: Path, options: EngineOptions, *, quiet
         engine.stop()
         board.close()
     return failed
-
-
-def write_results(folder: Path) -> Path:
-    """DIR/results.csv: a row per cell, done or not."""
-    from offline_vi.study.results import read_study, result_row
-
-    write_table(folder / "results.csv", [result_row(run) for run in read_study(folder).runs])
-    return folder / "results.csv"

@@ -1,5 +1,5 @@
-"""Runs of `offline-vi train` and `fit-behavior` as the cells of a study: done ones are skipped, cut ones resumed,
-failed ones reported; each in a process of its own, one thread each.
+"""Runs of `offline-vi train` and `fit-behavior` as the cells of a study, each in a process of its own with one thread.
+Finished runs are skipped, interrupted ones resumed, failed ones reported.
 
 `python -m offline_vi.scripts.cell VERB ...` is that process: the command, but it ends with whoever started it.
 """
@@ -39,7 +39,7 @@ Started = Callable[[subprocess.Popen[str]], None]
 class Job(NamedTuple):
     """One run directory and the command that makes it."""
 
-    path: Path
+    path: Path  # its directory
     arguments: tuple[str, ...]  # the verb and its flags, without --output and --resume
     after: tuple[Path, ...] = ()  # runs that have to be done before
     environment: tuple[tuple[str, str], ...] = ()  # variables that differ
@@ -47,9 +47,9 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a job."""
+    """The outcome of a job."""
 
-    done: bool
+    done: bool  # whether it came to its end
     error: str  # its one line; empty where it is done
     seconds: float  # this time
 
@@ -72,7 +72,7 @@ def result(run: Path) -> dict[str, object]:
 
 
 def inherited() -> dict[str, str]:
-    """The variables of this process that say where data are and how a cell draws."""
+    """The environment variables of this process that say where data are and how a cell renders."""
     return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
@@ -98,7 +98,7 @@ def run_job(job: Job, journal: Path | None = None, started: Started | None = Non
 
 
 def note(journal: Path, *cells: object) -> None:
-    """Append a row to a CSV file that others append to at the same time: one line, one call of the system."""
+    """Append a row to a CSV file to which other processes append at the same time: one line in one system call."""
     line = ",".join(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells) + "\n"
     append(journal, line.encode())
 
@@ -130,7 +130,7 @@ def _process(job: Job, started: Started | None) -> tuple[int, str]:
 
 
 def signal_name(number: int) -> str:
-    """E.g. "SIGKILL"; real-time signals have no names."""
+    """The name of a signal, e.g. "SIGKILL"; real-time signals have none."""
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
@@ -148,7 +148,7 @@ def run_cells(cells: Mapping[Path, Sequence[str]], jobs: int = 1) -> None:
 
 
 def table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, as far as it can be read; none where there is no such file."""
+    """The rows of a CSV file that can be read; none if there is no such file."""
     rows: list[dict[str, str]] = []
     with suppress(csv.Error):
         rows.extend(csv.DictReader(io.StringIO(read_text(path), newline="")))
@@ -156,7 +156,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def last_step(run: Path) -> int:
-    """Of metrics.csv: how far a run is, in gradient steps."""
+    """How far a run is, in gradient steps, from its metrics.csv."""
     rows = table(run / "metrics.csv")
     with suppress(ValueError, TypeError, KeyError, IndexError):  # its last line may be half written
         return int(float(rows[-1]["step"]))
@@ -164,7 +164,7 @@ def last_step(run: Path) -> int:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """The rows as CSV, with every column that any of them has."""
+    """Write the rows as CSV, with every column that any of them has."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

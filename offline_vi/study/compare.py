@@ -1,4 +1,4 @@
-"""Runs or studies against a baseline: which method it is, and what came of it in plain text."""
+"""Runs or studies against a baseline: finding the baseline, and the comparison as plain text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def against_baseline(study: Study, baseline: str) -> Study:
 
 
 def method_named(study: Study, name: str) -> Method:
-    """Raises UsageError for an unknown or ambiguous name."""
+    """The method of that name. Raises UsageError for an unknown or ambiguous name."""
     labels = [method for method in study.methods if name == method.label]
     names = [method for method in study.methods if name == (method.variant or method.algorithm)]
     paths = [run.method for run in study.runs if name == run.path.name or Path(name).resolve() == run.path.resolve()]

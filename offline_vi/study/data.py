@@ -37,7 +37,7 @@ _NEXT_OBS: PrimitiveConstructorSpec[NextObs] = PrimitiveConstructorSpec(
 
 @dataclass(frozen=True)
 class DataOptions(Reading):
-    """Which data, read how."""
+    """Which data to use, and how they are read."""
 
     # as in Reading, with the flag's former name
     next_obs: Annotated[NextObs, _NEXT_OBS, tyro.conf.arg(aliases=["--rows"])] = "following_row"

@@ -70,7 +70,7 @@ def support_report(
 
 @torch.no_grad()
 def density_report(model: BehaviorModel, data: Transitions, num_samples: int, max_rows: int) -> dict[str, float]:
-    """Mean log-density in nats per action (summed over its dimensions) over rows of ``data``, beside the truth where
+    """Mean log-density in nats per action (summed over its dimensions) over rows of ``data``, next to the truth where
     the data have it. The bounds are over actions in [-1, 1]. A model without a density reports its mean loss."""
     rows = evenly(data, max_rows)
     count = len(rows)

@@ -21,16 +21,16 @@ PlainJob: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], tuple[tuple[s
 
 
 class Engine(Protocol):
-    """Takes jobs, gives outcomes."""
+    """What runs jobs and returns their outcomes."""
 
     def submit(self, job: Job) -> None:
-        """Run it when there is room."""
+        """Run a job as soon as there is room."""
 
     def finished(self, timeout: float) -> Finished:
-        """What has ended since the last call; waits up to ``timeout`` seconds for the first."""
+        """The jobs that ended since the last call, waiting up to ``timeout`` seconds for the first."""
 
     def stop(self) -> None:
-        """End what is running, its checkpoints written, and start nothing more."""
+        """Stop the running jobs after they write their checkpoints, and start no others."""
 
 
 class LocalEngine:
@@ -84,7 +84,7 @@ class RemoteTask(Protocol):
     """`on_ray` as Ray starts it."""
 
     def remote(self, job: PlainJob, journal: str) -> Hashable:
-        """Start it on the cluster; the reference is what its outcome is asked for with."""
+        """Start the job on the cluster. The reference that is returned gives its outcome later."""
 
 
 class RayEngine:
@@ -138,7 +138,7 @@ class RayEngine:
 
 
 def on_ray(plain: PlainJob, journal: str) -> tuple[bool, str, float]:
-    """`run_job` for Ray: it takes and gives plain values."""
+    """`run_job` for Ray, with plain values as arguments and result."""
     path, arguments, after, environment, folder = plain
     job = Job(Path(path), tuple(arguments), tuple(map(Path, after)), tuple(environment), folder)
     done, error, seconds = run_job(job, Path(journal))
@@ -157,7 +157,7 @@ class LocalOptions:
             raise UsageError(f"{self.jobs} jobs at once: one job is the least", "--jobs 1")
 
     def start(self, journal: Path) -> Engine:
-        """The engine; ``journal`` is the CSV file with a row per process."""
+        """Start the engine; ``journal`` is the CSV file with a row per process."""
         return LocalEngine(self.jobs, journal)
 
 
@@ -175,7 +175,7 @@ class RayOptions:
             raise UsageError(f"{self.gpus} GPUs, {self.retries} retries: neither can be negative", "leave both out")
 
     def start(self, journal: Path) -> Engine:
-        """The engine. Raises MissingDependencyError without Ray, OfflineError without a cluster."""
+        """Start the engine. Raises MissingDependencyError without Ray, and OfflineError without a cluster."""
         return RayEngine(self, journal)
 
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How a policy is scored on the way."""
+    """How a policy is scored during training."""
 
     eval_every: int = 5_000
-    """Steps between two evaluations; 0: only the final policy's."""
+    """Steps between two evaluations; 0: only the final policy is evaluated."""
     eval_episodes: int = 10
     """Episodes per evaluation."""
     eval_seed: int = 100

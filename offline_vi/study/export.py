@@ -1,4 +1,5 @@
-"""A trained policy as one file that runs without this library, tried before it is declared good, and its card."""
+"""A trained policy as one file that runs without this library. The file is tried before it is kept, and a card
+describes it."""
 
 from __future__ import annotations
 
@@ -38,11 +39,11 @@ SAME_VALUE = 1e-5  # of two values, relative to 1 + |Q|: what float32 leaves of 
 
 @dataclass(frozen=True)
 class Export:
-    """A file that was written, and how it did."""
+    """An exported file, and how its trial went."""
 
-    path: Path
+    path: Path  # the file
     card: Path  # JSON, beside it
-    trial: Trial
+    trial: Trial  # how it compared with the agent
 
 
 def export(
@@ -111,7 +112,7 @@ def export_run(
 
 
 def format_of(path: Path) -> Format:
-    """By the ending of the name. Raises UsageError."""
+    """The format that the ending of the name says. Raises UsageError."""
     found = next((form for form in FORMATS.values() if form.suffix == path.suffix), None)
     if found is None:
         endings = ", ".join(f"{form.suffix} ({name})" for name, form in FORMATS.items())
@@ -130,7 +131,7 @@ def typical_states(agent: Algorithm) -> FloatArray:
 
 
 def expected_of(acting: Acting, observations: FloatArray) -> list[NDArray[Any]]:
-    """What the agent does here, and what its guard says."""
+    """The actions of the agent in this process, and the verdicts of its guard."""
     agent, guard = acting.agent, acting.guard
     if guard is None:
         return [agent.predict(observations)]
@@ -157,7 +158,7 @@ def valued_alike(
 
 
 def card_of(acting: Acting, form: Format, path: Path, trial: Trial) -> dict[str, Any]:
-    """JSON-ready: what the file holds, how it was checked, how fast it is."""
+    """The card, JSON-ready: what the file holds, how it was checked, and how fast it is."""
     agent, spec, guard = acting.agent, acting.spec, acting.guard
     task = agent.task or unit_task(spec.action_dim)
     packages = {name: version(name) for name in ("torch", "numpy", *({form.runs_in} - {"torch"}))}

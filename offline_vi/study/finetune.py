@@ -31,7 +31,7 @@ from offline_vi.types import RewardMap, from_json
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """What is taken up, and how it explores."""
+    """What the run starts from, and how it explores."""
 
     share: float = 0.5
     """Share of every batch that is drawn from the offline data; the rest is of what was collected."""
@@ -41,7 +41,7 @@ class FinetuneOptions:
     tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""
     """Start from the settings with which the algorithm's paper fine-tunes on this D4RL task or domain."""
     seed_index: Annotated[int, tyro.conf.arg(aliases=["--member"])] = 0
-    """Which seed of a run of several in parallel (--parallel-seeds), counted from 0."""
+    """Which seed to start from, of a run that trained several in parallel (--parallel-seeds), counted from 0."""
 
 
 class Finetuning(Collecting):
@@ -91,7 +91,7 @@ class Finetuning(Collecting):
         return agent
 
     def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
-        """Score the policy as it begins."""
+        """Score the policy before it is trained further."""
         if not run.has_checkpoint():
             scored(self, run, 0, agent.to(self.run_options.torch_device()).eval())
 

@@ -1,5 +1,5 @@
-"""Fitting a behavior model alone: the experiment of `offline-vi fit-behavior`, and of every model that an algorithm
-has fitted first."""
+"""Fitting a behavior model alone: the experiment of `offline-vi fit-behavior`, and of every model that is fitted before
+its algorithm trains."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from offline_vi.types import Spec, from_json
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How long, and how the fit is judged."""
+    """How long to fit a model, and how the fit is judged."""
 
     steps: int = 20_000
     """Gradient steps."""
     held_out: float = 0.1
-    """Share of the episodes, the last ones, that the model never sees and is judged on."""
+    """Share of the episodes, taken from the end, that the model never sees and on which it is judged."""
     iwae_samples: int = 64
     """K of the importance-weighted bound."""
     max_rows: int = 10_000
-    """Held-out rows that the report uses, evenly spread; 0: all."""
+    """Number of held-out rows in the report, evenly spread; 0: all of them."""
     policy_from: Annotated[str, tyro.conf.arg(metavar="FILE.hdf5")] = ""
     """File that holds the policy which made the data (`metadata/policy`), to judge the model's samples by the true
     density; default: the data set's own file, where it holds one."""

@@ -33,25 +33,29 @@ POLICY, CLONE, DATA = "the policy", "the clone", "the data"
 class JudgeOptions:
     """How a policy is judged without an environment."""
 
-    steps: int = 10_000
+    steps: int = FQEConfig.steps
     """Gradient steps of each fit."""
-    tau: float = 0.05
-    """Rate of the target critics: so many steps of the environment a gradient step carries values back."""
+    tau: float = FQEConfig.tau
+    """Rate of the target critics: each gradient step carries values back by about this many steps of the
+    environment."""
+    discount: float | None = None
+    """Gamma of every estimate, and of the data's returns; default: the one that the run's algorithm was trained with,
+    0.99 for an algorithm that has none, such as BC."""
     fits: int = 3
-    """Fits of each policy, from --seed on: their spread shows what one fit is worth."""
+    """Number of fits of each policy, with seeds from --seed on. Their spread shows what one fit is worth."""
     seed: int = 0
     """Seed of the first fit, and of the clone."""
     clone: str = ""
-    """Run directory of the clone; default: one is trained, see --clone-steps."""
+    """Run directory of the clone; default: a clone is trained for --clone-steps."""
     clone_steps: int = 5_000
     """Gradient steps of behavior cloning for the clone."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = FQEConfig.hidden
     """Units per layer of the critics."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Discounted returns from the data's first states."""
+class Judgment:
+    """The discounted returns of a policy, of a clone and of the data, from the data's first states."""
 
     dataset: str
     discount: float
@@ -60,7 +64,7 @@ class Judgement:
     data: Estimate  # what the data's own episodes earned, with its standard error
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The judgment, JSON-ready."""
         numbers = ("value", "over_starts", "over_seeds", "missing", "drift", "converged")
         fitted = {
             name: {key: finite(getattr(one, key)) for key in numbers}
@@ -72,17 +76,18 @@ class Judgement:
 
 
 def finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """The value, or None for NaN and infinity, which JSON lacks."""
     return value if np.isfinite(value) else None
 
 
-def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> Judgement:
+def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> Judgment:
     """Fitted Q evaluation of the run's policy and of a clone on the run's own data.
 
     Raises UsageError where the run does not say which data it learned from, and what loading raises.
     """
     config, policy = read_config(run), load_policy(run)
-    data, discount = data_of(config, run), discount_of(innermost(config))
+    data = data_of(config, run)
+    discount = discount_of(innermost(config)) if options.discount is None else options.discount
     clone = load_policy(options.clone) if options.clone else cloned(data, options, progress)
     settings = FQEConfig(options.steps, discount, options.tau, hidden=options.hidden)
     seeds = range(options.seed, options.seed + options.fits)
@@ -91,11 +96,12 @@ def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> 
         for name, one in ((POLICY, policy), (CLONE, clone))
     }
     returns = discounted_returns(data, discount)
-    return Judgement(data.source.name, discount, len(returns), fitted, estimate(returns))
+    return Judgment(data.source.name, discount, len(returns), fitted, estimate(returns))
 
 
 def data_of(config: RunConfig, run: str | Path) -> Transitions:
-    """The data that a run learned from, read as it read them. Raises UsageError where it does not say which."""
+    """The data that a run learned from, read the same way. Raises UsageError if the run does not say which data they
+    were."""
     saved = config.record.get("data_options")
     options = DataOptions.from_record(saved) if saved else DataOptions()
     if not options.dataset:
@@ -105,7 +111,7 @@ def data_of(config: RunConfig, run: str | Path) -> Transitions:
 
 
 def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorithm:
-    """Behavior cloning of all rows."""
+    """A clone of the behavior, trained on all rows."""
     import torch
 
     with torch.random.fork_rng():
@@ -116,8 +122,8 @@ def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorith
     return clone.eval()
 
 
-def lines(found: Judgement) -> Iterator[str]:
-    """A judgement for a terminal: every number is named, and what none of them holds is said."""
+def lines(found: Judgment) -> Iterator[str]:
+    """The lines of a judgment for a terminal. Every number is named, and so is what none of them contains."""
     gamma = f"gamma {found.discount:g}"
     yield f"{found.dataset}: discounted return ({gamma}) from the first states of {found.episodes} episodes"
     yield f"  {'':<12}{'value':>10}{'std. error over starts':>24}{'std. over fits':>16}"
@@ -129,7 +135,7 @@ def lines(found: Judgement) -> Iterator[str]:
     yield "  Episodes that the data cut by time count up to there under observed; fitted Q goes on beyond."
 
 
-def curve_picture(found: Judgement, path: Path) -> None:
+def curve_picture(found: Judgment, path: Path) -> None:
     """Write the curves of the fits, of each seed, with the data's observed return, as a PNG file."""
     from matplotlib.figure import Figure
 
@@ -149,6 +155,6 @@ def curve_picture(found: Judgement, path: Path) -> None:
     save_figure(figure, path)
 
 
-def recorded(found: Judgement, options: JudgeOptions) -> dict[str, Any]:
-    """For a file in RUN/evaluations."""
+def recorded(found: Judgment, options: JudgeOptions) -> dict[str, Any]:
+    """The record of a judgment for a file in RUN/evaluations."""
     return found.to_json() | {"options": asdict(options)}

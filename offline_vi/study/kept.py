@@ -1,4 +1,4 @@
-"""Agents that are kept: `save` writes the directory that a run writes, `load` reads any of them."""
+"""Saving and loading agents: `save` writes the same directory as a run, and `load` reads either."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OF_THE_LOOP = ("random.", "replay.")
 
 
 class RunConfig(NamedTuple):
-    """What config.json says of a run."""
+    """The content of a run's config.json."""
 
     record: Record  # all of it
     agent: Record  # the description of the agent
@@ -45,7 +45,8 @@ class RunConfig(NamedTuple):
 def save(
     agent: Algorithm | BehaviorModel, directory: str | Path, *, task: Task | None = None, overwrite: bool = False
 ) -> Path:
-    """Keep a trained agent, whole: what it is, its weights, optimizers and counters, and the task it is scored on.
+    """Save a trained agent completely: its description, weights, optimizers and counters, and the task that it is
+    scored on.
 
     ``task`` is by default that of the data which the agent was trained on. ``directory`` is then one like those that
     `offline-vi train` writes: `load`, `offline-vi evaluate`, `offline-vi export` and `offline-vi finetune` read it. A
@@ -127,7 +128,8 @@ def load_agent(directory: str | Path, seed_index: int = 0) -> Algorithm:
 
 
 def read_config(directory: str | Path) -> RunConfig:
-    """Raises MissingInputError where there is no run, ConfigError where it is none of this library's."""
+    """Read a run's config.json. Raises MissingInputError if there is no run, and ConfigError if it is not a run of this
+    library."""
     record = read_json(Path(directory) / "config.json")
     missing = missing_plugin(record)
     try:

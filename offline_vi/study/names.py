@@ -1,8 +1,10 @@
-"""The default names of run directories."""
+"""The default names of folders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
 
 
 def run_name(what: str, data: str, seeds: Sequence[int], *parts: str) -> str:
@@ -13,3 +15,9 @@ def run_name(what: str, data: str, seeds: Sequence[int], *parts: str) -> str:
     """
     numbers = f"{seeds[0]}" + (f"-{seeds[-1]}" if len(seeds) > 1 else "")
     return "-".join([what, data, *filter(None, parts), f"seed{numbers}"]).replace("/", "-")
+
+
+def new_folder(path: Path) -> Path:
+    """The path itself where nothing is there, else the first of PATH-2, PATH-3 and so on that is free."""
+    paths = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in count(1))
+    return next(found for found in paths if not found.exists())

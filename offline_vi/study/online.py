@@ -39,7 +39,7 @@ from offline_vi.types import Spec, Task, from_json
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """Where, and what the algorithm meets there."""
+    """The environment, and what the algorithm is given of it."""
 
     env: str = ""
     """Environment: a Gymnasium id, or code of yours: module:Id, module:Class or module:function."""
@@ -51,23 +51,23 @@ class EnvOptions:
     """Standardize what the algorithm sees: by the bounds of the observation space, or by uniform actions' statistics
     where it has none."""
     bonus: Literal["", "vime"] = ""
-    """Pay the algorithm for what its observations teach (--vime.eta and the other flags of vime)."""
+    """Add a bonus to the reward for what the observations teach (--vime.eta and the other flags of vime)."""
 
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """How long, and what is kept."""
+    """How long to collect, and what is kept."""
 
     steps: int = 100_000
     """Steps in the environment after the warm-up, a gradient step each."""
     warmup: int = 100
     """Actions before the first gradient step: uniform ones; in fine-tuning those of the policy as it was."""
     num_envs: int = 1
-    """Environments in lock-step."""
+    """Number of environments that run in lock-step."""
     capacity: int = 1_000_000
-    """Transitions that the replay buffer keeps."""
+    """Number of transitions that the replay buffer keeps."""
     write: Annotated[str, tyro.conf.arg(metavar="NAMESPACE/NAME-v0")] = ""
-    """Write everything that was collected as a Minari data set of this name."""
+    """Write everything that was collected to a Minari data set of this name."""
     keep_policies: bool = False
     """Keep the policy of every evaluation as a behavior model in RUN/policies/, where it is a tanh-Normal."""
 

@@ -1,4 +1,4 @@
-"""Pictures of what a model of images has learnt, drawn without a display."""
+"""Pictures of what a model of images has learned, drawn without a display."""
 
 from __future__ import annotations
 

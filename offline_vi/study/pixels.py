@@ -32,7 +32,7 @@ NAME = "latent-planning"
 
 @dataclass(frozen=True)
 class PixelOptions:
-    """Which data, and how long."""
+    """Which data to train on, and how long."""
 
     dataset: Annotated[str, tyro.conf.arg(metavar="FOLDER|NAME")] = ""
     """A folder of V-D4RL's .npz episodes, a Minari data set of images, or one of ours (`offline-vi data list`)."""

@@ -1,4 +1,4 @@
-"""What a study is going to run: everything checked, nothing started."""
+"""What a study will run: everything is checked, and nothing has started."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ WRITTEN = ("suite.json", "machine.json", "environment.txt", "journal.csv", "resu
 
 
 class Plan(NamedTuple):
-    """A study that may start."""
+    """A study that has been checked and may start."""
 
-    suite: Suite
-    folder: Path
+    suite: Suite  # what is run
+    folder: Path  # where it goes
     machine: Mapping[str, str]  # precision and products, the same for every cell
     missing: Mapping[str, OfflineVIError]  # data sets that are left out, and why
 
     def commands(self) -> dict[str, list[str]]:
-        """Cell -> what a reader types to make its row again, but for the output."""
+        """Cell -> the command that repeats it, without the output folder."""
         return {cell.name: ["offline-vi", "train", *self.train_words(cell)] for cell in self.suite.cells()}
 
     def model_commands(self) -> dict[str, list[str]]:
-        """Shared behavior model -> what a reader types to fit it again, but for the output."""
+        """Shared behavior model -> the command that fits it again, without the output folder."""
         jobs = (job for job in self.jobs() if job.arguments[0] == "fit-behavior")
         return {job.path.name: ["offline-vi", *job.arguments] for job in jobs}
 
     def train_words(self, cell: Cell) -> list[str]:
-        """Of `offline-vi train`, without the run directory."""
+        """The words of `offline-vi train` for a cell, without the run directory."""
         words = train_arguments(self.suite, cell)
         model, yardstick = self.suite.model(cell), self.suite.yardstick(cell)
         options = {**preset(cell.preset).options(cell.algorithm, model), **train_options(self.suite, cell)}
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
         return self.folder / "behavior" / model_name(cell, model)
 
     def jobs(self) -> list[Job]:
-        """The behavior models that are shared, then the cells on them."""
+        """The jobs of the study: first the shared behavior models, then the cells that use them."""
         environment = tuple({**inherited(), "OFFLINE_VI_PRODUCTS": self.machine["products"]}.items())
         fits, cells = {}, []
         for cell in self.suite.cells():
@@ -76,12 +76,12 @@ class Plan(NamedTuple):
 
 
 def model_name(cell: Cell, model: str) -> str:
-    """Of the run directory of a shared behavior model."""
+    """The name of the run directory of a shared behavior model."""
     return f"{cell.dataset.replace('/', '-')}_{model}_seed{cell.seed}"
 
 
 def plan_study(suite: Suite, folder: Path, *, skip_missing: bool = False) -> Plan:
-    """Check every option, the data sets, the folder, and what it holds already.
+    """Check every option, the data sets, the folder, and what the folder holds already.
 
     ``skip_missing`` leaves out the data sets that cannot be had; they are in `Plan.missing`.
 
@@ -100,7 +100,7 @@ def plan_study(suite: Suite, folder: Path, *, skip_missing: bool = False) -> Pla
 
 
 def writable(folder: Path) -> Path:
-    """The folder, made where it is missing. Raises OutputDirError."""
+    """The folder, which is made if it is missing. Raises OutputDirError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -186,7 +186,7 @@ class WrittenModel(TypedDict):
 
 
 def check_unchanged(plan: Plan) -> None:
-    """A study may grow, but a run stays what it is. Raises ConfigError."""
+    """See that no finished run would mean something else now: a study may only grow. Raises ConfigError."""
     folder = plan.folder
     if not (folder / "suite.json").exists():
         return
@@ -211,7 +211,7 @@ def check_unchanged(plan: Plan) -> None:
 
 
 def write_plan(plan: Plan) -> None:
-    """suite.json, machine.json, environment.txt, and the journal's first line."""
+    """Write suite.json, machine.json, environment.txt, and the journal's first line."""
     folder = plan.folder
     claim(folder, "study", WRITTEN)
     write_json(folder / "machine.json", plan.machine)

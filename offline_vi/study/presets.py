@@ -1,4 +1,4 @@
-"""Named settings of `offline-vi train`: what a preset changes before any other flag is looked at."""
+"""Named settings of `offline-vi train`, which apply before any other flag."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def choice(name: str, algorithm: str, spec: Spec, model: str = "") -> AgentChoic
 
 
 def preset(name: str) -> Preset:
-    """Raises UsageError for an unknown name."""
+    """The preset of that name. Raises UsageError for an unknown name."""
     if name not in PRESETS:
         raise unknown(name, PRESETS, "preset")
     return PRESETS[name]

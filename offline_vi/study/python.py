@@ -150,7 +150,7 @@ class InMemory(Experiment):
 
 
 def diagnosis_of(algorithm: Algorithm, data: Transitions, options: RunOptions) -> Diagnosis:
-    """By the density and the discount that are the algorithm's own."""
+    """The diagnosis with the algorithm's own density and discount."""
     behavior = behavior_of(algorithm)
     while isinstance(algorithm, Wrapper):
         algorithm = algorithm.algorithm

@@ -1,5 +1,4 @@
-"""The report of a study or of single runs: tables and plots next to the published numbers, as a page, Markdown and
-CSV."""
+"""The report of a study or of single runs: tables and plots next to published scores, as HTML, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -13,9 +12,8 @@ from offline_vi.errors import MissingDependencyError
 from offline_vi.escaping import code, latex, markdown, visible
 from offline_vi.runs.files import write_text
 from offline_vi.runs.ownership import claim
-from offline_vi.study.cells import write_table
 from offline_vi.study.report_plots import ReportPlots, report_plots
-from offline_vi.study.results import Failure, Method, Run, Study, is_study, read_study, result_row
+from offline_vi.study.results import Failure, Method, Run, Study, is_study, read_study, write_results
 from offline_vi.study.single_runs import read_runs
 from offline_vi.study.suite import Suite
 
@@ -30,7 +28,7 @@ LATEX = "report.tex"
 
 
 def read_any(folders: Sequence[str | Path]) -> Study:
-    """A benchmark directory, or run directories; of several benchmark directories, their runs.
+    """Read a benchmark directory, or run directories. Of several benchmark directories, all runs are read.
 
     Raises MissingInputError where a folder is neither, ConfigError where what it holds cannot be read.
     """
@@ -47,18 +45,18 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def write_report(study: Study, folder: Path, pages: Sequence[str] = PAGES) -> list[Path]:
-    """results.csv and the pages, in ``folder``; returns what was written. Raises MissingDependencyError without
-    jinja2, and OutputDirError where the folder holds files of these names that are not the library's."""
+    """Write results.csv and the pages into ``folder``, and return their paths. Raises MissingDependencyError without
+    jinja2, and OutputDirError if the folder holds files of these names that are not the library's."""
     claim(folder, "report", ["results.csv", *pages])
-    write_table(folder / "results.csv", [result_row(run) for run in study.runs])
+    results = write_results(study, folder)
     content = vars(contents(study)) if pages else {}
     for name in pages:
         write_text(folder / name, render(name, content))
-    return [folder / name for name in ("results.csv", *pages)]
+    return [results, *(folder / name for name in pages)]
 
 
 def render(name: str, content: Mapping[str, object]) -> str:
-    """A template filled in; what comes from files is escaped, in HTML and in Markdown."""
+    """Fill in a template. Text that comes from files is escaped, in HTML and in Markdown."""
     environment: Any = environment_of(Path(name).suffix)
     text: str = environment.get_template(name).render(content)
     return text
@@ -165,7 +163,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 
 def span(interval: Interval | None, digits: int = 1) -> str:
-    """The bounds of an interval."""
+    """The bounds of an interval, as "1.0 to 2.0"."""
     return "–" if interval is None else f"{number(interval.low, digits)} to {number(interval.high, digits)}"
 
 
@@ -175,7 +173,7 @@ def percent(value: float | None, digits: int = 0) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Seconds below two minutes, then minutes, then hours."""
+    """A duration: seconds below two minutes, then minutes, then hours."""
     if seconds is None:
         return "–"
     if seconds < 120.0:
@@ -184,7 +182,7 @@ def clock(seconds: float | None) -> str:
 
 
 def thousands(value: float | None) -> str:
-    """30,000."""
+    """A whole number with separators, as 30,000."""
     return "–" if value is None else f"{value:,.0f}"
 
 

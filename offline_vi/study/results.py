@@ -1,5 +1,5 @@
 """Reading a benchmark directory: a record per cell, from the files of its run. A cell whose files cannot be read is
-kept with the reason, and enters no number."""
+listed with the reason and left out of every number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError
 from offline_vi.runs.files import read_json, read_text
-from offline_vi.study.cells import is_done, status, table as csv_rows
+from offline_vi.study.cells import is_done, status, table as csv_rows, write_table
 from offline_vi.study.plan import model_name
 from offline_vi.study.scores import LARGEST, Scores, integer, number, numbers, scores_from, table, text
 from offline_vi.study.suite import Cell, Suite, check_folders, parse_suite
@@ -20,9 +20,9 @@ from offline_vi.study.suite import Cell, Suite, check_folders, parse_suite
 class Method(NamedTuple):
     """What is compared: in a suite, an algorithm under a preset."""
 
-    algorithm: str
-    preset: str
-    label: str
+    algorithm: str  # its name
+    preset: str  # its name
+    label: str  # what tables call it
     color: int  # number of the series in plots
     variant: str = ""  # of a suite: its name; empty for the algorithm as it is
 
@@ -31,13 +31,13 @@ class Method(NamedTuple):
 class Run:
     """A cell and what its files say."""
 
-    cell: Cell
-    method: Method
-    path: Path
-    done: bool
+    cell: Cell  # its place in the suite
+    method: Method  # what it is a run of
+    path: Path  # its directory
+    done: bool  # whether it came to its end
     error: str = ""  # one line; empty where it is done
-    command: str = ""
-    scores: Scores = field(default_factory=Scores)
+    command: str = ""  # that makes it again
+    scores: Scores = field(default_factory=Scores)  # its final score and its curve
     facts: Mapping[str, str] = field(default_factory=dict)  # of run.json: versions, revision, precision, products
     note: str = ""  # what a reader of the scores has to know about the task
     seconds: float = 0.0  # wall clock over all processes that worked on it
@@ -49,39 +49,39 @@ class FittedModel:
     """A shared behavior model and how it was judged, in nats per action."""
 
     dataset: str  # label
-    model: str
-    seed: int
+    model: str  # its name in the registry
+    seed: int  # of the fit
     seconds: float  # wall clock
-    steps: int | None
+    steps: int | None  # gradient steps
     held_out: Mapping[str, float | None]  # "elbo", "iwae_64", "truth", "gap"
 
 
 class Failure(NamedTuple):
-    """A run that enters no number."""
+    """A run that is left out of every number."""
 
-    name: str
-    error: str
+    name: str  # of its directory
+    error: str  # one line
 
 
 class Study(NamedTuple):
     """A benchmark directory, or runs that are reported together."""
 
-    folder: Path
-    suite: Suite
-    methods: list[Method]
-    runs: list[Run]
-    models: list[FittedModel]
-    broken_models: list[Failure]
+    folder: Path  # where it is
+    suite: Suite  # what was to be run
+    methods: list[Method]  # what is compared
+    runs: list[Run]  # one for each cell
+    models: list[FittedModel]  # shared behavior models
+    broken_models: list[Failure]  # models that are not done
     environment: Mapping[str, str]  # of environment.txt
 
     @property
     def failures(self) -> list[Failure]:
-        """Everything that enters no number."""
+        """Everything that is left out of every number."""
         return [*(Failure(run.path.name, run.error) for run in self.runs if not run.done), *self.broken_models]
 
 
 def read_study(folder: str | Path) -> Study:
-    """Raises MissingInputError and ConfigError where the folder is no benchmark directory."""
+    """Read a benchmark directory. Raises MissingInputError and ConfigError if the folder is none."""
     folder = Path(folder)
     if not is_study(folder):
         raise MissingInputError(
@@ -116,7 +116,7 @@ def is_study(folder: Path) -> bool:
 
 
 def written_suite(record: Mapping[str, object]) -> Suite:
-    """Of suite.json; no plug-in is loaded. Raises ConfigError."""
+    """The suite in suite.json; no plug-in is loaded. Raises ConfigError."""
     said = table(record, "suite")
     suite = parse_suite({key: value for key, value in said.items() if value not in ({}, "")}, text(said, "name"))
     check_folders(suite)
@@ -138,7 +138,7 @@ def written_models(record: Mapping[str, object], suite: Suite) -> dict[str, tupl
 
 
 def methods_of(suite: Suite) -> list[Method]:
-    """In the suite's order."""
+    """The methods in the suite's order."""
     many = len(suite.presets) > 1
     kinds = [(algorithm, variant, preset) for algorithm, variant in suite.methods() for preset in suite.presets]
     return [
@@ -164,7 +164,7 @@ def read_run(path: Path, cell: Cell, method: Method, command: str, seconds: floa
 
 
 def why_not_done(path: Path, record: Mapping[str, object]) -> str:
-    """In a few words; ``record`` is what run.json says."""
+    """Why a run is not done, in a few words; ``record`` is the content of its run.json."""
     if record:
         return str(record.get("error") or "cut")
     return "run.json cannot be read" if (path / "run.json").exists() else "not started"
@@ -200,7 +200,7 @@ def read_model(path: Path, dataset: str, model: str, seed: int, seconds: float) 
 
 
 def read_environment(folder: Path) -> dict[str, str]:
-    """Of environment.txt; empty where there is none."""
+    """The names and values in environment.txt; empty if there is no such file."""
     lines = read_text(folder / "environment.txt").splitlines()
     return {name: value for name, _, value in (line.partition(" ") for line in lines) if value}
 
@@ -214,8 +214,14 @@ def seconds_of(folder: Path) -> dict[str, float]:
     return total
 
 
+def write_results(study: Study, folder: Path) -> Path:
+    """FOLDER/results.csv: a row for each run, done or not."""
+    write_table(folder / "results.csv", [result_row(run) for run in study.runs])
+    return folder / "results.csv"
+
+
 def result_row(run: Run) -> dict[str, str | int | float | None]:
-    """Of results.csv."""
+    """The row of a run in results.csv."""
     scores, facts = run.scores, run.facts
     return {
         "algorithm": run.cell.algorithm,

@@ -17,7 +17,7 @@ from offline_vi.training.trajectory_values import TrajectoryValuesConfig, fit_re
 
 @dataclass(frozen=True)
 class ReturnOptions:
-    """Which targets critics regress."""
+    """What critics regress: bootstrapped targets, or returns of the data's own trajectories."""
 
     returns: bool = False
     """Regress returns of the data's own trajectories in place of bootstrapped targets; default: where the algorithm is

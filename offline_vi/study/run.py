@@ -39,33 +39,33 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how a run is made."""
+    """Where a run is kept, and how it is made."""
 
     output: str = ""
-    """Run directory; default runs/ALGORITHM-PRESET-MODEL-DATASET-seedN."""
+    """Run directory; default: runs/ALGORITHM-PRESET-MODEL-DATASET-seedN."""
     seed: int = 0
     """One seed for initialization, batches and noise."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N."""
+    """Device of torch: auto, cpu, cuda or cuda:N."""
     threads: int = 1
-    """CPU threads of torch; the bits of a result depend on it."""
+    """CPU threads of torch. The bits of a result depend on their number."""
     graph: Literal["off", "compiled", "replayed", "auto"] = "off"
     """How updates run. off: as they are written; compiled: as one compiled program, up to 1.4 times as fast on a CPU,
-    made in 10 to 40 seconds; replayed: as a CUDA graph; auto: what pays for so many steps on this machine."""
+    which takes 10 to 40 seconds to make; replayed: as a CUDA graph; auto: what pays for so many steps on this machine."""
     log_every: int = 1_000
     """Steps between two rows of metrics.csv."""
     save_every: int = 5_000
     """Steps between two checkpoints."""
     log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv",)
-    """Where numbers go besides the run's own CSV files, which are written in any case."""
+    """Where numbers go in addition to the run's own CSV files, which are always written."""
     resume: bool = False
     """Continue the run in --output from its newest checkpoint (`offline-vi resume RUN` needs no other flag)."""
     overwrite: bool = False
     """Replace the run in --output."""
     strict: bool = False
-    """Refuse to --resume where threads, device or versions changed, so that the bits would differ."""
+    """Refuse to --resume if threads, device or versions changed, because the bits would differ."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
-    """No progress on stderr."""
+    """Show no progress on stderr."""
     json: bool = False
     """Print the result as JSON on stdout."""
 

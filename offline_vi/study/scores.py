@@ -1,4 +1,4 @@
-"""What a run's result.json says, with types: a record of another shape is refused, not passed on."""
+"""The content of a run's result.json, with types. A record of another shape is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST = 1e30
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one seed; None where nothing is known."""
+    """The scores of one seed; None stands for what is not known."""
 
     measure: str = SCORE  # what the next four are of: normalized scores, or returns where a task has no references
     final: float | None = None  # of the final policy
@@ -33,7 +33,7 @@ class Scores:
 
 
 def scores_from(record: Mapping[str, object]) -> Scores:
-    """Of result.json. Raises ConfigError where a value is of another type."""
+    """The scores in result.json. Raises ConfigError if a value is of another type."""
     best, unscored = table(record, "best"), number(record, SCORE) is None and number(record, RETURN) is not None
     measure = text(record, "measure") or (RETURN if unscored else SCORE)  # older runs do not say it
     if measure not in (SCORE, RETURN):

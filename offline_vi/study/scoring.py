@@ -1,4 +1,4 @@
-"""Score the final policy of a run directory, guarded and filmed where that is asked for."""
+"""Score the final policy of a run directory, with a guard and films if asked for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ScoringOptions:
     env: str = ""  # an environment's name, where it is not the data set's own
     env_kwargs: tuple[str, ...] = ()  # arguments of its constructor: key=value, or one JSON object
     max_episode_steps: int = 0  # steps after which an episode is cut; 0: as the run was scored
-    episodes: int = 100
+    episodes: int = 100  # how many are run
     seed: int = 1000  # of the first episode; episode e has seed + e
     seed_index: int = 0  # which seed of a run of several that were trained in parallel, counted from 0
     guard: float = 0.0  # quantile of the data's log-density below which an action is replaced; 0: no guard
@@ -43,10 +43,10 @@ class ScoringOptions:
 
 @dataclass(frozen=True)
 class RunScore:
-    """What came of it."""
+    """The score of a run's policy, and how it was reached."""
 
-    task: Task
-    evaluation: Evaluation
+    task: Task  # what the policy was scored on
+    evaluation: Evaluation  # its returns and scores
     differences: list[str]  # between how the run was scored and how it is scored here
     guard: GuardedPolicy | None  # with its threshold and the share of actions that it replaced
     videos: Path | None  # folder of the films
@@ -70,7 +70,7 @@ class RunScore:
 
 
 def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
-    """Load the run's final policy, check the spaces, evaluate.
+    """Load the run's final policy, check the spaces, and evaluate it.
 
     Films that cannot be made cost no score: `RunScore.film_error` says why. Raises UsageError where the run holds no
     policy or no environment is known, ConfigError where it cannot be guarded, and what loading, `check_spaces` and
@@ -159,7 +159,7 @@ def task_of_run(
 
 
 def differences(run: str | Path, config: dict[str, Any], task: Task, evaluation: Evaluation) -> list[str]:
-    """What is not as it was when the run was scored: the environment, its arguments, its limit, its versions."""
+    """What has changed since the run was scored: the environment, its arguments, its limit or its versions."""
     trained, limit = config.get("task") or {}, config.get("max_episode_steps")
     before = {"environment": environment_title(trained.get("env_id") or "", trained.get("kwargs") or {})}
     now = {"environment": environment_title(task.env_id, task.kwargs)}

@@ -1,4 +1,4 @@
-"""Hyper-parameter search on a suite with Optuna: resumable, and hopeless trials are cut."""
+"""Hyper-parameter search on a suite with Optuna. A search can be resumed, and hopeless trials are stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Chosen = Mapping[str, Scalar]
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How long, and how many cells at once."""
+    """How long a search runs, and how many cells run at once."""
 
     trials: int = 20  # for each algorithm, those of earlier calls included
     jobs: int = 2  # cells at once, one thread each
@@ -69,7 +69,7 @@ class EndedTrial(Protocol):
 
 
 def run_search(suite: Suite, folder: Path, options: SearchOptions) -> None:
-    """A search per algorithm of the suite's [search.ALGORITHM] tables; each writes ALGORITHM-trials.csv,
+    """Run a search for each algorithm in the suite's [search.ALGORITHM] tables. Each writes ALGORITHM-trials.csv,
     ALGORITHM-best.toml and ALGORITHM.png into ``folder``.
 
     Raises ConfigError where there is nothing to search or a range is not valid, MissingDependencyError without Optuna,
@@ -77,7 +77,8 @@ def run_search(suite: Suite, folder: Path, options: SearchOptions) -> None:
     """
     if not suite.search:
         raise ConfigError(
-            f"the suite {suite.name} has no [search.ALGORITHM] table", "e.g. [search.bcq] phi = [0.02, 0.05]"
+            f"the suite {suite.name} has no [search.ALGORITHM] table",
+            "e.g. a table [search.bcq] with the line phi = [0.02, 0.05]",
         )
     try:
         import optuna
@@ -130,7 +131,7 @@ class Search:
         self.study, self.states = study, optuna.trial.TrialState
 
     def run(self) -> None:
-        """Trials until there are enough; then the table, the best settings and the plot."""
+        """Run trials until there are enough, then write the table, the best settings and the plot."""
         for trial in self.study.get_trials(states=(self.states.RUNNING,)):  # of a process that was killed
             self.study.tell(trial.number, state=self.states.FAIL)
             self.study.enqueue_trial(trial.params)
@@ -139,7 +140,7 @@ class Search:
         self.write()
 
     def ended(self) -> list[EndedTrial]:
-        """Trials with an outcome, the cut ones among them."""
+        """Trials with an outcome, including those that were stopped early."""
         found: list[EndedTrial] = self.study.get_trials(states=(self.states.COMPLETE, self.states.PRUNED))
         return found
 
@@ -184,7 +185,7 @@ class Search:
         return cut
 
     def jobs(self, chosen: Chosen) -> tuple[list[Job], list[Job]]:
-        """(cells, shared behavior models) of a trial."""
+        """The jobs of a trial: (cells, shared behavior models)."""
         (self.folder / "behavior").mkdir(exist_ok=True)
         machine = machine_of(self.suite, self.folder)
         write_json(self.folder / "machine.json", machine)
@@ -197,7 +198,7 @@ class Search:
         return cells, [job for job in jobs if job.arguments[0] != "train"]
 
     def print_trial(self, number: int, chosen: Chosen) -> None:
-        """One line, unless it is to be quiet."""
+        """Print one line for a trial, unless the search is quiet."""
         if self.options.quiet:
             return
         score = score_of(self.study.trials[number])
@@ -206,7 +207,7 @@ class Search:
         print(f"{self.algorithm} trial {number}: {outcome}   {', '.join(settings)}", flush=True)
 
     def write(self) -> None:
-        """ALGORITHM-trials.csv, ALGORITHM-best.toml, ALGORITHM.png."""
+        """Write ALGORITHM-trials.csv, ALGORITHM-best.toml and ALGORITHM.png."""
         from offline_vi.study.plots import harmless, search_plot
 
         trials = self.ended()
@@ -224,11 +225,12 @@ class Search:
         columns = {name: [trial.params[name] for trial, _ in whole] for name in self.suite.search[self.algorithm]}
         with harmless("the plot"):
             search_plot({trial.number: score for trial, score in whole}, columns, self.folder / f"{self.algorithm}.png")
-        print("\n".join(lines))
+        print("\n".join([*lines, f"written to {self.folder / self.algorithm}-best.toml, -trials.csv and .png"]))
 
 
 def score_of(trial: EndedTrial) -> float | None:
-    """None for a trial that was cut: Optuna gives it the last value that it reported."""
+    """The score of a trial; None for one that was stopped early, for which Optuna keeps the last value that it
+    reported."""
     return float(trial.value) if trial.state.name == "COMPLETE" else None
 
 

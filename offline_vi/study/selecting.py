@@ -23,16 +23,16 @@ from offline_vi.types import Task
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """How policies are tried."""
+    """How policies are tried and chosen."""
 
     rollouts: int = 50
-    """Episodes that may be tried, of all policies together."""
+    """Number of episodes to run, of all policies together."""
     seed: int = 1000
     """Seed of the first episode of each policy; its n-th has seed + n, so that policies meet the same starts."""
     alpha: float = 2.0
     """Exploration: the bonus of a policy is s sqrt(alpha log t / n)."""
     prior_rollouts: float = 1.0
-    """Rollouts that an off-policy estimate is worth; 0: no prior."""
+    """How many rollouts an off-policy estimate counts for; 0: no prior."""
 
 
 class Tried(NamedTuple):
@@ -44,14 +44,14 @@ class Tried(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """What came of it."""
+    """The outcome of a selection."""
 
     tried: list[Tried]
     best: int  # its number
     prior: bool  # whether estimates were used
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The selection, JSON-ready."""
         return {
             "selected": self.tried[self.best].run,
             "prior": self.prior,
@@ -82,7 +82,7 @@ def select(runs: Sequence[str], options: SelectOptions, env: str = "") -> Select
 
 
 def task_in(run: str, env: str) -> Task:
-    """The task of a run."""
+    """The task of a run, on ``env`` where that is given."""
     return task_of_run(read_config(run).record, env)
 
 
@@ -120,7 +120,7 @@ def simulated(runs: Sequence[str], options: SelectOptions) -> dict[str, RegretCu
 
 
 def lines(found: Selection) -> Iterator[str]:
-    """A selection for a terminal."""
+    """The lines of a selection for a terminal."""
     wide = max(len(one.run) for one in found.tried) + 2
     yield f"  {'':<{wide}}{'off-policy':>12}{'rollouts':>10}{'mean return':>14}{'std':>10}"
     for place, one in enumerate(found.tried):

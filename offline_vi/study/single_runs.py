@@ -40,7 +40,7 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Described:
-    """What a run's files say it is."""
+    """What a run is, according to its files."""
 
     path: Path
     record: Mapping[str, object]  # run.json
@@ -55,7 +55,7 @@ class Described:
 
     @property
     def name(self) -> str:
-        """Of its directory."""
+        """The name of its directory."""
         return self.path.resolve().name
 
 

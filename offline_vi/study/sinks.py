@@ -103,14 +103,15 @@ class WandB:
 
 
 def check_sinks(names: Sequence[str]) -> None:
-    """Before a run is made. Raises MissingDependencyError with the extra that is missing."""
+    """Check, before a run is made, that the packages are installed. Raises MissingDependencyError that names the
+    missing extra."""
     for name in names:
         if name != "csv" and importlib.util.find_spec(name) is None:
             raise MissingDependencyError(f"--log {name} needs {name}", f"pip install 'offline-vi[{name}]'")
 
 
 def listeners(names: Sequence[str], path: Path, config: Mapping[str, object], first_step: int) -> list[Listener]:
-    """Those of --log."""
+    """The listeners that --log asks for."""
     made: list[Listener] = []
     if "tensorboard" in names:
         made.append(TensorBoard(path, first_step))

@@ -56,17 +56,17 @@ EXAMPLES = {"algorithms": "bcq", "datasets": "offline-vi/pendulum/mixed-v0"}
 
 
 class Cell(NamedTuple):
-    """One run of a suite."""
+    """One run of a suite: an algorithm on a data set with a preset and a seed."""
 
-    algorithm: str
+    algorithm: str  # its name
     dataset: str  # label
-    preset: str
-    seed: int
+    preset: str  # its name
+    seed: int  # of the run
     variant: str = ""  # empty: the algorithm as [train] and [algorithm.NAME] have it
 
     @property
     def name(self) -> str:
-        """Of its run directory."""
+        """The name of its run directory."""
         method = self.variant or self.algorithm
         return f"{self.dataset.replace('/', '-')}_{method}_{self.preset}_seed{self.seed}"
 
@@ -75,24 +75,24 @@ class Cell(NamedTuple):
 class Suite:
     """What a suite's file says."""
 
-    name: str
-    algorithms: tuple[str, ...]
+    name: str  # of the suite, and of its folder
+    algorithms: tuple[str, ...]  # as they are, next to variants and sweeps
     datasets: Mapping[str, tuple[str, ...]]  # label -> names or files that are joined
-    description: str = ""
-    seeds: tuple[int, ...] = (0,)
-    presets: tuple[str, ...] = ("published",)
+    description: str = ""  # one line
+    seeds: tuple[int, ...] = (0,)  # of every cell
+    presets: tuple[str, ...] = ("published",)  # each with every algorithm
     tuned: bool = False  # start from what an algorithm's paper tuned for the data set, where it did (--tuned-for)
     plugins: tuple[str, ...] = ()  # modules, and absolute paths of files, that register what the suite names
-    train: Mapping[str, Option] = field(default_factory=dict)
-    algorithm: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
+    train: Mapping[str, Option] = field(default_factory=dict)  # options of `offline-vi train` for every cell
+    algorithm: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)  # name -> its options
     variant: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)  # name -> "algorithm" and its options
     sweep: Mapping[str, Mapping[str, Axis]] = field(default_factory=dict)  # the same, lists of values to combine
     behavior: Mapping[str, Option] = field(default_factory=dict)  # empty: nothing is shared
-    machine: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)  # precision and products; empty: chosen at the start
     search: Mapping[str, SearchSpace] = field(default_factory=dict)  # of `offline-vi tune`
 
     def cells(self) -> list[Cell]:
-        """Seed by seed, so that a study that is cut has whole rows."""
+        """The cells, seed by seed, so that a study that is interrupted has whole rows."""
         return [
             Cell(algorithm, dataset, preset, seed, variant)
             for seed in self.seeds
@@ -118,18 +118,18 @@ class Suite:
         return str(self.behavior.get("model", published)) if self.behavior and published else ""
 
     def yardstick(self, cell: Cell) -> str:
-        """The shared model by which the support of a cell without a model of its own is measured; empty: none."""
+        """The shared model that measures the support of a cell without a model of its own; empty: none."""
         if not self.behavior:
             return ""
         return str(self.behavior.get("model", PRESETS[cell.preset].behavior or "cvae"))
 
     def models(self, cell: Cell) -> str:
-        """The shared model that has to be there before the cell."""
+        """The shared model that must be fitted before the cell starts."""
         return self.model(cell) or self.yardstick(cell)
 
 
 def shipped() -> dict[str, Path]:
-    """The suites of the package: name -> file."""
+    """The suites that come with the library: name -> file."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
@@ -156,7 +156,7 @@ def read_suite(name_or_file: str) -> Suite:
 
 
 def suite_from(record: Mapping[str, object], name: str, folder: Path | None = None) -> Suite:
-    """The suite that a record says; its plug-ins, relative to ``folder``, are loaded and its names looked up.
+    """The suite in a record. Its plug-ins, relative to ``folder``, are loaded and its names looked up.
 
     Raises ConfigError and UsageError as `read_suite`.
     """
@@ -167,7 +167,7 @@ def suite_from(record: Mapping[str, object], name: str, folder: Path | None = No
 
 
 def parse_suite(record: Mapping[str, object], name: str, folder: Path | None = None) -> Suite:
-    """The suite that a record says, nothing loaded and no name looked up. Raises ConfigError."""
+    """The suite in a record, without loading anything or looking up a name. Raises ConfigError."""
     known = [field.name for field in fields(Suite)]
     for key in record:
         if key not in known:
@@ -199,7 +199,7 @@ def parse_suite(record: Mapping[str, object], name: str, folder: Path | None = N
 
 
 def plugin_hashes(suite: Suite) -> dict[str, str]:
-    """Load the suite's plug-ins: name or file -> SHA-256 of its file.
+    """Load the suite's plug-ins. Returns name or file -> SHA-256 of the file.
 
     Raises MissingInputError where one is not there, ConfigError where one cannot be loaded, UsageError where one
     registers nothing.

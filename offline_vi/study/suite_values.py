@@ -49,7 +49,7 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether only integers are meant."""
+        """Whether it stands for integers alone."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
@@ -59,7 +59,8 @@ SearchSpace: TypeAlias = Mapping[str, Range | Choices]
 
 
 def file_name(name: str, kind: str) -> str:
-    """A name that a folder can have. Raises ConfigError for any other: none leads elsewhere."""
+    """A name that a folder can have. Raises ConfigError for any other name, such as one that leads out of the
+    folder."""
     if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}", name):
         raise ConfigError(
             f"{kind} is {name[:60]!r}", "at most 200 letters, no slash among them, no dot at the beginning"
@@ -68,30 +69,35 @@ def file_name(name: str, kind: str) -> str:
 
 
 def unknown_key(key: str, known: Sequence[str], kind: str) -> ConfigError:
-    """The error for a key that nobody knows, with the nearest valid one."""
+    """The error for an unknown key, which names the nearest valid one."""
     close = get_close_matches(key, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
     return ConfigError(f"unknown {kind}: {key!r}", hint)
 
 
 def flag(value: object, where: str) -> bool:
-    """true or false. Raises ConfigError."""
+    """True or False. Raises ConfigError for anything else."""
     if isinstance(value, bool):
         return value
     raise ConfigError(f"{where} = {value!r} is neither true nor false", f"{where} = true")
 
 
+def listed(value: object) -> Sequence[object]:
+    """The entries of a list; a value that is no list is a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def strings(value: object, where: str) -> tuple[str, ...]:
-    """A list of names that is not empty. Raises ConfigError."""
-    if isinstance(value, list | tuple) and value:
-        found = tuple(entry for entry in value if isinstance(entry, str))
-        if len(found) == len(value):
-            return found
-    raise ConfigError(f"{where} = {value!r} is no list of names", f'e.g. {where} = ["..."]')
+    """Names: a list that is not empty, or one name. Raises ConfigError."""
+    entries = listed(value)
+    found = tuple(entry for entry in entries if isinstance(entry, str) and entry)
+    if found and len(found) == len(entries):
+        return found
+    raise ConfigError(f"{where} = {value!r} is neither a name nor a list of names", f'e.g. {where} = ["..."]')
 
 
 def datasets(value: object) -> dict[str, tuple[str, ...]]:
-    """label -> names or files that are joined, from a table or a list. Raises ConfigError."""
+    """label -> names or files that are joined, from a table, a list or one name. Raises ConfigError."""
     if isinstance(value, Mapping):
         return {label: strings(files, f"datasets.{label}") for label, files in value.items()}
     names = strings(value, "datasets")
@@ -101,16 +107,16 @@ def datasets(value: object) -> dict[str, tuple[str, ...]]:
 
 
 def seeds(value: object) -> tuple[int, ...]:
-    """Whole numbers from 0. Raises ConfigError."""
-    if isinstance(value, list | tuple) and value:
-        found = tuple(seed for seed in value if type(seed) is int and seed >= 0)
-        if len(found) == len(value):
-            return found
-    raise ConfigError(f"seeds = {value!r} is no list of numbers from 0", "e.g. seeds = [0, 1, 2]")
+    """Whole numbers from 0: a list that is not empty, or one number. Raises ConfigError."""
+    entries = listed(value)
+    found = tuple(seed for seed in entries if type(seed) is int and seed >= 0)
+    if found and len(found) == len(entries):
+        return found
+    raise ConfigError(f"seeds = {value!r} is neither a number from 0 nor a list of them", "e.g. seeds = [0, 1, 2]")
 
 
 def plugins(value: object, folder: Path) -> tuple[str, ...]:
-    """Modules by name, files by absolute path; ``folder`` is where relative paths begin. Raises ConfigError."""
+    """Modules by name, and files by absolute path; relative paths begin at ``folder``. Raises ConfigError."""
     if value == [] or value == ():
         return ()
     names = strings(value, "plugins")
@@ -118,7 +124,7 @@ def plugins(value: object, folder: Path) -> tuple[str, ...]:
 
 
 def table(record: Mapping[str, object], key: str) -> Mapping[str, object]:
-    """A table of tables; empty where it is left out. Raises ConfigError."""
+    """A table of tables; empty where the suite has none. Raises ConfigError."""
     value = record.get(key, {})
     if not isinstance(value, Mapping):
         raise ConfigError(f"{key} = {value!r} is no table", f"write [{key}.NAME]")
@@ -136,7 +142,7 @@ def options(value: object, where: str) -> dict[str, Option]:
         if isinstance(entry, Mapping):
             hint = f'write {name} = ["key=value"] where the flag takes such words, else "{name}.KEY" = VALUE'
             raise ConfigError(f"{where}: {name} is a table", hint)
-        scalars = _scalars(entry if isinstance(entry, list | tuple) else [entry])
+        scalars = _scalars(listed(entry))
         if scalars is None:
             raise ConfigError(f"{where}: {name} = {entry!r} is no value of a flag", "a number, a text, or a list")
         found[name] = scalars if isinstance(entry, list | tuple) else scalars[0]
@@ -144,14 +150,14 @@ def options(value: object, where: str) -> dict[str, Option]:
 
 
 def variant(value: object, where: str) -> dict[str, Option]:
-    """Of [variant.NAME]: "algorithm" and options. Raises ConfigError."""
+    """The "algorithm" and the options in [variant.NAME]. Raises ConfigError."""
     if not isinstance(value, Mapping) or not isinstance(value.get("algorithm"), str):
         raise ConfigError(f"{where} names no algorithm", f'write {where}, then algorithm = "bcq"')
     return options(value, where)
 
 
 def sweep(value: object, where: str) -> dict[str, Axis]:
-    """Of [sweep.NAME]: "algorithm", and options or lists of them. Raises ConfigError."""
+    """The "algorithm", and the options or lists of options, in [sweep.NAME]. Raises ConfigError."""
     entries = value if isinstance(value, Mapping) else {}
     lists = {key: several for key, entry in entries.items() if (several := _lists(entry))}
     found: dict[str, Axis] = {**variant({key: entries[key] for key in entries if key not in lists}, where)}
@@ -170,7 +176,8 @@ def _lists(value: object) -> list[list[Scalar]]:
 
 
 def grid(name: str, axes: Mapping[str, Axis]) -> dict[str, dict[str, Option]]:
-    """The points of a sweep: name -> "algorithm" and options. A list is an axis, anything else is the same for all.
+    """The points of a sweep: name -> "algorithm" and options. A list is an axis; any other value is the same for all
+    points.
 
     Raises ConfigError where two points have the same name.
     """
@@ -197,7 +204,7 @@ def _scalars(entries: Sequence[object]) -> list[Scalar] | None:
 
 
 def machine(value: object) -> dict[str, str]:
-    """Of [machine]. Raises ConfigError."""
+    """The choices in [machine]. Raises ConfigError."""
     choices = {"precision": PRECISIONS, "products": PRODUCTS}
     found = {}
     for name, chosen in options(value, "[machine]").items():
@@ -210,7 +217,7 @@ def machine(value: object) -> dict[str, str]:
 
 
 def search_space(value: object, algorithm: str) -> dict[str, Range | Choices]:
-    """Of [search.ALGORITHM]: ranges, and lists of at least two choices. Raises ConfigError."""
+    """The ranges in [search.ALGORITHM], and lists of at least two choices. Raises ConfigError."""
     if not isinstance(value, Mapping) or not value:
         raise ConfigError(f"[search.{algorithm}] names nothing", "e.g. lr = { low = 1e-4, high = 1e-3, log = true }")
     return {

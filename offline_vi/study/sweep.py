@@ -1,4 +1,4 @@
-"""One trained policy acted on in many ways, from cloning to greedy."""
+"""One trained policy that acts in many ways, from cloning to greedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sweep:
     run: tyro.conf.Positional[str]
     """Run directory of `offline-vi train`, of an algorithm that ranks candidates (bcq, emaq, soft-q)."""
     candidates: tuple[int, ...] = (1, 2, 5, 10, 30, 100)
-    """N: candidates per state."""
+    """N: numbers of candidates per state."""
     phi: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
     """Phi: largest perturbation, in units of the action box [-1, 1]."""
     noise_clip: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, float("inf"))
@@ -43,7 +43,7 @@ class Sweep:
     json: bool = False
     """Machine-readable output on stdout."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
-    """No progress on stderr."""
+    """Show no progress on stderr."""
 
 
 def settings(policy: CandidatePolicy, options: Sweep) -> list[tuple[str, CandidatePolicy]]:

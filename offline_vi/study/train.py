@@ -45,7 +45,7 @@ from offline_vi.types import RewardMap, Spec, from_json
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How long, and on which behavior model."""
+    """How long to train, and on which behavior model."""
 
     steps: int = 50_000
     """Gradient steps."""
@@ -68,25 +68,26 @@ class TrainOptions:
     """Measure where the policy leaves the data by the density of the fitted model in this directory; default: by that
     of the algorithm's own behavior model, where it has one."""
     bank_period: int = 0
-    """Draw the candidates of a frozen model ahead, and all of them anew every so many steps; 0: for every batch."""
+    """Draw the candidates of a frozen model ahead of time, and redraw all of them within this many steps; 0: draw them
+    for every batch."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """Of targets and other passes without gradient; auto: the faster one on processors of this kind."""
+    """Precision of targets and other passes without gradients; auto: the faster one on this kind of processor."""
     proposals: Literal["", "samples", "decoder-means", "most-likely", "central", "decoded", "likely"] = ""
-    """What an algorithm is given of its model: full samples, decoder means at clipped noise, the most likely of its
+    """What an algorithm gets from its model: full samples, decoder means at clipped noise, the most likely of its
     samples, or its central action alone; default: as published (decoded and likely are older names)."""
     noise_clip: float = 0.5
-    """decoder-means: prior noise is clipped to this many standard deviations."""
+    """For decoder-means: prior noise is clipped to this many standard deviations."""
     keep: float = 0.25
-    """most-likely: share of the samples that is kept, by their log-density."""
+    """For most-likely: the share of the samples that is kept, by their log-density."""
     normalize: bool = False
-    """Normalize observations, the statistics stored with the policy; default: where the published results do."""
+    """Normalize observations, with statistics that are stored with the policy; default: as in the published results."""
     reward_scale: Annotated[str, tyro.conf.arg(metavar="C|returns")] = ""
     """Train on C times the reward; returns: 1000 over the range of the episodes' returns (IQL's on locomotion tasks).
     Scores, and Q where it is reported, stay in the data's units."""
     reward_shift: float = 0.0
     """Add this to every reward, after the scale (AntMaze: -1)."""
     print_config: bool = False
-    """Print what would be done, step by step and in the paper's terms, and do nothing."""
+    """Print what would be done, step by step and in the paper's terms, but do nothing."""
     num_seeds: Annotated[int, tyro.conf.arg(name="parallel-seeds", aliases=["--seeds-at-once"])] = 1
     """Train so many seeds in parallel in this process: --seed, --seed + 1, ...; each is scored, all are one checkpoint.
     A model fitted ahead is shared."""

@@ -32,7 +32,7 @@ class Verb(NamedTuple):
 
 
 def verb_of(name: str) -> Verb:
-    """Raises ConfigError for a configuration of another verb."""
+    """The verb of that name. Raises ConfigError for a name that is no verb that trains."""
     if name == "train":
         from offline_vi.study import train
 
@@ -119,7 +119,7 @@ def warn_of_differences(name: str, saved: Record, steps: int) -> None:
 
 
 def read_saved(file: str, name: str) -> Record:
-    """A configuration of this verb. Raises ConfigError."""
+    """Read a configuration of this verb. Raises ConfigError."""
     saved = read_json(Path(file))
     if saved.get("schema") not in (1, SCHEMA) or saved.get("verb") != name:
         raise ConfigError(
@@ -176,7 +176,7 @@ def subject_of(saved: Record, verb: Verb) -> str:
 
 
 def print_result(name: str, outcome: Outcome, options: RunOptions) -> None:
-    """On stdout, as the flags ask."""
+    """Print the result on stdout, as the flags ask."""
     result = outcome.result
     if options.json:
         json.dump(result, sys.stdout, indent=1)

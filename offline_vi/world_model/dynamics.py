@@ -68,7 +68,7 @@ class Emission(Distribution):
 class Outcome(nn.Module):
     """Reward and end, as emitted by the state that an action led to: state (..., S) -> p(r|state), a logit (...).
 
-    The reward's Normal is in the data's units; the network sees it standardised (``reward_units``).
+    The reward's Normal is in the data's units; the network sees it standardized (``reward_units``).
     """
 
     def __init__(self, state_dim: int, hidden: tuple[int, ...], init_log_scale: float = -1.0) -> None:
@@ -395,7 +395,7 @@ ENCODERS: dict[str, Any] = {"conv": _convolutions, "mlp": _mlps}
 
 
 def latent_dynamics(spec: Spec, config: DynamicsConfig) -> LatentDynamicsModel:
-    """The model of a configuration, freshly initialised from torch's default generator."""
+    """The model of a configuration, freshly initialized from torch's default generator."""
     dynamics = DYNAMICS[config.dynamics](
         config.latent_dim, spec.action_dim, config.hidden, config.ensemble, config.belief
     )

@@ -107,6 +107,13 @@ def test_what_cannot_be_exported_is_refused() -> None:
             Acting(agent)
 
 
+def test_an_onnx_file_calls_its_rows_batch(tmp_path: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(written(agent_of("bcq"), "onnx", tmp_path))
+    assert [one.shape for one in (*session.get_inputs(), *session.get_outputs())] == [["batch", 5], ["batch", 2]]
+
+
 def test_a_discrete_action_is_its_number() -> None:
     agent = DiscreteSAC(Spec((5,), 3, discrete=True)).eval()
     chosen = agent.act(torch.from_numpy(ROWS)).argmax(-1)

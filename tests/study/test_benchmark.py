@@ -388,7 +388,9 @@ def test_a_plug_in_that_changed_is_refused_where_runs_are(data: str, tmp_path: P
     [
         ('["nowhere.py"]', MissingInputError, "nowhere.py"),
         ('["no.such.module"]', MissingInputError, "no.such.module"),
-        ('"mine.py"', ConfigError, "no list of names"),
+        ('"mine.py"', MissingInputError, "mine.py"),
+        ("3", ConfigError, "neither a name nor a list of names"),
+        ('[""]', ConfigError, "neither a name nor a list of names"),
     ],
 )
 def test_a_plug_in_that_is_not_there_is_one_line(

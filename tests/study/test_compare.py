@@ -94,6 +94,17 @@ def test_single_runs_are_compared_and_named_by_their_directory(
     assert "p 0.1000 (at best 0.1000)" in line
 
 
+def test_without_a_name_every_comparison_has_a_folder_of_its_own(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for baseline, folder in (("bc", "runs/compare"), ("iql", "runs/compare-2")):
+        _, out, _ = run(["compare", str(study), "--baseline", baseline], capsys)
+        assert out.splitlines()[-3:] == [f"{folder}/{name}" for name in ("results.csv", "report.html", "report.md")]
+        assert f"Against {baseline}" in Path(folder, "report.md").read_text()
+    assert "Against bc\n" in Path("runs/compare/report.md").read_text()
+
+
 def test_methods_without_common_ground_are_compared_where_they_can_be(tmp_path: Path) -> None:
     paths = [
         fake_run(tmp_path / f"{name}{k}", 10.0 * k, algorithm=name, seed=k) for name in ("bc", "bcq") for k in (1, 2)
@@ -101,6 +112,21 @@ def test_methods_without_common_ground_are_compared_where_they_can_be(tmp_path: 
     other = fake_run(tmp_path / "elsewhere", 5.0, algorithm="iql", dataset="walker2d-medium-v2")
     rows = contents(read_any([*paths, other])).comparisons
     assert [(row.dataset, row.method.algorithm) for row in rows] == [("hopper-medium-v2", "bcq")]
+
+
+def test_a_table_over_all_data_sets_is_there_for_several_data_sets_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        str(fake_run(tmp_path / f"{name}{k}", 10.0 * k, algorithm=name, seed=k))
+        for name in ("bc", "bcq")
+        for k in (1, 2)
+    ]
+    other = str(fake_run(tmp_path / "elsewhere", 5.0, dataset="walker2d-medium-v2", algorithm="bc", seed=1))
+    for given, expected in ((runs, False), ([*runs, other], True)):
+        assert run(["report", *given, "--output", str(tmp_path / "out")], capsys)[0] == 0
+        for name in ("report.html", "report.md"):
+            assert ("All data sets together" in (tmp_path / "out" / name).read_text()) is expected
 
 
 def test_two_studies_are_compared_by_their_runs(tmp_path: Path) -> None:

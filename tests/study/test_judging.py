@@ -12,10 +12,11 @@ from small_data import pendulum
 
 from offline_vi.errors import UsageError
 from offline_vi.evaluation.evaluate import evaluate
-from offline_vi.evaluation.fitting_q import discounted_returns
+from offline_vi.evaluation.fitting_q import MISSING, discounted_returns
+from offline_vi.evaluation.off_policy import FQEConfig
 from offline_vi.runs.ownership import strangers
 from offline_vi.scripts import main
-from offline_vi.study.judging import data_of
+from offline_vi.study.judging import JudgeOptions, data_of
 from offline_vi.study.kept import load_policy, read_config
 from offline_vi.study.kept_evaluations import evaluations, keep_evaluation
 from offline_vi.study.scoring import load_task
@@ -58,6 +59,23 @@ def test_a_given_run_may_be_the_clone(runs: list[str], capsys: pytest.CaptureFix
     assert code == 0
     record = json.loads(out)
     assert record["the clone"]["curves"] == record["the policy"]["curves"]
+
+
+def test_another_gamma_counts_for_the_policy_and_the_data(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["ope", runs[0], *SHORT, "--clone", runs[1], "--discount", "0.5", "--json"], capsys)
+    assert code == 0
+    record = json.loads(out)
+    assert record["discount"] == 0.5
+    assert record["data"]["value"] == pytest.approx(
+        discounted_returns(data_of(read_config(runs[0]), runs[0]), 0.5).mean()
+    )
+    assert record["the policy"]["missing"] == pytest.approx(np.exp(-20 * 0.05 * 0.5))
+
+
+def test_python_and_the_command_fit_alike_and_long_enough_for_the_usual_gamma() -> None:
+    python, command = FQEConfig(), JudgeOptions()
+    assert (python.steps, python.tau, python.hidden) == (command.steps, command.tau, command.hidden)
+    assert np.exp(-python.steps * python.tau * (1.0 - python.discount)) < MISSING
 
 
 def test_a_run_that_does_not_name_its_data_is_refused(tmp_path: Path, runs: list[str]) -> None:

@@ -16,7 +16,7 @@ from offline_vi.study.checks import check_options
 from offline_vi.study.commands import train_arguments
 from offline_vi.study.results import methods_of, written_suite
 from offline_vi.study.shrinking import shrunk
-from offline_vi.study.suite import Suite, read_suite, suite_from
+from offline_vi.study.suite import Suite, parse_suite, read_suite, suite_from
 
 BASE: dict[str, Any] = {
     "algorithms": ["bcq"],
@@ -29,6 +29,13 @@ BASE: dict[str, Any] = {
 
 def suite(**tables: Any) -> Suite:
     return suite_from({**BASE, **tables}, "mine")
+
+
+def test_one_value_stands_for_a_list_of_one() -> None:
+    lists = {"algorithms": ["bc"], "datasets": ["a"], "seeds": [3], "presets": ["fast"]}
+    single = {"algorithms": "bc", "datasets": "a", "seeds": 3, "presets": "fast"}
+    assert parse_suite(single, "x") == parse_suite(lists, "x")
+    assert parse_suite({**single, "datasets": {"b": "c.csv"}}, "x").datasets == {"b": ("c.csv",)}
 
 
 def test_a_variant_has_the_options_of_its_algorithm_and_its_own() -> None:

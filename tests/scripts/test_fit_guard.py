@@ -1,0 +1,63 @@
+"""`offline-vi fit-guard`: it fits what `offline-vi evaluate --guard-states` asks for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import run
+from small_data import pendulum
+
+from offline_vi.runs.ownership import strangers
+from offline_vi.scripts import main
+
+SCORE = ["--guard-states", "0.05", "--episodes", "2", "--max-episode-steps", "20", "-q", "--json"]
+
+
+def twenty_episodes(columns: dict[str, Any]) -> None:
+    columns["timeouts"] = np.arange(1, len(columns["timeouts"]) + 1) % 20 == 0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("guard")
+    data = pendulum(folder / "toy.hdf5", twenty_episodes)
+    words = ["train", "bc", "--dataset", data, "--env", "Pendulum-v1", "--hidden", "8"]
+    words += ["--steps", "2", "--eval-episodes", "1", "-q"]
+    main([*words, "--output", str(folder / "run")])
+    return str(folder / "run")
+
+
+def test_the_fitted_density_guards_the_policy_in_evaluate(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(["evaluate", trained, *SCORE], capsys)
+    assert code != 0
+    assert "offline-vi fit-guard" in error
+    code, out, _ = run(["fit-guard", trained, "--steps", "5", "--seed", "1"], capsys)
+    assert code == 0
+    assert "fitted to 266 states, quantiles of 76 others" in out
+    levels = [line.split()[1] for line in out.splitlines() if "--guard-states" in line]
+    assert levels == ["0.001", "0.01", "0.05", "0.5"]
+    assert {path.name for path in (Path(trained) / "states").iterdir()} >= {"card.json", "model.safetensors"}
+    assert strangers(Path(trained)) == []
+    code, out, _ = run(["evaluate", trained, *SCORE], capsys)
+    assert code == 0
+    guard = json.loads(out)["guard_states"]
+    assert guard["level"] == 0.05
+    assert 0.0 <= guard["share"] <= 1.0
+    code, out, _ = run(["evaluate", trained, *SCORE[:-1]], capsys)
+    assert "unknown states" in out
+
+
+def test_its_help_names_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["fit-guard", "--help"], capsys)
+    assert code == 0
+    assert all(word in out for word in ("RUN/states", "--guard-states", "--steps", "--seed"))
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, error = run(["fit-guard", str(tmp_path)], capsys)
+    assert (code != 0, out) == (True, "")
+    assert error.startswith("error: ")

@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,7 +51,6 @@ from offline_vi.types import Batch, Metrics
 PARTS = {"agree": 60, "speed": 200, "train": 310}  # seconds
 AGENTS = (("bcq", "published"), ("bcq", "fast"), ("td3-bc", "published"), ("iql", "published"))
 SEEDS = (1, 16, 64)
-GRAPHS = ("off", "replayed", "compiled")
 DATA = ("offline-vi/hopper/medium-expert-v0", "offline-vi/walker2d/medium-expert-v0")
 
 
@@ -149,62 +148,67 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def jax_contenders(rows: dict[str, Any]) -> Iterator[tuple[str, Callable[[], object], int]]:
-    """(name, a call, how many steps it takes)."""
+class Contender(NamedTuple):
+    name: str
+    seeds: int
+    call: Callable[[], object]
+    steps: int  # of each seed that a call takes
+
+
+def jax_contenders(rows: dict[str, Any]) -> Iterator[Contender]:
+    """Where JAX is installed."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         plain_jax = importlib.import_module("plain_jax")
     except ImportError:
         return
     for name in ("td3-bc", "iql"):
-        yield f"{name} jax", plain_jax.call(name, rows), plain_jax.UPDATES
+        yield Contender(f"{name} jax", 1, plain_jax.call(name, rows), plain_jax.UPDATES)
 
 
-def contenders(options: argparse.Namespace) -> Iterator[tuple[str, int, Callable[[], object], int]]:
-    """(name, seeds, a call, steps a call); each is made when it is asked for, the quickly made ones first."""
-    for name, call, steps in jax_contenders(options.columns):
-        yield name, 1, call, steps
+def ours(options: argparse.Namespace, graphs: tuple[str, ...]) -> Iterator[Contender]:
+    """Each is made when it is asked for. What cannot be made is left out, with a line that says why."""
     data = Transitions.from_d4rl(options.columns)
-    for graph in GRAPHS:
-        for seeds in (1, 2) if options.quick else SEEDS:
-            if graph == "compiled" and seeds > 1:
-                continue  # minutes each
-            for name, preset in AGENTS:
-                label = f"{name} {preset} {'as written' if graph == 'off' else graph}"
-                try:
-                    training = Steps(data, name, preset, options.device, seeds, graph)
-                    for _ in range(4):
-                        training.step()
-                except Exception as error:
-                    print(f"{label}, {seeds} seeds: {str(error)[:200]}", file=sys.stderr, flush=True)
-                    continue
-                yield label, seeds, training.step, 1
+    for graph, seeds in ((graph, seeds) for graph in graphs for seeds in ((1, 2) if options.quick else SEEDS)):
+        for name, preset in AGENTS if graph != "compiled" or seeds == 1 else ():  # compiled for more: minutes each
+            label = f"{name} {preset} {'as written' if graph == 'off' else graph}"
+            try:
+                training = Steps(data, name, preset, options.device, seeds, graph)
+                for _ in range(4):
+                    training.step()
+            except Exception as error:
+                print(f"{label}, {seeds} seeds: {str(error)[:200]}", file=sys.stderr, flush=True)
+                continue
+            print(f"{label}, {seeds} seeds: ready", file=sys.stderr, flush=True)
+            yield Contender(label, seeds, training.step, 1)
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_float32_matmul_precision("highest")
-    until = time.monotonic() + 0.7 * PARTS["speed"]
-    made = []
-    for contender in contenders(options):
-        made.append(contender)
-        print(f"{contender[0]}, {contender[1]} seeds: ready", file=sys.stderr, flush=True)
-        if time.monotonic() > until:
-            break
-    rates: dict[tuple[str, int], list[float]] = {contender[:2]: [] for contender in made}
+    first = [*jax_contenders(options.columns), *ours(options, ("off", "replayed"))]
+    rows = measured(first, options)
+    write_json(options.output / "speed.json", {"machine": machine(options.device), "rows": rows})
+    for contender in ours(options, ("compiled",)):  # slowly made: each measured and written as it comes
+        rows += measured([contender], options)
+        write_json(options.output / "speed.json", {"machine": machine(options.device), "rows": rows})
+    return {"rows": rows}
+
+
+def measured(made: list[Contender], options: argparse.Namespace) -> list[dict[str, str]]:
+    """Seed-steps a second of each, their rounds alternating."""
+    rates: list[list[float]] = [[] for _ in made]
     for _ in range(options.steps(5, 1)):
-        for label, seeds, call, steps in made:
-            rates[label, seeds].append(seeds * steps * rate_of(call, options.device, options.steps(0.5, 0.02)))
-    return {
-        "rows": [
-            {
-                "contender": label,
-                "seeds": str(seeds),
-                "seed-steps a second": f"{statistics.median(values):,.0f}",
-                "range": f"{min(values):,.0f} to {max(values):,.0f}",
-            }
-            for (label, seeds), values in rates.items()
-        ]
-    }
+        for (_, seeds, call, steps), rate in zip(made, rates, strict=True):
+            rate.append(seeds * steps * rate_of(call, options.device, options.steps(0.5, 0.02)))
+    return [
+        {
+            "contender": one.name,
+            "seeds": str(one.seeds),
+            "seed-steps a second": f"{statistics.median(rate):,.0f}",
+            "range": f"{min(rate):,.0f} to {max(rate):,.0f}",
+        }
+        for one, rate in zip(made, rates, strict=True)
+    ]
 
 
 def rate_of(call: Callable[[], object], device: str, seconds: float) -> float:

@@ -269,7 +269,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 def scores_of(folder: Path) -> dict[str, str]:
     """Mean and range over the seeds of the final policies."""
     result = json.loads((folder / "result.json").read_text())
-    scores = [one["normalized_score"] for one in result.get("seeds", [])] or [result["normalized_score"]]
+    scores = [one["normalized_score"] for one in result["seeds"].values()]
     mean = statistics.mean(scores)
     return {"score": f"{mean:.1f} ({min(scores):.1f} to {max(scores):.1f})", "steps": f"{result['steps']:,}"}
 

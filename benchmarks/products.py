@@ -3,8 +3,8 @@
     python benchmarks/products.py docs/results/speed/*.json --figure docs/figures/speed.png
 
 `products_of` watches steps as they run, keeps every product with its operands, and gives a function that multiplies
-them again, step by step: no losses, no activations, no optimizers, no Python between two products but a loop. The command
-draws what `scripts/compare_speed.py --json` measured: the step of each contender over these.
+them again, step by step: no losses, no activations, no optimizers, no Python between two products but a loop. The
+command draws what `scripts/compare_speed.py --json` measured: the step of each contender over these.
 """
 
 from __future__ import annotations

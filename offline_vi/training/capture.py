@@ -43,6 +43,7 @@ Graph = Literal["off", "compiled", "replayed"]
 """How updates run: as they are written, as a compiled program, as a CUDA graph."""
 
 HINT = "train it with graph='off'"
+PLACE = "TORCHINDUCTOR_CACHE_DIR"  # the variable
 WORTH = 20_000  # steps from which on what a program saves is more than the seconds in which it is made
 TOLERANCE = 0.25  # of the length of a tensor's step: Adam's first steps have the sign of a gradient, however small
 
@@ -86,6 +87,17 @@ def updates(algorithm: Algorithm, graph: Graph) -> Callable[[Batch], Metrics]:
             return advance(batch)
 
     return update
+
+
+def keep_programs() -> None:
+    """Keep what the compiler makes in the user's own cache, for later runs, unless the user's variable says where.
+
+    Torch fills that variable too, when it is imported: with a folder for everybody's temporary files.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get(PLACE) in (None, default_cache_dir()):
+        os.environ[PLACE] = str(cache() / "programs")
 
 
 class Program(NamedTuple):
@@ -144,8 +156,8 @@ class Captured:
         return program
 
     def _captured(self, state: list[Tensor], batch: Batch, before: Moment, names: list[str]) -> Program:
-        """The program; it has been run once from ``before``. What the compiler makes is kept for later runs."""
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "programs"))
+        """The program; it has been run once from ``before``."""
+        keep_programs()
         fixed = len(state)
 
         def update(*inputs: Tensor) -> list[Tensor]:  # its inputs are the algorithm's own tensors

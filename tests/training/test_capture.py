@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Hashable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -257,9 +258,9 @@ def test_a_resumed_training_has_the_bytes_of_one_that_was_not_interrupted(
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-def test_a_compiled_update_takes_the_steps_of_the_code(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiled_update_takes_the_steps_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFLINE_VI_HOME", str(tmp_path))
+    monkeypatch.delenv(capture.PLACE, raising=False)
     config = TD3BCConfig(hidden=(8,), batch_size=16, policy_delay=1)
     states = []
     for graph in ("compiled", "off"):
@@ -269,6 +270,7 @@ def test_a_compiled_update_takes_the_steps_of_the_code(
         states.append(agent.snapshot())
     assert_same(states[0], states[1], within=1e-4)
     assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())  # it is another program
+    assert any((tmp_path / "programs").iterdir())
 
 
 def test_short_trainings_are_not_worth_a_program() -> None:

@@ -253,7 +253,9 @@ def replayed(recording: GraphModule, inputs: list[Tensor], batch: slice) -> Run:
         raise RuntimeError("only a CUDA device replays")
     inputs = [*inputs]
     inputs[batch] = places = [tensor.clone() for tensor in inputs[batch]]
-    with torch.cuda.stream(torch.cuda.Stream()):  # libraries allocate at their first call
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):  # libraries allocate at their first call
         recording(*inputs)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()

@@ -83,13 +83,14 @@ def draw(records: dict[str, dict[str, list[float]]], path: Path) -> None:
     axes = figure.subplots(len(records), 1, squeeze=False, height_ratios=heights)[:, 0]
     for ax, (machine, times) in zip(axes, records.items(), strict=True):
         ratios = over_products(times)
-        names = list(reversed(ratios))
+        names = sorted(ratios, key=lambda name: name.split()[0], reverse=True)
         colors = [
             PEER if any(word in name for word in PEERS) else COMPILED if "compiled" in name else WRITTEN
             for name in names
         ]
         bars = ax.barh(names, [ratios[name] for name in names], color=colors)
         ax.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
+        ax.margins(y=0.01)
         ax.axvline(1.0, color="#1f2933", linewidth=1)
         ax.tick_params(labelsize=8)
         ax.set_title(machine, fontsize=9, loc="left")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offline_vi import registry
+from offline_vi.data.columns import warn
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import UsageError
 from offline_vi.evaluation.fitting_q import FittedQReport, discounted_returns, fitted_q_report
@@ -21,7 +22,9 @@ from offline_vi.study.data import DataOptions
 from offline_vi.study.diagnosis import discount_of
 from offline_vi.study.kept import RunConfig, innermost, load_policy, read_config
 from offline_vi.study.plots import ACCENT, INK, MUTED, decorate_steps, save_figure
+from offline_vi.study.run import fingerprint
 from offline_vi.training.loop import fit
+from offline_vi.types import RewardMap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,13 +98,19 @@ def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> 
 
 
 def data_of(config: RunConfig, run: str | Path) -> Transitions:
-    """The data that a run learned from, read as it read them. Raises UsageError where it does not say which."""
+    """The data that a run learned from, read as it read them; a DataWarning where their rows are others by now. Raises
+    UsageError where the run does not say which data these are."""
     saved = config.record.get("data_options")
     options = DataOptions.from_record(saved) if saved else DataOptions()
     if not options.dataset:
         raise UsageError(f"{run} does not say which data it learned from", "give a run of `offline-vi train`")
     check_kwargs(options.env or "the data's environment", kwargs_from(options.env_kwargs))
-    return options.load()
+    data, saved = options.load(), config.record.get("data") or {}
+    rewards = RewardMap(saved.get("reward_scale", 1.0), saved.get("reward_shift", 0.0))
+    as_trained = (data, data.with_reward(rewards.scale, rewards.shift))
+    if saved.get("fingerprint") not in (None, *map(fingerprint, as_trained)):
+        warn(f"{run} was trained on other rows than {data.source.name} holds now; what follows is of the latter")
+    return data
 
 
 def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorithm:

@@ -30,7 +30,7 @@ from offline_vi.errors import (
 )
 from offline_vi.scripts import data as command
 from offline_vi.study.data import DataOptions
-from offline_vi.study.plan import missing_data
+from offline_vi.study.plan import read_data
 from offline_vi.study.suite import suite_from
 
 pandas = pytest.importorskip("pandas")
@@ -325,4 +325,4 @@ def test_the_command_and_suites_read_the_same(tmp_path: Path, toml: Path, capsys
         "behavior": {"model": "cvae"},
     }
     suite = suite_from(record, "own")
-    assert suite.datasets == {"log": (str(path),)} and missing_data(suite) == {}
+    assert suite.datasets == {"log": (str(path),)} and read_data(suite)[1] == {}

@@ -10,7 +10,7 @@ import pytest
 from command_line import TINY, run
 from small_data import pendulum
 
-from offline_vi.errors import UsageError
+from offline_vi.errors import DataWarning, UsageError
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.fitting_q import discounted_returns
 from offline_vi.runs.ownership import strangers
@@ -64,6 +64,19 @@ def test_a_run_that_does_not_name_its_data_is_refused(tmp_path: Path, runs: list
     config = read_config(runs[0])
     with pytest.raises(UsageError):
         data_of(config._replace(record={**config.record, "data_options": None}), tmp_path)
+
+
+def test_rows_that_changed_since_the_training_are_reported(runs: list[str]) -> None:
+    config = read_config(runs[0])
+    (file,) = config.record["data_options"]["dataset"]
+    before = Path(file).read_bytes()
+    data_of(config, runs[0])  # as they were: no warning
+    try:
+        pendulum(Path(file), lambda columns: columns["rewards"].fill(1.0))
+        with pytest.warns(DataWarning, match="trained on other rows"):
+            data_of(config, runs[0])
+    finally:
+        Path(file).write_bytes(before)
 
 
 def test_a_budget_of_rollouts_is_spent_and_the_best_is_selected(

@@ -18,6 +18,7 @@ from offline_vi.evaluation.fitting_q import FittedQReport, discounted_returns, f
 from offline_vi.evaluation.off_policy import Estimate, FQEConfig, estimate
 from offline_vi.factories import check_kwargs, kwargs_from
 from offline_vi.rl.algorithm import Algorithm, normalizer_of
+from offline_vi.rl.policies import Policy
 from offline_vi.study.data import DataOptions
 from offline_vi.study.diagnosis import discount_of
 from offline_vi.study.kept import RunConfig, innermost, load_policy, read_config
@@ -79,22 +80,35 @@ def finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> Judgement:
-    """Fitted Q evaluation of the run's policy and of a clone on the run's own data.
+Clones = dict[tuple[str, float], FittedQReport]
+"""(`fingerprint` of the data, discount) -> what a clone of the data earns."""
+
+
+def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False, clones: Clones | None = None) -> Judgement:
+    """Fitted Q evaluation of the run's policy and of a clone on the run's own data. A clone that is among ``clones`` is
+    not fitted again, and one that is fitted is put there.
 
     Raises UsageError where the run does not say which data it learned from, and what loading raises.
     """
     config, policy = read_config(run), load_policy(run)
-    data, discount = data_of(config, run), discount_of(innermost(config))
-    clone = load_policy(options.clone) if options.clone else cloned(data, options, progress)
+    data, discount = data_of(config, run), discount_for(config, options)
     settings = FQEConfig(options.steps, discount, options.tau, hidden=options.hidden)
     seeds = range(options.seed, options.seed + options.fits)
-    fitted = {
-        name: fitted_q_report(one, data, settings, seeds=seeds, progress=progress, phase=f"fitted Q of {name}")
-        for name, one in ((POLICY, policy), (CLONE, clone))
-    }
+
+    def report(name: str, one: Policy) -> FittedQReport:
+        return fitted_q_report(one, data, settings, seeds=seeds, progress=progress, phase=f"fitted Q of {name}")
+
+    clones, key, fitted = {} if clones is None else clones, (fingerprint(data), discount), report(POLICY, policy)
+    if key not in clones:
+        clones[key] = report(CLONE, load_policy(options.clone) if options.clone else cloned(data, options, progress))
     returns = discounted_returns(data, discount)
-    return Judgement(data.source.name, discount, len(returns), fitted, estimate(returns))
+    both = {POLICY: fitted, CLONE: clones[key]}
+    return Judgement(data.source.name, discount, len(returns), both, estimate(returns))
+
+
+def discount_for(config: RunConfig, options: JudgeOptions) -> float:
+    """The gamma that a run's policy is judged with: its algorithm's."""
+    return discount_of(innermost(config))
 
 
 def data_of(config: RunConfig, run: str | Path) -> Transitions:

@@ -54,10 +54,15 @@ def test_a_policy_is_judged_next_to_a_clone_and_the_data(runs: list[str], capsys
 
 
 def test_a_given_run_may_be_the_clone(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(["ope", runs[1], *SHORT, "--clone", runs[1], "--json"], capsys)
+    code, out, _ = run(["ope", runs[1], runs[0], *SHORT, "--clone", runs[1], "--json"], capsys)
     assert code == 0
     record = json.loads(out)
-    assert record["the clone"]["curves"] == record["the policy"]["curves"]
+    first, second = (record["runs"][one] for one in (runs[1], runs[0]))
+    assert first["the clone"]["curves"] == first["the policy"]["curves"]
+    assert second["the clone"] == first["the clone"]  # of the same data: fitted once
+    (method,) = record["methods"]
+    assert method["estimates"] == [second["the policy"]["value"], first["the policy"]["value"]]  # by seed
+    assert not record["comparisons"]
 
 
 def test_a_run_that_does_not_name_its_data_is_refused(tmp_path: Path, runs: list[str]) -> None:

@@ -75,7 +75,7 @@ def test_returns_of_other_discounts_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_a_report_without_scores_names_the_way_to_estimates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    unscored = {"normalized_score": None, "return_mean": None, "returns": None, "curve": {}}
+    unscored: dict[str, object] = {"normalized_score": None, "return_mean": None, "returns": None, "curve": {}}
     result = unscored | {"data": {"return_mean": 14.25, "episodes": 5}}
     path = fake_run(tmp_path / "mine", 0.0, result=result)
     assert run(["report", str(path)], capsys)[0] == 0

@@ -98,12 +98,12 @@ def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False, clo
     def report(name: str, one: Policy) -> FittedQReport:
         return fitted_q_report(one, data, settings, seeds=seeds, progress=progress, phase=f"fitted Q of {name}")
 
-    clones, key, fitted = {} if clones is None else clones, (fingerprint(data), discount), report(POLICY, policy)
+    fitted = {POLICY: report(POLICY, policy)}
+    clones, key = {} if clones is None else clones, (fingerprint(data), discount)
     if key not in clones:
         clones[key] = report(CLONE, load_policy(options.clone) if options.clone else cloned(data, options, progress))
     returns = discounted_returns(data, discount)
-    both = {POLICY: fitted, CLONE: clones[key]}
-    return Judgement(data.source.name, discount, len(returns), both, estimate(returns))
+    return Judgement(data.source.name, discount, len(returns), fitted | {CLONE: clones[key]}, estimate(returns))
 
 
 def discount_for(config: RunConfig, options: JudgeOptions) -> float:

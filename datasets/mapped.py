@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import h5py
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from offline_vi.data.columns import LOG_PROB_KEY, Columns, warn
 from offline_vi.data.discrete import labels_in, refuse_labels
 from offline_vi.data.order import contradictions, ends_shown
+from offline_vi.data.rows import rewards_cut_off
 from offline_vi.data.steps import Steps
 from offline_vi.data.transitions import Provenance, Transitions
 from offline_vi.datasets.cache import ColumnWriter, cached_folder
@@ -33,7 +35,7 @@ from offline_vi.errors import DatasetFormatError, DatasetTooLargeError, EmptyDat
 from offline_vi.runs.files import read_json, write_json
 from offline_vi.types import Spec, Task
 
-FORMAT = 3  # of the columns in the cache
+FORMAT = 4  # of the columns in the cache
 BLOCK_BYTES = 1 << 20  # of a block's rows as float32; some copies of it lie in memory at once
 ABOUT = "columns.json"  # what was reported while the columns were made
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "episode_end")
@@ -92,27 +94,30 @@ def map_rows(write: Callable[[Path], None], source: Provenance, task: Task | Non
     for message in record["warnings"]:
         warn(message)
     columns: dict[str, Any] = {
-        name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
-        for name in (*COLUMNS, *(["behavior_log_prob"] if record["log_prob"] else []))
+        name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in (*COLUMNS, *record["more"])
     }
     spec = Spec(columns["obs"].shape[1:], columns["action"].shape[1])
     return Transitions(**columns, spec=spec, task=acting(task, reading), source=source)
 
 
-def write_rows(folder: Path, count: int, parts: Iterator[Transitions], ends: NDArray[np.bool_] | None = None) -> None:
+def write_rows(
+    folder: Path, count: int, parts: Iterator[Transitions], whole: Mapping[str, NDArray[Any]] = MappingProxyType({})
+) -> None:
     """Write so many transitions, which come in parts, as columns, and what was reported on the way, so that whoever
     maps them later is told, too.
 
-    ``ends`` (R,) stand for the ends of episodes that the parts tell: the last row of a part may be none.
+    ``whole`` are columns (R,) of all rows, in the place of those of the parts: the last row of a part may be no end of
+    an episode.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        log_prob = _write_columns(folder, count, parts, ends)
+        log_prob = _write_columns(folder, count, parts, whole)
     messages = [str(warning.message) for warning in caught]
-    write_json(folder / ABOUT, {"format": FORMAT, "log_prob": log_prob, "warnings": messages})
+    more = [*(name for name in whole if name not in COLUMNS), *(["behavior_log_prob"] if log_prob else [])]
+    write_json(folder / ABOUT, {"format": FORMAT, "more": more, "warnings": messages})
 
 
-def _write_columns(folder: Path, count: int, parts: Iterator[Transitions], ends: NDArray[np.bool_] | None) -> bool:
+def _write_columns(folder: Path, count: int, parts: Iterator[Transitions], whole: Mapping[str, NDArray[Any]]) -> bool:
     """Returns whether log-probabilities are among the columns."""
     log_probs: list[NDArray[np.float32] | None] = []
     written: dict[str, ColumnWriter] = {}
@@ -120,8 +125,7 @@ def _write_columns(folder: Path, count: int, parts: Iterator[Transitions], ends:
     with ExitStack() as stack:
         for part in parts:
             rows = {name: getattr(part, name) for name in COLUMNS}
-            if ends is not None:
-                rows["episode_end"] = ends[done : done + len(part)]
+            rows |= {name: values[done : done + len(part)] for name, values in whole.items()}
             for name, values in rows.items():
                 if name not in written:
                     shape = (count, *values.shape[1:])
@@ -163,6 +167,7 @@ def steps_of(file: File, reading: Reading) -> Steps:
 class _Flags(NamedTuple):
     """The ends of episodes over the whole file, and what follows from them."""
 
+    terminal: NDArray[np.bool_]  # (N,)
     timeouts: NDArray[np.bool_]  # (N,)
     ends: NDArray[np.bool_]  # (N,) terminal, or cut
     kept: NDArray[np.bool_]  # (N,) which rows become transitions
@@ -176,7 +181,7 @@ def _flags(arrays: dict[str, h5py.Dataset], source: Provenance, path: Path) -> _
     if terminal is None or timeout is None:
         raise DatasetFormatError(f"{path}: a file that is mapped needs 'timeouts'", "raise memory_budget=N")
     if source.next_obs == "within_episode" and "next_observations" in arrays:
-        return _Flags(timeout, terminal | timeout, np.ones(len(terminal), np.bool_))
+        return _Flags(terminal, timeout, terminal | timeout, np.ones(len(terminal), np.bool_))
     if "next_observations" in arrays and len(terminal) > 1:
         none = np.empty((len(terminal), 0), np.float32)
         flags = Columns(none, none, np.zeros(len(terminal), np.float32), terminal, timeout)
@@ -184,7 +189,7 @@ def _flags(arrays: dict[str, h5py.Dataset], source: Provenance, path: Path) -> _
     cut = timeout if source.next_obs == "following_row" else timeout & ~terminal
     kept = ~cut
     kept[-1] = False
-    return _Flags(timeout, terminal | np.append(cut[1:], True), kept)
+    return _Flags(terminal, timeout, terminal | np.append(cut[1:], True), kept)
 
 
 def _contradictions(arrays: dict[str, h5py.Dataset], path: Path) -> NDArray[np.bool_]:
@@ -217,7 +222,9 @@ def _convert(path: Path, folder: Path, source: Provenance, task: Task | None, re
             raise EmptyDatasetError(f"{path}: no transition is left", "look at its terminals and timeouts")
         ends = flags.ends[flags.kept]  # of a block its last row would be one
         ends[-1] = True
-        write_rows(folder, len(ends), _parts(arrays, flags.timeouts, path, source, task, reading), ends)
+        reward = read_rows(arrays["rewards"], path, "rewards").reshape(-1).astype(np.float32)
+        whole = {"episode_end": ends, "cut_off": rewards_cut_off(reward, flags.terminal, np.flatnonzero(flags.kept))}
+        write_rows(folder, len(ends), _parts(arrays, flags.timeouts, path, source, task, reading), whole)
 
 
 def _parts(

@@ -1,7 +1,8 @@
 """Expected failures: one class per thing a user can do about it.
 
 Each carries the exit code of the command and a hint. The command prints ``error: MESSAGE`` and ``hint: HINT`` and
-shows no traceback; anything that is not an `OfflineVIError` is a bug of ours.
+shows no traceback; in Python the hint is a note of the exception, which a traceback shows. Anything that is not an
+`OfflineVIError` is a bug of ours.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ class OfflineVIError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # which a traceback shows
 
 
 # ------------------------------------------------------------------ the call is wrong

@@ -33,8 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
         "paths": {
             "package": str(Path(__file__).resolve().parents[1]),
             "OFFLINE_VI_DATA": os.environ.get("OFFLINE_VI_DATA", "not set"),
-            "D4RL_DATASET_DIR": in_home("D4RL_DATASET_DIR", ".d4rl"),
-            "MINARI_DATASETS_PATH": in_home("MINARI_DATASETS_PATH", ".minari"),
+            "OFFLINE_VI_HOME": in_home("OFFLINE_VI_HOME", ".cache/offline_vi"),
+            "D4RL_DATASET_DIR": in_home("D4RL_DATASET_DIR", ".d4rl/datasets"),
+            "MINARI_DATASETS_PATH": in_home("MINARI_DATASETS_PATH", ".minari/datasets"),
         },
     }
     if options.json:
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 def in_home(variable: str, folder: str) -> str:
     """The folder that a variable names; where it is not set, the one in the user's home, if there is one."""
     try:
-        return os.environ.get(variable) or str(home() / folder / "datasets")
+        return os.environ.get(variable) or str(home() / folder)
     except MissingInputError as error:
         return f"not set, and {error}"
 

@@ -1,4 +1,4 @@
-"""offline-vi ope RUN: estimate from the data alone what a policy would earn, next to a clone and the data."""
+"""offline-vi ope RUN ...: estimate from the data alone what a policy would earn, next to a clone and the data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class OpeOptions:
     clone of its data, over several seeds of the fit, next to what the data's own episodes earned. An estimate that has
     not converged is marked."""
 
-    run: tyro.conf.Positional[str]
-    """Run directory of `offline-vi train`. Its data are read again."""
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
+    """Run directories of `offline-vi train`; their data are read again. Of several runs, those that differ only in
+    their seed are one method, and the methods are compared with the first."""
     env: str = ""
     """Allow the run's environment to be imported, where it is code of yours: module:Id. It is not simulated."""
     threads: int = 1
@@ -33,29 +34,40 @@ class OpeOptions:
 
 def main(arguments: list[str] | None = None) -> None:
     import_torch()
+    from offline_vi.errors import UsageError
     from offline_vi.nn.precision import use_threads
+    from offline_vi.study import estimates
     from offline_vi.study.flags import parse
-    from offline_vi.study.judging import JudgeOptions, curve_picture, judge, lines, recorded
+    from offline_vi.study.judging import Clones, JudgeOptions, Judgment, curve_picture, judge, lines, recorded
     from offline_vi.study.kept_evaluations import keep_evaluation
     from offline_vi.study.plots import harmless
 
     given = sys.argv[2:] if arguments is None else arguments
     options = parse(
-        {"own": OpeOptions(run=tyro.MISSING), "fit": JudgeOptions()}, given, "offline-vi ope", OpeOptions.__doc__ or ""
+        {"own": OpeOptions(runs=()), "fit": JudgeOptions()}, given, "offline-vi ope", OpeOptions.__doc__ or ""
     )
     own, fit = options.own, options.fit
     use_threads(own.threads)
-    found = judge(own.run, fit, progress=not own.quiet)
-    if own.json:
-        json.dump(recorded(found, fit), sys.stdout, indent=1)
-        print()
-    else:
-        print("\n".join(lines(found)))
-    with harmless("the file and the picture of this evaluation"):
-        path = keep_evaluation(own.run, recorded(found, fit))
-        curve_picture(found, Path(own.run) / "off_policy.png")
+    if not own.runs:
+        raise UsageError("no run is given", "offline-vi ope runs/A, or several: offline-vi ope runs/A runs/B")
+    if len(own.runs) > 1:
+        estimates.check_comparable(own.runs, fit)
+    clones: Clones = {}
+    judged: dict[str, Judgment] = {}
+    for run in own.runs:
+        judged[run] = found = judge(run, fit, progress=not own.quiet, clones=clones)
         if not own.json:
-            print(f"  written to {path} and {Path(own.run) / 'off_policy.png'}")
+            print("\n".join([f"{run}:"] * (len(own.runs) > 1) + [*lines(found)]))
+        with harmless("the file and the picture of this evaluation"):
+            path = keep_evaluation(run, recorded(found, fit))
+            curve_picture(found, Path(run) / "off_policy.png")
+            if not own.json:
+                print(f"  written to {path} and {Path(run) / 'off_policy.png'}")
+    if own.json:
+        json.dump(recorded(found, fit) if len(judged) == 1 else estimates.to_json(judged), sys.stdout, indent=1)
+        print()
+    elif len(judged) > 1:
+        print("\n".join(estimates.lines(judged)))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ D4RL_KEYS = {  # field of `Columns` -> key of D4RL's layout
     "log_prob": LOG_PROB_KEY,
 }
 MATRICES = ("obs", "action", "next_obs")
-FLAGS = ("terminal", "timeout")
+FLAGS = ("terminal", "timeout", "unknown")
 BLOCK_ROWS = 1 << 14  # converted at once
 ROUNDING_TOLERANCE = 1e-4  # conversions to float32 that move a value further are reported
 
@@ -56,6 +56,7 @@ class Columns:
     timeout: BoolArray | None = None  # (N,), the episode was cut; None where that is not recorded
     next_obs: FloatArray | None = None  # (N, O), the observation after each step; None where that is not recorded
     log_prob: FloatArray | None = None  # (N,), log pi_beta(a|s) in nats, of actions in the environment's units
+    unknown: BoolArray | None = None  # (N,), next_obs is made up, for lack of a recorded one: the row is no transition
 
     @classmethod
     def from_d4rl(cls, dataset: Mapping[str, NDArray[Any]], name: str = "arrays") -> Columns:
@@ -121,7 +122,7 @@ def converted(columns: Columns, name: str) -> Columns:
     for field, column in given.items():
         if len(column) != rows:
             raise DatasetFormatError(
-                f"{name}: '{D4RL_KEYS[field]}' has {len(column)} rows, 'observations' {rows}",
+                f"{name}: '{key_of(field)}' has {len(column)} rows, 'observations' {rows}",
                 "the file was cut or joined badly",
             )
     if "next_obs" in given and given["next_obs"].shape != given["obs"].shape:
@@ -134,8 +135,13 @@ def converted(columns: Columns, name: str) -> Columns:
     return replace(columns, **given)
 
 
+def key_of(field: str) -> str:
+    """What messages call a column: its key in D4RL's layout where it has one."""
+    return D4RL_KEYS.get(field, field)
+
+
 def _numeric_column(values: NDArray[Any], field: str, name: str) -> NDArray[Any]:
-    values, key, ndim = array_of(values), D4RL_KEYS[field], 2 if field in MATRICES else 1
+    values, key, ndim = array_of(values), key_of(field), 2 if field in MATRICES else 1
     if values.dtype.kind not in "biuf":
         raise DatasetFormatError(f"{name}: '{key}' holds {values.dtype}, not numbers", "convert it to float32")
     if ndim == 1 and values.ndim == 2 and values.shape[1] == 1:
@@ -181,7 +187,7 @@ def as_float32(
 def _flag_column(values: NDArray[Any], field: str, name: str) -> BoolArray:
     values = _numeric_column(values, field, name)
     if not np.isfinite(values).all():
-        raise DatasetFormatError(f"{name}: '{D4RL_KEYS[field]}' holds NaN or infinities", "flags are 0 or 1")
+        raise DatasetFormatError(f"{name}: '{key_of(field)}' holds NaN or infinities", "flags are 0 or 1")
     return values.astype(np.bool_)
 
 

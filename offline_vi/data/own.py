@@ -276,25 +276,36 @@ def _with_ends(columns: Columns, number: IntArray, order: IntArray, name: str) -
 
 
 def _with_next_obs(columns: Columns, name: str) -> Columns:
-    """The rows whose next observation is known, with it: that of the following row, or, for a terminal row, which needs
-    none, its own. The last row of an episode that was cut goes, and the row before it is the last one then.
+    """The columns with next observations: that of the following row, or, for a terminal row, which needs none, its own.
+    What followed the last row of an episode that was cut is ``unknown``. Of such a row the reward is used, if it is a
+    number, and nothing else: its action and its log-probability become those of a row that is used.
 
-    Raises EmptyDatasetError where no row is left.
+    Raises EmptyDatasetError where no next observation is known.
     """
     unknown = columns.cut & ~columns.terminal
-    kept = np.flatnonzero(~unknown)
-    if len(kept) == 0:
+    known = np.flatnonzero(~unknown)
+    if len(known) == 0:
         raise EmptyDatasetError(
             f"{name}: no step is followed by another one of its episode", "record the observations after each step, too"
         )
     if unknown.any():
-        alone = np.count_nonzero(np.isin(columns.episode[unknown], columns.episode[kept], invert=True))
+        alone = np.count_nonzero(np.isin(columns.episode[unknown], columns.episode[known], invert=True))
         warn(
-            f"{name}: {unknown.sum()} rows are the last ones of episodes that were cut; nobody knows what followed: "
-            f"they are left out with their rewards{f', and {alone} episodes of one row with them' if alone else ''}"
+            f"{name}: {unknown.sum()} rows end episodes that were cut, and nobody knows what followed them: no policy "
+            "learns from these rows, but their rewards count in the returns of the data"
+            + (f"; {alone} episodes of one row are left out" if alone else "")
         )
-    terminal = columns.terminal[kept]
-    after = np.minimum(kept + 1, len(unknown) - 1)
-    found = {field: values[kept] for field, values in columns.present().items()}
-    found |= {"next_obs": columns.obs[np.where(terminal, kept, after)], "timeout": unknown[after] & ~terminal}
-    return replace(columns, **found)
+    rows = np.arange(len(unknown))
+    filled = {"action": columns.action, "log_prob": columns.log_prob}
+    used: Any = {
+        field: np.where(unknown.reshape(-1, *[1] * (values.ndim - 1)), values[known[0]], values)
+        for field, values in filled.items()
+        if values is not None
+    }
+    return replace(
+        columns,
+        **used,
+        reward=np.where(unknown & ~np.isfinite(columns.reward), np.float32(0.0), columns.reward),
+        next_obs=columns.obs[np.where(columns.episode_end, rows, rows + 1)],
+        unknown=unknown,
+    )

@@ -34,15 +34,28 @@ def following_rows(columns: Columns) -> Rows:
 def rows_within_episodes(columns: Columns) -> Rows:
     """Every row whose next observation is known or, being terminal, is not needed."""
     if columns.next_obs is not None:
-        episode_end = columns.episode_end.copy()
-        episode_end[-1:] = True
-        return Rows(np.arange(len(columns.reward)), columns.next_obs.copy(), episode_end)  # the caller's array
+        unknown = np.zeros(len(columns.reward), np.bool_) if columns.unknown is None else columns.unknown
+        kept = np.flatnonzero(~unknown)
+        ends = columns.episode_end | np.append(unknown[1:], True)
+        return Rows(kept, columns.next_obs[kept], ends[kept])
     cut = columns.cut & ~columns.terminal
     kept = np.flatnonzero(~cut[:-1])
     terminal = columns.terminal[kept]
     episode_end = terminal | cut[kept + 1]
     episode_end[-1:] = True
     return Rows(kept, columns.obs[np.where(terminal, kept, kept + 1)], episode_end)
+
+
+def rewards_cut_off(reward: FloatArray, episode_end: BoolArray, kept: IntArray) -> FloatArray:
+    """(R,) the reward of the step after each of the R rows that are ``kept`` of N, where that step is of the same
+    episode and no transition, because nobody knows what followed; NaN elsewhere.
+
+    ``reward`` and ``episode_end`` are (N,).
+    """
+    dropped = np.ones(len(reward) + 1, np.bool_)
+    dropped[kept] = dropped[-1] = False
+    lost = dropped[kept + 1] & ~episode_end[kept]
+    return np.where(lost, np.append(reward, np.float32(0.0))[kept + 1], np.float32(np.nan))
 
 
 def library_actions(

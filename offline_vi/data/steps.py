@@ -27,7 +27,7 @@ class Steps:
     recorded: BoolArray | None  # (N,), timeouts as they are recorded; None where there is no such column
     finite: BoolArray  # (N,), rows that are left after NaN and infinities were dealt with
     used: BoolArray  # (N,), rows that became transitions
-    next_obs: bool  # whether next observations are stored
+    next_obs: bool  # whether all next observations are stored
     log_prob: bool  # whether log-probabilities are
     labels: str = ""  # what the actions are, where they look like labels (`labels_in`)
 
@@ -43,7 +43,7 @@ class Steps:
             recorded=None if given.timeout is None else np.asarray(given.timeout).reshape(-1).astype(np.bool_),
             finite=checked.kept,
             used=used,
-            next_obs=given.next_obs is not None,
+            next_obs=given.next_obs is not None and given.unknown is None,
             log_prob=given.log_prob is not None,
             labels=labels_in([given.action]),
         )

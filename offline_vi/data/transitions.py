@@ -27,7 +27,7 @@ from offline_vi.data.columns import (
 from offline_vi.data.episodes import columns_from_episodes
 from offline_vi.data.own import Bound, Observations, bounded_task, columns_from_arrays
 from offline_vi.data.provenance import ColumnOptions as ColumnOptions, Provenance as Provenance, ValueOptions
-from offline_vi.data.rows import following_rows, library_actions, rows_within_episodes
+from offline_vi.data.rows import following_rows, library_actions, rewards_cut_off, rows_within_episodes
 from offline_vi.data.steps import Steps
 from offline_vi.data.tables import Roles, Table, columns_from_table, name_of, names_of
 from offline_vi.errors import ConfigError, EmptyDatasetError, SpaceMismatchError
@@ -54,6 +54,7 @@ class Transitions:
     source: Provenance = field(default_factory=lambda: Provenance("arrays"))  # where the rows came from
     weight: NDArray[np.float64] | None = None  # (R,) how often each row is drawn, mean 1; None: all alike
     returns: FloatArray | None = None  # (R,) what critics regress in place of bootstrapped targets; None: bootstrap
+    cut_off: FloatArray | None = None  # (R,) reward of a last step that is in no row, after its row before; else NaN
 
     def __post_init__(self) -> None:
         if len(self) == 0:
@@ -99,7 +100,7 @@ class Transitions:
         episode was cut. Ends are told by ``episode``, the number or name of each row's episode, by ``timeout``, the
         rows after which an episode was cut, or by ``max_episode_steps=``. Rows are in the order of time, unless
         ``time`` and ``episode`` say otherwise. ``next_obs`` (N, O) are the observations after each step; without it
-        they are the following row's, and a row that was cut is dropped, because nobody knows what followed. A
+        they are the following row's, and a row that was cut is no transition, because nobody knows what followed. A
         dictionary of observations is joined by ``obs_keys`` in their order (default: observation and desired_goal, else
         all entries). ``log_prob`` is log pi_beta(a|s) in nats, of physical actions.
 
@@ -267,6 +268,7 @@ class Transitions:
             task=task,
             behavior_log_prob=None if log_prob is None else log_prob[kept],
             source=source,
+            cut_off=rewards_cut_off(columns.reward, columns.episode_end, kept),
         )
         return data, Steps.of(given, checked, kept)
 
@@ -286,8 +288,19 @@ class Transitions:
         return [slice(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
 
     def episode_returns(self) -> NDArray[np.float64]:
-        """Undiscounted sum of rewards of each episode (rows that were dropped are not in the sum)."""
+        """Undiscounted sum of the rewards of the rows of each episode: what weights go by."""
         return np.array([self.reward[rows].sum(dtype=np.float64) for rows in self.episode_slices()])
+
+    def observed_returns(self, discount: float = 1.0) -> NDArray[np.float64]:
+        """sum_t gamma^t r_t of each episode, as far as its rewards are known: what its policy earned.
+
+        A last step whose next state is not known is no transition, and so in no row, but its reward is in the sum.
+        """
+        cut_off, found = _cut_off(self), []
+        for rows in self.episode_slices():
+            reward = np.append(self.reward[rows], cut_off[rows.stop - 1]).astype(np.float64)
+            found.append(np.nansum(reward * discount ** np.arange(len(reward))))
+        return np.array(found)
 
     def select(self, rows: NDArray[np.int64] | slice) -> Transitions:
         """The given rows, in the given order, with everything else kept."""
@@ -303,6 +316,7 @@ class Transitions:
             behavior_log_prob=log_prob,
             weight=None if self.weight is None else self.weight[rows],
             returns=None if self.returns is None else self.returns[rows],
+            cut_off=None if self.cut_off is None else self.cut_off[rows],
         )
 
     def with_weights(self, weight: NDArray[np.float64] | None, rule: Mapping[str, Any]) -> Transitions:
@@ -365,7 +379,8 @@ class Transitions:
         whole = change.after(self.source.reward_map)
         source = replace(self.source, reward_scale=whole.scale, reward_shift=whole.shift)
         reward = np.asarray(change.scale * self.reward + change.shift, np.float32)
-        return replace(self, reward=reward, source=source)
+        cut_off = np.asarray(change.scale * _cut_off(self) + change.shift, np.float32)
+        return replace(self, reward=reward, source=source, cut_off=cut_off)
 
     def split_episodes(self, held_out: float = 0.1) -> tuple[Transitions, Transitions]:
         """(training, held-out): the last ``held_out`` share of the episodes, at least one of each.
@@ -378,6 +393,11 @@ class Transitions:
         count = min(max(round(held_out * len(episodes)), 1), len(episodes) - 1)
         border = episodes[-count].start
         return self.select(slice(0, border)), self.select(slice(border, len(self)))
+
+
+def _cut_off(data: Transitions) -> FloatArray:
+    """(R,) `Transitions.cut_off`, NaN where that is not known."""
+    return np.full(len(data), np.nan, np.float32) if data.cut_off is None else data.cut_off
 
 
 def _name(options: ValueOptions) -> str:
@@ -434,6 +454,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
         behavior_log_prob=np.concatenate(log_probs) if len(log_probs) == len(parts) else None,
         weight=None,
         returns=None,
+        cut_off=np.concatenate([_cut_off(part) for part in parts]),
         source=Provenance(
             "+".join(part.source.name for part in parts),
             tuple(path for part in parts for path in part.source.paths),

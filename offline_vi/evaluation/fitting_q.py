@@ -143,9 +143,4 @@ def horizon_of(data: Transitions, discount: float) -> float:
 
 def discounted_returns(data: Transitions, discount: float) -> NDArray[np.float64]:
     """(episodes,) sum_t gamma^t r_t of the data's own episodes, as far as the data hold them."""
-    return np.array(
-        [
-            (data.reward[rows].astype(np.float64) * discount ** np.arange(rows.stop - rows.start)).sum()
-            for rows in data.episode_slices()
-        ]
-    )
+    return data.observed_returns(discount)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from offline_vi.errors import UsageError, unknown
-from offline_vi.study.report import Content, number, span
+from offline_vi.study.report import Content, number, percent, span
 from offline_vi.study.results import Method, Study
+
+if TYPE_CHECKING:
+    from offline_vi.study.tables import Against, ScoreRow
 
 
 def against_baseline(study: Study, baseline: str) -> Study:
@@ -40,28 +45,43 @@ def method_named(study: Study, name: str) -> Method:
 
 def lines(content: Content) -> Iterator[str]:
     """A comparison for a terminal. Raises UsageError where no run has a score."""
-    if all(row.mean is None for row in content.scores):
+    if content.unscored:
         raise UsageError(
             "no run has a score, since no environment is known for its data",
-            "estimate what each policy is worth from the data alone: offline-vi ope RUN",
+            "estimate what each policy is worth from the data alone: offline-vi ope RUN RUN ...",
         )
     wide = max(len(method.label) for method in content.methods) + 2
     for dataset in dict.fromkeys(row.dataset for row in content.scores):
         rows = [row for row in content.scores if row.dataset == dataset]
         yield f"{dataset}: {'return' if rows[0].by_return else 'normalized score'} of the final policies"
-        yield f"  {'':<{wide}}{'seeds':>6}{'mean':>9}{'std':>8}{'IQM':>9}  95 % interval of the IQM"
-        yield f"  {'the data':<{wide}}{'':>6}{number(rows[0].data):>9}"
-        for row in rows:
-            iqm, interval = (row.iqm, span(row.iqm) if row.seeds > 1 else "–")
-            yield (
-                f"  {row.method.label:<{wide}}{row.seeds:>6}{number(row.mean):>9}{number(row.std):>8}"
-                f"{number(iqm.value if iqm else None):>9}  {interval}"
-            )
+        yield from score_lines(rows, wide)
     if not content.comparisons:
         yield "no two methods have a score on the same data set: there is nothing to compare"
-        return
-    yield f"against {content.comparisons[0].baseline.label}: difference of the IQM, chance that a run is better"
-    for one in content.comparisons:
+    yield from against_lines(content.comparisons)
+
+
+def score_lines(rows: Sequence[ScoreRow], wide: int, others: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """The methods on one data set, below what the data and ``others`` earned; names take ``wide`` columns."""
+    yield f"  {'':<{wide}}{'seeds':>6}{'mean':>9}{'std':>8}{'IQM':>9}  95 % interval of the IQM"
+    for name, mean in {"the data": number(rows[0].data), **others}.items():
+        yield f"  {name:<{wide}}{'':>6}{mean:>9}"
+    for row in rows:
+        iqm, interval = (row.iqm, span(row.iqm) if row.seeds > 1 else "–")
+        covers = "" if row.coverage is None else f" (covers {percent(row.coverage)})"
+        yield (
+            f"  {row.method.label:<{wide}}{row.seeds:>6}{number(row.mean):>9}{number(row.std):>8}"
+            f"{number(iqm.value if iqm else None):>9}  {interval}{covers}"
+        )
+    if any(row.coverage is not None for row in rows):
+        yield "  covers: how often an interval from so few seeds contains the truth, of simulated normal scores"
+
+
+def against_lines(comparisons: Sequence[Against]) -> Iterator[str]:
+    """Methods against the baseline; nothing where there are no two."""
+    if comparisons:
+        yield f"against {comparisons[0].baseline.label}: difference of the IQM, chance that a run is better"
+    wide = max((len(one.method.label) for one in comparisons), default=0) + 2
+    for one in comparisons:
         found, several = one.found, one.fewest > 1
         ahead = "" if found.wins is None else f", ahead in {found.wins} of {found.runs[0]} seeds"
         yield (

@@ -69,7 +69,7 @@ def data_facts(dataset: str) -> DataFacts:
     data = datasets.load(dataset)
     if data.task is None:
         raise UsageError(f"no environment is known for {dataset}", "`offline-vi data list` names data sets with one")
-    returns = data.episode_returns()
+    returns = data.observed_returns()
     if data.task.has_references:
         return DataFacts(len(data), len(returns), float(data.task.normalized(returns).mean()), "normalized score")
     return DataFacts(len(data), len(returns), float(returns.mean()), "return")

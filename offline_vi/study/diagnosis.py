@@ -22,7 +22,7 @@ from offline_vi.types import RewardMap
 def data_score(data: Transitions) -> Record:
     """What the policies that made the data earned: the mean over their episodes, undiscounted; the normalized score
     where the task has reference scores."""
-    returns = data.episode_returns()
+    returns = data.observed_returns()
     scored = data.task is not None and data.task.has_references
     score = {SCORE: float(data.task.normalized(returns).mean())} if scored and data.task is not None else {}
     return {**score, RETURN: float(returns.mean()), "episodes": len(returns)}

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offline_vi import registry
+from offline_vi.data.columns import warn
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import UsageError
 from offline_vi.evaluation.fitting_q import FittedQReport, discounted_returns, fitted_q_report
 from offline_vi.evaluation.off_policy import Estimate, FQEConfig, estimate
 from offline_vi.factories import check_kwargs, kwargs_from
 from offline_vi.rl.algorithm import Algorithm, normalizer_of
+from offline_vi.rl.policies import Policy
 from offline_vi.study.data import DataOptions
 from offline_vi.study.diagnosis import discount_of
 from offline_vi.study.kept import RunConfig, innermost, load_policy, read_config
 from offline_vi.study.plots import ACCENT, INK, MUTED, decorate_steps, save_figure
+from offline_vi.study.run import fingerprint
 from offline_vi.training.loop import fit
+from offline_vi.types import RewardMap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,34 +84,51 @@ def finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False) -> Judgment:
-    """Fitted Q evaluation of the run's policy and of a clone on the run's own data.
+Clones = dict[tuple[str, float], FittedQReport]
+"""(`fingerprint` of the data, discount) -> what a clone of the data earns."""
+
+
+def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False, clones: Clones | None = None) -> Judgment:
+    """Fitted Q evaluation of the run's policy and of a clone on the run's own data. A clone that is among ``clones`` is
+    not fitted again, and one that is fitted is put there.
 
     Raises UsageError where the run does not say which data it learned from, and what loading raises.
     """
     config, policy = read_config(run), load_policy(run)
-    data = data_of(config, run)
-    discount = discount_of(innermost(config)) if options.discount is None else options.discount
-    clone = load_policy(options.clone) if options.clone else cloned(data, options, progress)
+    data, discount = data_of(config, run), discount_for(config, options)
     settings = FQEConfig(options.steps, discount, options.tau, hidden=options.hidden)
     seeds = range(options.seed, options.seed + options.fits)
-    fitted = {
-        name: fitted_q_report(one, data, settings, seeds=seeds, progress=progress, phase=f"fitted Q of {name}")
-        for name, one in ((POLICY, policy), (CLONE, clone))
-    }
+
+    def report(name: str, one: Policy) -> FittedQReport:
+        return fitted_q_report(one, data, settings, seeds=seeds, progress=progress, phase=f"fitted Q of {name}")
+
+    fitted = {POLICY: report(POLICY, policy)}
+    clones, key = {} if clones is None else clones, (fingerprint(data), discount)
+    if key not in clones:
+        clones[key] = report(CLONE, load_policy(options.clone) if options.clone else cloned(data, options, progress))
     returns = discounted_returns(data, discount)
-    return Judgment(data.source.name, discount, len(returns), fitted, estimate(returns))
+    return Judgment(data.source.name, discount, len(returns), fitted | {CLONE: clones[key]}, estimate(returns))
+
+
+def discount_for(config: RunConfig, options: JudgeOptions) -> float:
+    """The gamma that a run's policy is judged with: that of the options, else its algorithm's."""
+    return discount_of(innermost(config)) if options.discount is None else options.discount
 
 
 def data_of(config: RunConfig, run: str | Path) -> Transitions:
-    """The data that a run learned from, read the same way. Raises UsageError if the run does not say which data they
-    were."""
+    """The data that a run learned from, read as it read them; a DataWarning where their rows are others by now. Raises
+    UsageError where the run does not say which data these are."""
     saved = config.record.get("data_options")
     options = DataOptions.from_record(saved) if saved else DataOptions()
     if not options.dataset:
         raise UsageError(f"{run} does not say which data it learned from", "give a run of `offline-vi train`")
     check_kwargs(options.env or "the data's environment", kwargs_from(options.env_kwargs))
-    return options.load()
+    data, saved = options.load(), config.record.get("data") or {}
+    rewards = RewardMap(saved.get("reward_scale", 1.0), saved.get("reward_shift", 0.0))
+    as_trained = (data, data.with_reward(rewards.scale, rewards.shift))
+    if saved.get("fingerprint") not in (None, *map(fingerprint, as_trained)):
+        warn(f"{run} was trained on other rows than {data.source.name} holds now; what follows is of the latter")
+    return data
 
 
 def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorithm:

@@ -33,6 +33,7 @@ class Plan(NamedTuple):
     folder: Path  # where it goes
     machine: Mapping[str, str]  # precision and products, the same for every cell
     missing: Mapping[str, OfflineVIError]  # data sets that are left out, and why
+    data: Mapping[str, str] = {}  # data set -> SHA-256 over its rows (`fingerprint`)
 
     def commands(self) -> dict[str, list[str]]:
         """Cell -> the command that repeats it, without the output folder."""
@@ -90,11 +91,11 @@ def plan_study(suite: Suite, folder: Path, *, skip_missing: bool = False) -> Pla
     """
     refuse_others(writable(folder), WRITTEN)
     check_options(suite)
-    missing = missing_data(suite)
+    rows, missing = read_data(suite)
     if missing and not (skip_missing and len(missing) < len(suite.datasets)):
         raise cannot_be_used(suite, missing)
     kept = {label: files for label, files in suite.datasets.items() if label not in missing}
-    plan = Plan(replace(suite, datasets=kept), folder, machine_of(suite, folder), missing)
+    plan = Plan(replace(suite, datasets=kept), folder, machine_of(suite, folder), missing, rows)
     check_unchanged(plan)
     return plan
 
@@ -109,34 +110,38 @@ def writable(folder: Path) -> Path:
         raise OutputDirError(f"{folder} cannot be written ({error.strerror})", "choose another --output") from error
 
 
-def missing_data(suite: Suite) -> dict[str, OfflineVIError]:
-    """The data sets that cannot be used, and why. Each is found, collected or downloaded, read once, and its spaces are
-    compared with the environment's.
+def read_data(suite: Suite) -> tuple[dict[str, str], dict[str, OfflineVIError]]:
+    """(data set -> SHA-256 over its rows, data set that cannot be used -> why). Each is found, collected or downloaded,
+    read once, and its spaces are compared with the environment's.
 
     Raises UsageError for an unknown name.
     """
-    wrong: dict[str, OfflineVIError] = {}
+    rows, wrong = dict[str, str](), dict[str, OfflineVIError]()
     for label, files in suite.datasets.items():
         try:
-            check_data(suite, files)
+            rows[label] = check_data(suite, files)
         except UsageError:
             raise
         except OfflineVIError as error:
             wrong[label] = error
-    return wrong
+    return rows, wrong
 
 
-def check_data(suite: Suite, files: tuple[str, ...]) -> None:
-    """Read one data set as its cells will. Raises what reading and `check_spaces` raise."""
+def check_data(suite: Suite, files: tuple[str, ...]) -> str:
+    """Read one data set as its cells will; returns the SHA-256 over its rows. Raises what reading and `check_spaces`
+    raise."""
     from offline_vi import datasets  # here and below: torch
     from offline_vi.study.data import DataOptions, check_task
+    from offline_vi.study.run import fingerprint
 
     words = flags({"dataset": list(files), **reading_options(suite)})
     reading = parse({"data": DataOptions()}, words, "offline-vi benchmark", "").data
     check_kwargs(reading.env or "the data's environment", kwargs_from(reading.env_kwargs))
     for file in files:
         datasets.ensure(file)
-    check_task(reading.load())
+    data = reading.load()
+    check_task(data)
+    return fingerprint(data)
 
 
 def cannot_be_used(suite: Suite, missing: Mapping[str, OfflineVIError]) -> OfflineVIError:
@@ -174,6 +179,7 @@ class Written(TypedDict):
     commands: dict[str, list[str]]  # cell -> words
     models: dict[str, WrittenModel]  # run directory of a shared behavior model -> what it is
     plugins: dict[str, str]  # name or file -> SHA-256
+    data: dict[str, str]  # label -> SHA-256 over its rows
 
 
 class WrittenModel(TypedDict):
@@ -208,6 +214,18 @@ def check_unchanged(plan: Plan) -> None:
     for name, digest in plugin_hashes(plan.suite).items():
         if hashes.get(name, digest) != digest and any((folder / "runs").glob("*")):
             raise ConfigError(f"the plug-in {name} has changed since {folder} was started", "choose another --output")
+    refuse_other_rows(plan, before.get("data", {}))
+
+
+def refuse_other_rows(plan: Plan, before: Mapping[str, str]) -> None:
+    """Raises ConfigError where a data set has other rows than the runs in the folder were trained on."""
+    started = {cell.dataset for cell in plan.suite.cells() if (plan.folder / "runs" / cell.name).exists()}
+    for label in sorted(started):
+        if before.get(label, plan.data[label]) != plan.data[label]:
+            raise ConfigError(
+                f"the data set {label} has other rows now than when {plan.folder} was started",
+                f"put the former data back, choose another --output, or remove the runs on {label} from it",
+            )
 
 
 def write_plan(plan: Plan) -> None:
@@ -222,6 +240,7 @@ def write_plan(plan: Plan) -> None:
         "commands": {**before.get("commands", {}), **plan.commands()},
         "models": {**before.get("models", {}), **written_models(plan)},
         "plugins": plugin_hashes(plan.suite),
+        "data": {**before.get("data", {}), **plan.data},
     }
     write_json(folder / "suite.json", record)
     facts = {**versions(), "platform": platform.platform(), "revision": git_revision(), **plan.machine}

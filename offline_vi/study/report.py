@@ -101,6 +101,7 @@ class Content:
     done: int  # runs
     failures: list[Failure]
     scores: list[ScoreRow]
+    unscored: bool  # whether no run has a score
     by_return: list[str]  # data sets without normalized scores: returns stand in their place
     failed_episodes: int  # of all final evaluations
     single: bool  # whether each row has one seed, so that there is no interval
@@ -134,6 +135,7 @@ def contents(study: Study) -> Content:
         done=sum(run.done for run in study.runs),
         failures=study.failures,
         scores=scores,
+        unscored=all(row.mean is None for row in scores),
         by_return=sorted({row.dataset for row in scores if row.by_return}),
         failed_episodes=sum(row.failed_episodes for row in scores),
         single=bool(scores) and max(row.seeds for row in scores) == 1,
@@ -186,11 +188,6 @@ def thousands(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-def top(rows: Sequence[ScoreRow], dataset: str) -> float | None:
-    """The highest mean of a data set's rows."""
-    return max((row.mean for row in rows if row.dataset == dataset and row.mean is not None), default=None)
-
-
 FILTERS: dict[str, Callable[..., object]] = {
     "number": number,
     "span": span,
@@ -198,5 +195,4 @@ FILTERS: dict[str, Callable[..., object]] = {
     "clock": clock,
     "thousands": thousands,
     "code": code,
-    "top": top,
 }

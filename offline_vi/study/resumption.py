@@ -1,4 +1,4 @@
-"""What a run that goes on may change: every option of the verbs that train is in one of three classes.
+"""What a run that goes on may change: every option of the verbs that train is in one class of five.
 
 Options that words of the command line stand for in another way (the same file under another path) are compared by what
 they make: the rows, the task, the agent. Hyper-parameters have to be the same, all of them.
@@ -27,11 +27,13 @@ class OnResume(Enum):
     """What becomes of another value."""
 
     SAME = "must be the same"
+    MORE = "may only grow: the run is trained for longer"
+    ROWS = "may name the data otherwise, the rows must be the same"
     RECORDED = "may change, is recorded with its step"
     FREE = "of no effect on the run"
 
 
-S, R, F = OnResume.SAME, OnResume.RECORDED, OnResume.FREE
+S, M, D, R, F = OnResume.SAME, OnResume.MORE, OnResume.ROWS, OnResume.RECORDED, OnResume.FREE
 CLASSES: Mapping[str, Mapping[str, OnResume]] = {
     "run": {
         **dict.fromkeys(("output", "resume", "overwrite", "strict", "quiet", "json", "log"), F),
@@ -39,7 +41,7 @@ CLASSES: Mapping[str, Mapping[str, OnResume]] = {
         **dict.fromkeys(("seed", "graph"), S),
     },
     "data": {
-        **dict.fromkeys(("dataset", "columns"), F),  # their rows are compared
+        **dict.fromkeys(("dataset", "columns"), D),
         **dict.fromkeys(("max_dataset_bytes", "memory_budget", "sha256", "download"), F),
         **dict.fromkeys(("next_obs", "action_range", "on_nonfinite", "on_bad_episode", "discrete_actions"), S),
         **dict.fromkeys(("env", "env_kwargs", "unscored", "obs_keys", "max_episode_steps"), S),
@@ -50,23 +52,26 @@ CLASSES: Mapping[str, Mapping[str, OnResume]] = {
     ),
     "returns": dict.fromkeys(("returns", "critic_start_steps", "return_lambda", "return_steps"), S),
     "train": {
-        **dict.fromkeys(("steps", "preset", "tuned_for", "behavior_model", "behavior_steps", "behavior_from"), S),
+        "steps": M,
+        **dict.fromkeys(("preset", "tuned_for", "behavior_model", "behavior_steps", "behavior_from"), S),
         **dict.fromkeys(("bank_period", "precision", "proposals", "noise_clip", "keep", "normalize"), S),
         **dict.fromkeys(("reward_scale", "reward_shift", "num_seeds"), S),
         "support_from": R,
         "print_config": F,
     },
     "eval": dict.fromkeys(("eval_every", "eval_episodes", "eval_seed"), R),
-    "fit": {**dict.fromkeys(("steps", "held_out"), S), **dict.fromkeys(("iwae_samples", "max_rows", "policy_from"), R)},
+    "fit": {"steps": M, "held_out": S, **dict.fromkeys(("iwae_samples", "max_rows", "policy_from"), R)},
     "where": dict.fromkeys(("env", "env_kwargs", "max_episode_steps", "normalize", "bonus"), S),
     "collect": {
-        **dict.fromkeys(("steps", "warmup", "num_envs", "capacity"), S),
+        "steps": M,
+        **dict.fromkeys(("warmup", "num_envs", "capacity"), S),
         **dict.fromkeys(("write", "keep_policies"), R),
     },
     "finetune": dict.fromkeys(("share", "sigma", "tuned_for", "seed_index"), S),
     "pixels": {
-        **dict.fromkeys(("alignment", "env", "env_kwargs", "unscored", "max_episode_steps", "steps"), S),
-        "dataset": F,
+        **dict.fromkeys(("alignment", "env", "env_kwargs", "unscored", "max_episode_steps"), S),
+        "steps": M,
+        "dataset": D,
     },
 }
 HYPERPARAMETERS = ("algorithm", "behavior", "vime")
@@ -92,7 +97,7 @@ def recorded_changes(run: object, before: Record, now: Record, *, extends: bool)
     for change in [*_of_results(before, now, extends), *_of_options(before, now, extends)]:
         section, _, name = change.option.partition("_options.")
         kind = class_of(section, name) if name else OnResume.SAME
-        if kind is OnResume.SAME:
+        if kind in (OnResume.SAME, OnResume.MORE):  # `_of_options` passes over steps that a run may take
             raise refusal(run, change)
         if kind is OnResume.RECORDED:
             found.append(change)

@@ -144,9 +144,10 @@ def task_of_run(
     config: dict[str, Any], env: str = "", env_kwargs: Sequence[str] = (), max_episode_steps: int = 0
 ) -> Task:
     """The task that a run's config.json names, on the environment ``env`` where one is given, with these arguments of
-    its constructor and this limit; its action map stays. Raises UsageError, also for arguments that are not taken from
-    a file."""
+    its constructor and this limit, that of the run where the environment has none; its action map stays. Raises
+    UsageError, also for arguments that are not taken from a file."""
     from offline_vi.datasets import Reading, scored_on
+    from offline_vi.environments import known_limit
     from offline_vi.types import Task
 
     reading = Reading(env=env, env_kwargs=tuple(env_kwargs), max_episode_steps=max_episode_steps)
@@ -155,6 +156,9 @@ def task_of_run(
         raise UsageError("no environment is known for this run", "name one: env=ID")
     given = kwargs_from(env_kwargs)
     check_kwargs(task.env_id, {name: value for name, value in task.kwargs.items() if name not in given})
+    limit = config.get("max_episode_steps")
+    if env and limit and task.max_episode_steps is None and known_limit(task) is None:
+        return replace(task, max_episode_steps=limit)
     return task
 
 

@@ -16,7 +16,7 @@ from offline_vi.runs.ownership import claim
 from offline_vi.study.cells import Job, is_done, result, run_job, table, write_table
 from offline_vi.study.checks import check_options
 from offline_vi.study.engines import LocalEngine
-from offline_vi.study.plan import Plan, cannot_be_used, machine_of, missing_data
+from offline_vi.study.plan import Plan, cannot_be_used, machine_of, read_data
 from offline_vi.study.scores import scores_from
 from offline_vi.study.suite import Suite
 from offline_vi.study.suite_values import Choices, Range, Scalar, SearchSpace
@@ -90,7 +90,7 @@ def run_search(suite: Suite, folder: Path, options: SearchOptions) -> None:
     kinds = ("trials.csv", "best.toml")
     names = [f"{algorithm}.{end}" for algorithm in suite.search for end in ("journal", "png")]
     claim(folder, "search", [*names, *(f"{algorithm}-{end}" for algorithm in suite.search for end in kinds)])
-    if missing := missing_data(suite):
+    if missing := read_data(suite)[1]:
         raise cannot_be_used(suite, missing)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for algorithm in suite.search:

@@ -31,9 +31,11 @@ def runs_of(study: Study, method: Method, dataset: str | None = None) -> list[Ru
 
 
 def measure_of(study: Study, dataset: str) -> str:
-    """What policies are measured by on a data set: normalized scores where a run has one, else returns."""
+    """What policies are measured by on a data set: normalized scores where a run has one, or where the data have one
+    and no run has a score; else returns."""
     scores = [run.scores for run in study.runs if run.cell.dataset == dataset]
-    return RETURN if {one.measure for one in scores if one.final is not None} == {RETURN} else SCORE
+    known = {one.measure for one in scores if one.final is not None}
+    return SCORE if SCORE in (known or {name for one in scores for name in one.data}) else RETURN
 
 
 def finals(study: Study, method: Method, dataset: str) -> dict[int, float]:

@@ -58,6 +58,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             duration = 1000 // FRAMES_PER_SECOND
             film = io.BytesIO()
             first.save(film, format="webp", save_all=True, append_images=rest, duration=duration, loop=0)
+            self.folder.mkdir(parents=True, exist_ok=True)
             with writing(self.folder, film.tell()):
                 replace_file(self.folder / self.name, film.getvalue())
             self.frames = []
@@ -114,11 +115,14 @@ def film(policy: Policy, task: Task, episodes: int, seed: int, folder: Path) -> 
 
     Raises EnvError where the environment cannot be rendered here.
     """
-    require_folder(folder).mkdir(parents=True, exist_ok=True)
+    require_folder(folder)
     seen = replace(task, kwargs={**task.kwargs, "render_mode": "rgb_array"})
     if "mujoco" in sys.modules:  # which the task's environment imported, when it was scored or checked
         choose_renderer()
-    hint = "MuJoCo: try MUJOCO_GL=egl or osmesa; Pendulum: pip install pygame"
+    hint = (
+        "its constructor has to take render_mode, and its render() has to return a picture, (H, W, 3) of uint8; "
+        "MuJoCo: try MUJOCO_GL=egl or osmesa; Pendulum: pip install pygame"
+    )
     try:
         return evaluate(policy, seen, episodes, seed, num_envs=1, wrap=lambda env: Recorder(env, folder))
     except Exception as error:  # whatever an environment or a graphics library raises

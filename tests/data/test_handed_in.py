@@ -82,3 +82,4 @@ def test_rows_that_are_left_out_are_counted() -> None:
     with pytest.warns(UserWarning, match=r"3 rows .* 1 episodes of one row"):
         found = Transitions.from_arrays(**{**LOG, "episode": [0, 0, 1, 2, 2, 2]}, **BOUNDS)
     np.testing.assert_array_equal(found.reward, [0.0, 3.0, 4.0])
+    assert found.observed_returns().tolist() == [1.0, 12.0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from offline_vi.data.transitions import Provenance, Transitions
+from offline_vi.data.transitions import Provenance, Transitions, concatenate
 from offline_vi.errors import (
     ActionRangeError,
     DatasetFormatError,
@@ -88,6 +88,28 @@ def test_without_next_observations_a_row_that_was_cut_is_dropped() -> None:
     np.testing.assert_array_equal(found.reward, [0, 1, 2, 3, 5, 6, 7])  # not 4 and 8: nobody knows what followed
     np.testing.assert_array_equal(found.next_obs[[0, 1, 3]], [[0, 1], [0, 2], [1, 1]])
     np.testing.assert_array_equal(found.episode_end, [0, 0, 1, 1, 0, 0, 1])
+    assert found.observed_returns().tolist() == [0 + 1 + 2, 3 + 4, 5 + 6 + 7 + 8]
+    assert found.observed_returns(0.5).tolist() == [0.5 + 0.5, 3 + 2, 5 + 3 + 1.75 + 1]
+    assert found.episode_returns().tolist() == [3, 3, 18]
+
+
+def test_what_stands_in_a_row_that_no_policy_learns_from_is_not_read() -> None:
+    rows = without(log(), "next_obs")
+    found = Transitions.from_arrays(**rows, **BOUNDS)
+    rows["action"], rows["reward"] = np.array(rows["action"], float), np.array(rows["reward"], float)
+    rows["action"][[4, 8]], rows["reward"][8] = np.nan, np.nan
+    again = Transitions.from_arrays(**rows, **BOUNDS)
+    same(found, again)
+    assert again.observed_returns().tolist() == [3, 7, 18]
+
+
+def test_rewards_of_unread_rows_follow_their_episodes() -> None:
+    data = Transitions.from_arrays(**without(log(), "next_obs"), **BOUNDS)
+    assert data.with_reward(2.0, 1.0).observed_returns().tolist() == [3 + 6, 2 + 14, 4 + 52]
+    first, last = data.split_episodes(1 / 3)
+    assert first.observed_returns().tolist() == [3, 7] and last.observed_returns().tolist() == [26]
+    stored = Transitions.from_arrays(**log(), **BOUNDS)
+    assert concatenate([stored, data]).observed_returns().tolist() == [3, 7, 26, 3, 7, 26]
 
 
 def test_nothing_ended_the_task() -> None:

@@ -48,7 +48,7 @@ def test_the_rows_are_those_of_the_file_read_whole(
         warnings.simplefilter("ignore")
         whole, found = datasets.load(path, next_obs=next_obs), datasets.load(path, next_obs=next_obs, memory_budget=1)
     assert isinstance(found.obs, np.memmap) and not isinstance(whole.obs, np.memmap)
-    for name in mapped.COLUMNS:
+    for name in (*mapped.COLUMNS, "cut_off"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
         assert getattr(found, name).dtype == getattr(whole, name).dtype
     assert (found.spec, found.task, found.source) == (whole.spec, whole.task, whole.source)

@@ -23,7 +23,7 @@ from offline_vi.datasets.tasks import FAMILIES, family_of, is_d4rl_name
 from offline_vi.errors import ConfigError, DatasetFormatError, DataWarning, OfflineVIError, UsageError
 from offline_vi.study.commands import fit_arguments
 from offline_vi.study.data import DataOptions, current_names
-from offline_vi.study.plan import missing_data
+from offline_vi.study.plan import read_data
 from offline_vi.study.suite import suite_from
 from offline_vi.types import Task
 
@@ -136,7 +136,7 @@ def test_every_option_of_a_suite_reaches_the_reader(tmp_path: Path, home: Path) 
         "behavior": {"model": "cvae"},
     }
     suite = suite_from(record, "one")
-    assert missing_data(suite) == {}
+    assert read_data(suite)[1] == {}
     assert len(list((home / "rows").iterdir())) == 1, "the file is mapped: the budget has arrived"
     words = fit_arguments(suite, "data", "cvae", 0)
     for name, value in (("--memory-budget", "1"), ("--rows", "strict"), ("--device", "cpu")):

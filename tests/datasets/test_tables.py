@@ -30,7 +30,7 @@ from offline_vi.errors import (
 )
 from offline_vi.scripts import data as command
 from offline_vi.study.data import DataOptions
-from offline_vi.study.plan import missing_data
+from offline_vi.study.plan import read_data
 from offline_vi.study.suite import suite_from
 
 pandas = pytest.importorskip("pandas")
@@ -107,6 +107,19 @@ def test_a_table_in_physical_units(name: str, tmp_path: Path, toml: Path) -> Non
     again = DataOptions.of(found)
     assert (again.dataset, again.columns) == ((str(path),), str(toml))
     is_right(again.load())
+
+
+def test_the_check_of_a_table_counts_the_rows_that_the_file_has(tmp_path: Path, toml: Path) -> None:
+    path = tmp_path / "log.csv"
+    frame().to_csv(path, index=False)
+    with pytest.warns(DataWarning, match="1 rows end episodes"):
+        data = datasets.load(path, columns=toml)
+    report = datasets.inspect(path, columns=toml)
+    assert (report.rows, report.episodes, report.transitions) == (7, 2, 6)
+    assert report.dropped == {"NaN or infinities": 0, "next state unknown": 1}
+    assert not report.next_obs_stored
+    assert data.observed_returns().tolist() == [0 + 1 + 2, 3 + 4 + 5 + 6]
+    assert report.returns.min == 3.0 and report.lengths.max == 4.0
 
 
 def test_decimal_commas_and_thousands(tmp_path: Path, toml: Path) -> None:
@@ -325,4 +338,4 @@ def test_the_command_and_suites_read_the_same(tmp_path: Path, toml: Path, capsys
         "behavior": {"model": "cvae"},
     }
     suite = suite_from(record, "own")
-    assert suite.datasets == {"log": (str(path),)} and missing_data(suite) == {}
+    assert suite.datasets == {"log": (str(path),)} and read_data(suite)[1] == {}

@@ -24,7 +24,7 @@ def resumption() -> Iterator[str]:
     for section, options in CLASSES.items():
         cells = [", ".join(f"`{name}`" for name, own in options.items() if own is kind) for kind in OnResume]
         yield f"| {section} | " + " | ".join(cells) + " |"
-    yield "| algorithm, behavior model, bonus | all hyper-parameters |  |  |"
+    yield "| algorithm, behavior model, bonus | all hyper-parameters |" + "  |" * (len(OnResume) - 1)
 
 
 def signals() -> Iterator[str]:

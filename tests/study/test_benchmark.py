@@ -383,6 +383,20 @@ def test_a_plug_in_that_changed_is_refused_where_runs_are(data: str, tmp_path: P
         plan_study(suite, folder)
 
 
+def test_other_rows_under_the_same_name_are_refused_where_runs_are(data: str, tmp_path: Path) -> None:
+    suite, folder = read_suite(write(tmp_path, data)), tmp_path / "out"
+    write_plan(plan_study(suite, folder))
+    (folder / "runs" / "toy_bc_fast_seed0").mkdir(parents=True)
+    plan_study(suite, folder)
+    pendulum(Path(data), lambda columns: columns["rewards"].fill(1.0))
+    with pytest.raises(ConfigError, match="toy has other rows"):
+        plan_study(suite, folder)
+    (folder / "runs" / "toy_bc_fast_seed0").rmdir()
+    write_plan(plan_study(suite, folder))
+    (folder / "runs" / "toy_bc_fast_seed0").mkdir()
+    plan_study(suite, folder)
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "words"),
     [
@@ -414,7 +428,7 @@ def test_a_study_of_an_older_version_goes_on(data: str, tmp_path: Path, capsys: 
     suite, output = write(tmp_path, data, swap('"bc", "bcq"', '"bcq"')), tmp_path / "out"
     assert run(["benchmark", suite, "--output", str(output), "-q"], capsys)[0] == 0
     record = json.loads((output / "suite.json").read_text())
-    del record["models"], record["plugins"], record["suite"]["plugins"]
+    del record["models"], record["plugins"], record["data"], record["suite"]["plugins"]
     (output / "suite.json").write_text(json.dumps(record))
     before = (output / "journal.csv").read_bytes()
     assert run(["report", str(output)], capsys)[0] == 0

@@ -10,7 +10,7 @@ import pytest
 from command_line import TINY, run
 from small_data import pendulum
 
-from offline_vi.errors import UsageError
+from offline_vi.errors import DataWarning, UsageError
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.fitting_q import MISSING, discounted_returns
 from offline_vi.evaluation.off_policy import FQEConfig
@@ -55,10 +55,15 @@ def test_a_policy_is_judged_next_to_a_clone_and_the_data(runs: list[str], capsys
 
 
 def test_a_given_run_may_be_the_clone(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(["ope", runs[1], *SHORT, "--clone", runs[1], "--json"], capsys)
+    code, out, _ = run(["ope", runs[1], runs[0], *SHORT, "--clone", runs[1], "--json"], capsys)
     assert code == 0
     record = json.loads(out)
-    assert record["the clone"]["curves"] == record["the policy"]["curves"]
+    first, second = (record["runs"][one] for one in (runs[1], runs[0]))
+    assert first["the clone"]["curves"] == first["the policy"]["curves"]
+    assert second["the clone"] == first["the clone"]  # of the same data: fitted once
+    (method,) = record["methods"]
+    assert method["estimates"] == [second["the policy"]["value"], first["the policy"]["value"]]  # by seed
+    assert not record["comparisons"]
 
 
 def test_another_gamma_counts_for_the_policy_and_the_data(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +87,19 @@ def test_a_run_that_does_not_name_its_data_is_refused(tmp_path: Path, runs: list
     config = read_config(runs[0])
     with pytest.raises(UsageError):
         data_of(config._replace(record={**config.record, "data_options": None}), tmp_path)
+
+
+def test_rows_that_changed_since_the_training_are_reported(runs: list[str]) -> None:
+    config = read_config(runs[0])
+    (file,) = config.record["data_options"]["dataset"]
+    before = Path(file).read_bytes()
+    data_of(config, runs[0])  # as they were: no warning
+    try:
+        pendulum(Path(file), lambda columns: columns["rewards"].fill(1.0))
+        with pytest.warns(DataWarning, match="trained on other rows"):
+            data_of(config, runs[0])
+    finally:
+        Path(file).write_bytes(before)
 
 
 def test_a_budget_of_rollouts_is_spent_and_the_best_is_selected(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -419,3 +420,14 @@ def test_an_online_agent_that_python_trains_is_kept(tmp_path: Path, capsys: pyte
     same(agent, again)
     found = json.loads(command(capsys, "evaluate", str(tmp_path / "run"), "--episodes", "1", "--json", "-q"))
     assert found["env_id"] == "Pendulum-v1"
+
+
+def test_a_class_that_is_not_loaded_is_reported_with_the_way_to_load_it(tmp_path: Path) -> None:
+    """In Python, too: the hint is in the traceback."""
+    path = ovi.save(TD3BC(SPEC, TD3BCConfig(hidden=(4,))), tmp_path / "kept")
+    config = json.loads((path / "config.json").read_text())
+    config["agent"]["class"], config["plugins"] = "bestof", [{"name": "mystuff.py", "sha256": "0" * 64}]
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="bestof") as refused:
+        ovi.load(path)
+    assert "load(..., plugins=['mystuff.py'])" in "".join(traceback.format_exception(refused.value))

@@ -321,3 +321,7 @@ def test_classes_and_functions_in_python(data: str, capsys: pytest.CaptureFixtur
     assert [offline_vi.evaluate(agent, each, 2).mean_return for each in tasks] == [15.0, -15.0]
     code, out, _ = run(["evaluate", "run", "--env", task.env_id, "--episodes", "2", "--json", "-q"], capsys)
     assert code == 0 and json.loads(out)["returns"] == [6.0, 6.0]
+    assert offline_vi.load_task("run", lambda: Hill(5.0)).max_episode_steps == 10  # which has no limit of its own
+    code, _, err = run(["evaluate", "run", "--env", task.env_id, "--episodes", "2", "--video", "1", "-q"], capsys)
+    assert code == EnvError.exit_code and "take render_mode" in err
+    assert not Path("run/videos").exists()

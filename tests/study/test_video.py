@@ -71,4 +71,5 @@ def test_every_episode_is_a_film_of_what_is_scored(tmp_path: Path) -> None:
 
 def test_an_environment_that_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(EnvError, match=r"cannot be filmed.*no display"):
-        film(Still(), Task("Blind-v0", (-1.0,), (1.0,)), 1, 0, tmp_path)
+        film(Still(), Task("Blind-v0", (-1.0,), (1.0,)), 1, 0, tmp_path / "videos")
+    assert not (tmp_path / "videos").exists()

@@ -1,0 +1,90 @@
+"""Methods compared without an environment: each run counts as one number, the estimate of what its policy earns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from offline_vi.errors import UsageError
+from offline_vi.study import tables
+from offline_vi.study.compare import against_lines, score_lines
+from offline_vi.study.judging import CLONE, DATA, POLICY, JudgeOptions, Judgment, discount_for
+from offline_vi.study.kept import read_config
+from offline_vi.study.report import number
+from offline_vi.study.results import Run, Study
+from offline_vi.study.scores import RETURN, Scores
+from offline_vi.study.single_runs import read_runs
+
+
+def check_comparable(runs: Sequence[str], options: JudgeOptions) -> None:
+    """Raises UsageError where the returns of the runs have different discounts, and what `read_runs` raises: before
+    anything is fitted."""
+    read_runs(runs)
+    discounts = {discount_for(read_config(run), options) for run in runs}
+    if len(discounts) > 1:
+        found = " and ".join(f"{discount:g}" for discount in sorted(discounts))
+        raise UsageError(f"the runs were trained with the discounts {found}", "give runs of one discount at a time")
+
+
+def study_of(judged: Mapping[str, Judgment]) -> Study:
+    """The runs, by their directories, with the estimates in the place of scores; methods are grouped as `read_runs`
+    does. Of several seeds that were trained in parallel the first is the one that is judged."""
+    study = read_runs(list(judged))
+    by_path = {Path(run).resolve(): one for run, one in judged.items()}
+    first: dict[Path, Run] = {}
+    for run in study.runs:
+        first.setdefault(run.path.resolve(), run)
+    runs = [replace(run, done=True, scores=scores_of(by_path[path])) for path, run in first.items()]
+    return study._replace(runs=runs)
+
+
+def scores_of(judged: Judgment) -> Scores:
+    """An estimate as the score of a run."""
+    return Scores(measure=RETURN, final=judged.fitted[POLICY].value, data={RETURN: judged.data.value})
+
+
+def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
+    """The comparison for a terminal."""
+    study = study_of(judged)
+    wide = max(len(method.label) for method in study.methods) + 2
+    rows = tables.score_rows(study)
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        here = [judged[run] for run in judged if judged[run].dataset == dataset]
+        clone = tables.mean_of([one.fitted[CLONE].value for one in here])
+        gamma = f"gamma {next(iter(judged.values())).discount:g}"
+        yield f"{dataset}: estimated discounted return ({gamma}) of the final policies, one number for each run"
+        yield from score_lines([row for row in rows if row.dataset == dataset], wide, {CLONE: number(clone)})
+    yield from against_lines(tables.comparisons(study))
+    doubtful = sum(not one.fitted[POLICY].converged for one in judged.values())
+    if doubtful:
+        yield f"  {doubtful} of {len(judged)} estimates have not converged: do not compare them, take more --steps"
+    yield f"  The intervals are over runs. They do not contain the bias of the method: look at {CLONE} and {DATA}."
+
+
+def to_json(judged: Mapping[str, Judgment]) -> dict[str, Any]:
+    """JSON-ready."""
+    study = study_of(judged)
+    methods = [
+        {
+            "dataset": row.dataset,
+            "method": row.method.label,
+            "estimates": row.per_seed,
+            "iqm": list(row.iqm) if row.iqm else None,
+            "coverage": row.coverage,
+        }
+        for row in tables.score_rows(study)
+    ]
+    comparisons = [
+        {
+            "dataset": row.dataset,
+            "method": row.method.label,
+            "baseline": row.baseline.label,
+            "difference": list(row.found.difference),
+            "p_value": row.found.p_value,
+        }
+        for row in tables.comparisons(study)
+    ]
+    runs = {run: one.to_json() for run, one in judged.items()}
+    return {"runs": runs, "methods": methods, "comparisons": comparisons}

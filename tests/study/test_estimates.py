@@ -1,0 +1,84 @@
+"""Methods compared by what fitted Q evaluation says of their runs, without an environment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import run
+from test_report import fake_run
+
+import offline_vi as ovi
+from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
+from offline_vi.errors import UsageError
+from offline_vi.evaluation.fitting_q import FittedQReport
+from offline_vi.evaluation.off_policy import Estimate
+from offline_vi.evaluation.statistics import bootstrap_interval, compare, iqm
+from offline_vi.study.estimates import check_comparable, lines, study_of, to_json
+from offline_vi.study.judging import CLONE, POLICY, JudgeOptions, Judgment
+from offline_vi.types import Spec
+
+VALUES = {"bc": [11.0, 13.0, 12.0], "bcq": [21.0, 18.0, 24.0]}
+
+
+def judgment(value: float) -> Judgment:
+    one = FittedQReport(value, 0.5, math.nan, np.array([10]), np.array([[value]]), 0.0, 0.0, 10)
+    return Judgment("hopper-medium-v2", 0.99, 5, {POLICY: one, CLONE: replace(one, value=12.5)}, Estimate(14.25, 0.5))
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> dict[str, Judgment]:
+    """Three seeds of two methods."""
+    return {
+        str(fake_run(tmp_path / f"{name}{seed}", 0.0, algorithm=name, seed=seed)): judgment(value)
+        for name, values in VALUES.items()
+        for seed, value in enumerate(values)
+    }
+
+
+def test_methods_are_compared_by_the_estimates_of_their_runs(judged: dict[str, Judgment]) -> None:
+    found = list(lines(judged))
+    expected = compare([VALUES["bcq"]], [VALUES["bc"]], iqm, paired=True)
+    interval = bootstrap_interval([VALUES["bcq"]])
+    (row,) = [line for line in found if line.startswith("  bcq") and "P(better)" not in line]
+    assert f"{interval.value:.1f}  {interval.low:.1f} to {interval.high:.1f} (covers" in row
+    (row,) = [line for line in found if "P(better)" in line]
+    assert f"{expected.difference.value:.1f}" in row and f"p {expected.p_value:.4f}" in row
+    means = {line[2:].split("  ")[0]: line.split()[-1] for line in found if line.startswith("  the ")}
+    assert means == {"the data": "14.2", "the clone": "12.5"}
+    assert not any("not converged" in line for line in found)
+
+
+def test_doubtful_estimates_are_counted(judged: dict[str, Judgment]) -> None:
+    first = next(iter(judged))
+    one = judged[first]
+    fitted = {**one.fitted, POLICY: replace(one.fitted[POLICY], missing=0.5)}
+    assert any("1 of 6 estimates" in line for line in lines({**judged, first: replace(one, fitted=fitted)}))
+
+
+def test_one_method_alone_has_an_interval(judged: dict[str, Judgment]) -> None:
+    alone = {run: one for run, one in judged.items() if Path(run).name.startswith("bcq")}
+    record = to_json(alone)
+    assert record["methods"][0]["iqm"] == list(bootstrap_interval([VALUES["bcq"]]))
+    assert record["comparisons"] == []
+    assert {run.scores.final for run in study_of(alone).runs} == set(VALUES["bcq"])
+
+
+def test_returns_of_other_discounts_are_not_compared(tmp_path: Path) -> None:
+    for name, discount in (("short", 0.9), ("long", 0.99)):
+        ovi.save(TD3BC(Spec((3,), 1), TD3BCConfig(discount=discount, hidden=(4,))), tmp_path / name)
+    with pytest.raises(UsageError, match=r"0\.9 and 0\.99"):
+        check_comparable([str(tmp_path / "short"), str(tmp_path / "long")], JudgeOptions())
+
+
+def test_a_report_without_scores_names_the_way_to_estimates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unscored: dict[str, object] = {"normalized_score": None, "return_mean": None, "returns": None, "curve": {}}
+    result = unscored | {"data": {"return_mean": 14.25, "episodes": 5}}
+    path = fake_run(tmp_path / "mine", 0.0, result=result)
+    assert run(["report", str(path)], capsys)[0] == 0
+    for name in ("report.md", "report.html"):
+        text = (path / name).read_text()
+        assert "offline-vi ope RUN RUN" in text and "14.2" in text

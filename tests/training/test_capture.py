@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from agents import built, small_choice
+from commands import PENDULUM, write_pendulum
 
 from offline_vi import registry
 from offline_vi.algorithms.bc import BC, BCConfig
@@ -271,6 +277,33 @@ def test_a_compiled_update_takes_the_steps_of_the_code(tmp_path: Path, monkeypat
     assert_same(states[0], states[1], within=1e-4)
     assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())  # it is another program
     assert any((tmp_path / "programs").iterdir())
+
+
+@pytest.mark.slow  # a minute: four fresh interpreters, three of which compile
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+def test_fresh_interpreters_end_with_the_same_bytes_also_when_killed(tmp_path: Path) -> None:
+    write_pendulum(tmp_path / PENDULUM)
+    words = f"train td3-bc --dataset {PENDULUM} --env Pendulum-v1 --max-episode-steps 5 --hidden 16 --batch-size 32 -q"
+    words += " --steps 3000 --save-every 500 --eval-every 0 --eval-episodes 1 --graph compiled --output"
+    home = {**os.environ, "OFFLINE_VI_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    home.pop(capture.PLACE, None)
+
+    def start(*more: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "offline_vi", *more], cwd=tmp_path, env=home)
+
+    for name in ("one", "other"):
+        assert start(*words.split(), name).wait() == 0
+    killed = start(*words.split(), "killed")
+    while killed.poll() is None and not list(tmp_path.glob("killed/checkpoints/step_*")):
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert start("resume", "killed", "-q").wait() == 0
+    ended = [
+        sorted((tmp_path / name / "checkpoints" / "step_00003000").iterdir()) for name in ("one", "other", "killed")
+    ]
+    bytes_of = [[(file.name, file.read_bytes()) for file in files] for files in ended]
+    assert bytes_of[0] == bytes_of[1] == bytes_of[2]
 
 
 def test_short_trainings_are_not_worth_a_program() -> None:

@@ -11,13 +11,15 @@ commit 99994433b7706e6f2851d70fa25186dea9b6d34f; settings of config/q/sarsa.yaml
 Differences from the reference code
 -----------------------------------
 - The command's targets are lambda-returns of the data, time limits bootstrapped (`TrajectoryValues`). The reference
-  takes temporal differences with the data's next action (SARSA). On rows without returns this algorithm takes them
-  too, with an action of the behavior model instead.
+  takes temporal differences with the data's next action (SARSA), and leaves out the last row of an episode that a time
+  limit cut. On rows without returns this algorithm takes them too, with an action of the behavior model instead.
 - Target networks follow at each step at half the rate; the reference moves them at every second step.
 - The regression may be of an expectile of the returns; the reference's is of their mean, 1/2. Losses are half of the
   squared errors, and Adam's steps differ by its eps alone.
 - The candidates are an argument: full samples of any model, or any other. The reference's come from a Gaussian of
-  2 x 1024 units that is fitted ahead, and are clipped to the box.
+  2 x 1024 units without a tanh, and are clipped to the box.
+- The reference fits that Gaussian first, for 500,000 steps (Adam 1e-4, batches of 512, a constant rate), and then the
+  critic for 2,000,000. The command fits a model jointly, unless ``--behavior-steps`` says how long it is fitted first.
 - ``ensemble`` critics are ranked by their minimum; one, the default, is the reference's.
 """
 

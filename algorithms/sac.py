@@ -12,13 +12,17 @@ T. Haarnoja, A. Zhou, P. Abbeel, S. Levine: Soft Actor-Critic, ICML 2018; T. Haa
 Algorithms and Applications, arXiv 1812.05905 (automatic temperature). KL-SAC: S. Levine: Reinforcement Learning and
 Control as Probabilistic Inference, arXiv 1805.00909, 2018 (the bound); Y. Wu, G. Tucker, O. Nachum: Behavior
 Regularized Offline Reinforcement Learning, arXiv 1911.11361, 2019 (BRAC: KL(pi, pi_beta) in target and actor).
+Reference code of SAC: DLR-RM/stable-baselines3, stable_baselines3/sac/sac.py and policies.py, version 2.8.0, commit
+5e00d26428f8633141b841a51be473971e2a6ea4.
 
 Differences from the reference codes
 ------------------------------------
-- Settings of Stable-Baselines3 2.x (minimum of both critics in target and actor, log alpha trained, entropy target -A,
-  alpha = 1 at the start); the original code used Q_1 alone in the actor and a value network.
-- The policy is a `GaussianBehavior`, the library's tanh-Normal: its log-scale is bounded smoothly to [-5, 2], its
-  density computed from u, the action before the tanh (the usual log(1 - a^2 + 1e-6) has no gradient from |u| = 10 on).
+- Updates and settings are those of Stable-Baselines3 (minimum of both critics in target and actor, log alpha trained,
+  entropy target -A, alpha = 1 at the start); the original code used Q_1 alone in the actor and a value network.
+- The policy is a `GaussianBehavior`, the library's tanh-Normal: its log-scale is bounded smoothly to [-5, 2] (the
+  reference clamps it to [-20, 2]), its density computed from u, the action before the tanh (the reference's
+  log(1 - a^2 + 1e-6) has no gradient from |u| = 10 on).
+- The reference halves the critics' losses; Adam's steps differ by its eps alone.
 - ``log_prior`` is explicit. The default, log p0 = 0, is the usual convention; see `optimality.flat`.
 - KL-SAC follows no code. With a latent-variable model log pi_beta is a lower bound from ``num_samples``, and the KL
   divergence an upper one.

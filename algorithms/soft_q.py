@@ -6,14 +6,19 @@ the same (offline; alpha -> 0 is EMaQ); uniform ones under SAC's prior weigh 2^A
 all A actions of a finite set make the sums exact. `DiscreteSAC` reaches the same fixed point with an actor.
 
 T. Haarnoja, H. Tang, P. Abbeel, S. Levine: Reinforcement Learning with Deep Energy-Based Policies, ICML 2017.
+Reference code: haarnoja/softqlearning, softqlearning/algorithms/sql.py, commit
+6f51eaca77d15b35c6443363c51a5a53ff4e9854; settings of examples/mujoco_all_sql.py.
 
 Differences from the reference code
 -----------------------------------
 - The policy resamples proposals (self-normalized importance sampling); the reference trains a network by Stein
   variational gradient descent to sample it.
-- Two critics, whose minimum is the value, and moving averages as targets; the reference has one and copies it from time
-  to time.
-- The temperature is alpha; the reference scales the reward by 1 / alpha.
+- Two critics, whose minimum is the value, and moving averages as targets; the reference has one and copies it every
+  1,000 steps.
+- Proposals are drawn for each next state; the reference draws one set of uniform actions for the whole batch.
+- The temperature is alpha; the reference scales the reward by 1 / alpha, which is 30 on Hopper.
+- The reference halves the critic's loss; Adam's steps differ by its eps alone.
+- The reference's networks have 2 x 128 units, Xavier weights and zero biases at the start; its batches are of 128.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ from offline_vi.types import Batch, Metrics, Spec
 
 @dataclass(frozen=True)
 class SoftQConfig:
-    """Hyper-parameters; K is the reference's, the others are our own choices."""
+    """Hyper-parameters; gamma, K in the target and Adam's rate are the reference's, the others are our own choices."""
 
     discount: float = 0.99  # gamma
     tau: float = 0.005  # rate of the target critics

@@ -73,12 +73,12 @@ def mlp(net: Tensors, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
     return x @ net[-2].T + net[-1]
 
 
-def q(net: Tensors, s: Tensor, a: Tensor, norm: bool = False) -> tuple[Tensor, Tensor]:
-    """Both critics, (..., B) each."""
+def q(net: Tensors, s: Tensor, a: Tensor, norm: bool = False) -> tuple[Tensor, ...]:
+    """Each critic's values, (..., B)."""
     x = torch.cat([s.expand(*a.shape[:-1], s.shape[-1]), a], -1)
     count = 2 * (len(net) // 4) + 2 if norm else len(net)  # of the layers' own tensors: L layers, L - 1 norms
     values = []
-    for e in (0, 1):
+    for e in range(len(net[0])):
         h = x
         for i in range(0, count - 2, 2):
             h = torch.relu(h @ net[i][e] + net[i + 1][e])
@@ -86,11 +86,17 @@ def q(net: Tensors, s: Tensor, a: Tensor, norm: bool = False) -> tuple[Tensor, T
                 scale, shift = net[count + i][e], net[count + i + 1][e]
                 h = F.layer_norm(h, h.shape[-1:], eps=1e-6) * scale + shift
         values.append((h @ net[count - 2][e] + net[count - 1][e]).squeeze(-1))
-    return values[0], values[1]
+    return tuple(values)
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
     return ((x - y) ** 2).mean()
+
+
+def tanh_density(mean: Tensor, std: Tensor, u: Tensor) -> Tensor:
+    """log pi(tanh u), u ~ N(mean, std^2), summed over the last dimension."""
+    normal = -0.5 * ((u - mean) / std) ** 2 - std.log() - 0.5 * math.log(2.0 * math.pi)
+    return (normal - 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))).sum(-1)
 
 
 @dataclass
@@ -290,7 +296,7 @@ class BEAR(Reference):
 
 
 class TD3Like(Reference):
-    """What TD3+BC, SPOT and ReBRAC share: smoothed targets of a deterministic policy."""
+    """What DDPG, TD3, TD3+BC, SPOT and ReBRAC share: a deterministic policy and targets that follow."""
 
     def __init__(self, nets: dict[str, Tensors], actor_lr: float, lr: float, gamma: float = 0.99) -> None:
         self.actor, self.critic, self.gamma, self.count = leaves(nets["actor"]), leaves(nets["critic"]), gamma, 0
@@ -310,6 +316,18 @@ class TD3Like(Reference):
     def follow(self) -> None:
         follow(self.critic_target, self.critic, 0.005)
         follow(self.actor_target, self.actor, 0.005)
+
+
+class DDPG(TD3Like):
+    """sfujim/TD3, OurDDPG.py, commit 6a9f7610, `train`: one critic, no smoothing, no delay."""
+
+    def update(self, rows: Rows, noise: Noise) -> None:
+        with torch.no_grad():
+            (value,) = q(self.critic_target, rows.s2, torch.tanh(mlp(self.actor_target, rows.s2)))
+            y = rows.r + rows.not_done * self.gamma * value
+        self.adams["critic_opt"].step(mse(q(self.critic, rows.s, rows.a)[0], y))
+        self.adams["actor_opt"].step(-q(self.critic, rows.s, torch.tanh(mlp(self.actor, rows.s)))[0].mean())
+        self.follow()
 
 
 class TD3BC(TD3Like):
@@ -484,6 +502,84 @@ class IDQL(Reference):
         follow(target, critic, 0.005)
 
 
+class OneStep(Reference):
+    """davidbrandfonbrener/onestep-rl, q_learner.py, commit 99994433, `SarsaLearner.loss`; with the library's documented
+    differences: half of the loss, a target that follows at each step at half the rate."""
+
+    def __init__(self, nets: dict[str, Tensors]) -> None:
+        critic = leaves(nets["critic"])
+        self.nets = {"critic": critic, "critic_target": copies(critic)}
+        self.adams = {"critic_opt": Adam(critic, 1e-4)}
+
+    def update(self, rows: Rows, noise: Noise) -> None:
+        critic, target = self.nets.values()
+        with torch.no_grad():
+            y = rows.r + rows.not_done * 0.99 * q(target, rows.s2, rows.a2)[0]
+        self.adams["critic_opt"].step(0.5 * mse(q(critic, rows.s, rows.a)[0], y))
+        follow(target, critic, 0.5 * 0.005)
+
+
+class SAC(Reference):
+    """DLR-RM/stable-baselines3, stable_baselines3/sac/sac.py, version 2.8.0, commit 5e00d264, `train`, with
+    ``ent_coef="auto"``; with the library's documented differences: exact log-densities, a smooth bound of the
+    log-scale, losses of the critics not halved. The noise of the next actions comes first."""
+
+    def __init__(self, nets: dict[str, Tensors]) -> None:
+        actor, critic = leaves(nets["actor"]), leaves(nets["critic"])
+        log_alpha = leaves([torch.zeros((), dtype=torch.float64)])
+        self.nets = {"actor": actor, "critic": critic, "critic_target": copies(critic), "log_alpha": log_alpha}
+        self.adams = {f"{name}_opt": Adam(self.nets[name], 3e-4) for name in ("actor", "critic")}
+        self.adams["alpha_opt"] = Adam(log_alpha, 3e-4)
+
+    def sample(self, s: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """a (B, A), log pi (B,); the log-scale is in (-5, 2), 0 with slope 1 where the network's output is 0."""
+        mean, raw = mlp(self.nets["actor"], s).chunk(2, -1)
+        middle, half = -1.5, 3.5
+        start = -middle / half
+        std = (middle + half * torch.tanh(math.atanh(start) + raw / (half * (1.0 - start**2)))).exp()
+        u = mean + std * noise.take(*mean.shape)
+        return torch.tanh(u), tanh_density(mean, std, u)
+
+    def update(self, rows: Rows, noise: Noise) -> None:
+        _, critic, target, log_alpha = self.nets.values()
+        alpha = log_alpha[0].detach().exp()
+        with torch.no_grad():
+            a2, log_pi = self.sample(rows.s2, noise)
+            value = torch.min(*q(target, rows.s2, a2)) - alpha * log_pi
+            y = rows.r + rows.not_done * 0.99 * value
+        a, log_pi = self.sample(rows.s, noise)
+        target_entropy = -a.shape[-1]
+        self.adams["alpha_opt"].step(-(log_alpha[0] * (log_pi + target_entropy).detach()).mean())
+        q1, q2 = q(critic, rows.s, rows.a)
+        self.adams["critic_opt"].step(mse(q1, y) + mse(q2, y))
+        self.adams["actor_opt"].step((alpha * log_pi - torch.min(*q(critic, rows.s, a))).mean())
+        follow(target, critic, 0.005)
+
+
+class SoftQ(Reference):
+    """haarnoja/softqlearning, softqlearning/algorithms/sql.py, commit 6f51eaca, `_create_td_update`, of Q / alpha and
+    rewards of scale 1 / alpha; with the library's documented differences: two critics, moving averages as targets,
+    other uniform actions for each state, losses not halved."""
+
+    def __init__(self, nets: dict[str, Tensors], alpha: float, particles: int) -> None:
+        critic = leaves(nets["critic"])
+        self.alpha, self.particles = alpha, particles
+        self.nets = {"critic": critic, "critic_target": copies(critic)}
+        self.adams = {"critic_opt": Adam(critic, 3e-4)}
+
+    def update(self, rows: Rows, noise: Noise) -> None:
+        critic, target = self.nets.values()
+        b, d = rows.a.shape
+        with torch.no_grad():
+            uniform = 2.0 * noise.take(self.particles, b, d) - 1.0
+            scaled = torch.min(*q(target, rows.s2, uniform)) / self.alpha
+            value = scaled.logsumexp(0) - math.log(self.particles) + d * math.log(2.0)
+            y = self.alpha * (rows.r / self.alpha + rows.not_done * 0.99 * value)
+        q1, q2 = q(critic, rows.s, rows.a)
+        self.adams["critic_opt"].step(mse(q1, y) + mse(q2, y))
+        follow(target, critic, 0.005)
+
+
 class CQL(Reference):
     """aviralkumar2907/CQL, d4rl/rlkit/torch/sac/cql.py, `train_from_torch`, min_q_version 3, deterministic backup; with
     the library's documented differences: exact log-densities, a sample of its own for the temperature, the policy's
@@ -501,12 +597,6 @@ class CQL(Reference):
             self.nets["log_multiplier"] = leaves([scalar])
             self.adams["multiplier_opt"] = Adam(self.nets["log_multiplier"], 3e-4)
 
-    @staticmethod
-    def density(mean: Tensor, std: Tensor, u: Tensor) -> Tensor:
-        """log pi(tanh u)."""
-        normal = -0.5 * ((u - mean) / std) ** 2 - std.log() - 0.5 * math.log(2.0 * math.pi)
-        return (normal - 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))).sum(-1)
-
     def policy(self, s: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = mlp(self.nets["actor"], s).chunk(2, -1)
         return mean, log_std.clamp(-5.0, 2.0).exp()
@@ -514,7 +604,7 @@ class CQL(Reference):
     def sample(self, s: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = self.policy(s)
         u = mean + std * eps
-        return torch.tanh(u), self.density(mean, std, u)
+        return torch.tanh(u), tanh_density(mean, std, u)
 
     def conservative(self, rows: Rows, noise: Noise) -> list[Tensor]:
         """For each critic logsumexp over 30 actions minus Q of the data, mean over the batch."""
@@ -537,7 +627,7 @@ class CQL(Reference):
         alpha = self.nets["log_temperature"][0].detach().exp()
         objective = torch.min(*q(self.nets["critic"], rows.s, a))
         if self.updates < 40_000:
-            objective = self.density(*self.policy(rows.s), torch.atanh(rows.a))
+            objective = tanh_density(*self.policy(rows.s), torch.atanh(rows.a))
         return (alpha * log_pi - objective).mean()
 
     def update(self, rows: Rows, noise: Noise) -> None:

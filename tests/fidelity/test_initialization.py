@@ -58,7 +58,8 @@ def layers(module: Any) -> list[tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["bcq", "plas", "td3-bc", "spot", "spot antmaze-umaze", "iql", "idql", "cql", "rebrac"]
+    "name",
+    ["bcq", "ddpg", "sac", "plas", "td3-bc", "spot", "spot antmaze-umaze", "iql", "idql", "cql", "rebrac"],
 )
 def test_networks_begin_as_in_the_papers_code(name: str) -> None:
     algorithm, _, task = name.partition(" ")

@@ -111,10 +111,17 @@ def test_a_shipped_suite_shrinks_and_its_curves_keep_their_points() -> None:
     check_options(small)
 
 
-def test_the_shipped_suites_clone_the_best_quarter() -> None:
-    for name in ("pendulum", "hopper", "minari-mujoco"):
-        found = read_suite(name).variants()["bc-best-quarter"]
-        assert (found["algorithm"], found["episode-weights"], found["best-share"]) == ("bc", "best", 0.25)
+@pytest.mark.parametrize(
+    ("variant", "share", "suites"),
+    [
+        ("bc-best-quarter", 0.25, ("pendulum", "hopper", "minari-mujoco")),
+        ("bc-best-tenth", 0.1, ("d4rl-adroit", "d4rl-antmaze", "d4rl-locomotion")),
+    ],
+)
+def test_the_shipped_suites_clone_the_best_episodes(variant: str, share: float, suites: tuple[str, ...]) -> None:
+    for name in suites:
+        found = read_suite(name).variants()[variant]
+        assert (found["algorithm"], found["episode-weights"], found["best-share"]) == ("bc", "best", share)
 
 
 def test_the_command_shrinks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,9 +50,8 @@ class RunOptions:
     threads: int = 1
     """CPU threads of torch. The bits of a result depend on their number."""
     graph: Literal["off", "compiled", "replayed", "auto"] = "off"
-    """How updates run. off: as they are written; compiled: as one compiled program, made in 10 to 40 seconds
-    and is up to 1.4 times as fast on a CPU; replayed: as a CUDA graph; auto: what pays for so many steps on this
-    machine."""
+    """off: updates run as they are written; compiled: as one program, made in 10 to 40 s and up to 1.4 times as fast;
+    replayed: as a CUDA graph; auto: what pays for so many steps on this machine."""
     log_every: int = 1_000
     """Steps between two rows of metrics.csv."""
     save_every: int = 5_000

@@ -48,7 +48,7 @@ CONTENDERS: dict[str, tuple[str, tuple[str, ...]]] = {  # name -> (environment, 
     "sac sb3": ("sb3", ()),
     **{
         f"{name} {kind}": ("ours", () if kind == "products" else (*PEERS[name.split()[0]], f"{name} products"))
-        for name in ("bcq published", "bcq fast", "td3-bc", "iql", "sac")
+        for name in ("bcq published", "bcq fast", "bcq recommended", "td3-bc", "iql", "sac")
         for kind in ("products", "float32", "bfloat16", "float32 compiled", "bfloat16 compiled")
     },
 }
@@ -304,7 +304,7 @@ def worker(name: str) -> None:
         step = others[tuple(kind)]()
     elif algorithm == "sac":
         step = our_sac_step(kind)
-    elif kind[0] in ("published", "fast"):
+    elif kind[0] in ("published", "fast", "recommended"):
         step = our_step(f"{algorithm} {kind[0]}", kind[1:])
     else:
         step = our_step(algorithm, kind)

@@ -128,8 +128,7 @@ class Captured:
     def __call__(self, batch: Batch) -> Metrics:
         key = (self.algorithm.capture_phase(), *((tensor.shape, tensor.dtype) for tensor in batch))
         if key not in self.programs:
-            with held(False):  # the seconds that this takes are not worth waiting for
-                self.programs[key] = self._program(batch)
+            self.programs[key] = self._program(batch)
         run, state, constants, names = self.programs[key]
         with torch.no_grad():
             return dict(zip(names, run(*state, *batch, *constants), strict=True))
@@ -144,12 +143,15 @@ class Captured:
         try:
             if whole.snapshot(self.algorithm).values != whole_before.values:
                 raise CapabilityError("the update changes values other than tensors", HINT)
-            program = self._captured(state, batch, before, list(expected))
+            with held(False):  # the seconds that this takes are not worth waiting for
+                program = self._captured(state, batch, before, list(expected))
             if not all(map(took_the_step, before.tensors, after, state)):
                 raise CapabilityError("the captured update takes another step", HINT)
-        except Exception as error:  # of the tracer, the compiler or the device: each has its own
+        except BaseException as error:  # of the tracer, the compiler or the device, which have their own; or a request
             whole.restore(self.algorithm, *whole_before)
             set_random_state(*before.random)
+            if not isinstance(error, Exception):
+                raise
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise CapabilityError(f"the update cannot be captured: {reason[:200]}", HINT) from error
         before.restore()

@@ -222,6 +222,21 @@ def test_a_training_goes_on_as_written_and_says_so(kind: type[BC], monkeypatch: 
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+def test_a_request_to_stop_while_a_program_is_made_changes_nothing() -> None:
+    agent = BC(SPEC, BCConfig(hidden=(8,)))
+    before, random = agent.snapshot(), torch.get_rng_state()
+
+    def stopped(graph: Any, inputs: list[torch.Tensor], batch: slice) -> capture.Run:
+        graph(*inputs)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Captured(agent, stopped)(Sampler(toy(), 16).sample())
+    after = agent.snapshot()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
 def test_other_optimizers_are_refused() -> None:
     agent = BC(SPEC, BCConfig(hidden=(8,)))
     agent.actor_opt = torch.optim.SGD(agent.parameters(), lr=0.1)

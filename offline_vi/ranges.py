@@ -20,9 +20,9 @@ LARGEST = 2**62  # of whole numbers: they are kept in 64 bits
 class Range(NamedTuple):
     """The numbers from ``low`` to ``high``; an end that is ``open`` is none of them."""
 
-    low: float = -math.inf
-    high: float = math.inf
-    open: tuple[float, ...] = ()
+    low: float = -math.inf  # the smallest number
+    high: float = math.inf  # the largest number
+    open: tuple[float, ...] = ()  # the ends that do not belong to it
 
     def holds(self, value: float) -> bool:
         """Whether a number lies in it; NaN lies nowhere."""

@@ -55,7 +55,7 @@ class AlgorithmEntry:
     normalize: bool = False  # whether its published results normalize the observations
     returns: bool = False  # whether its critics regress returns of the data's trajectories
     explores: bool = False  # whether it can collect its own data (`offline-vi train-online`)
-    kind: str = Kind.BATCHES
+    kind: str = Kind.BATCHES  # what it trains on: one of `Kind`
     complete: bool = True  # whether all of the above is known; of an entry point it is when the class is loaded
 
     def load(self) -> type[Algorithm]:
@@ -93,7 +93,7 @@ class DatasetEntry:
     """A data set that a function loads."""
 
     target: str  # "module:function", without arguments; what it may return: `datasets.registered`
-    summary: str = ""
+    summary: str = ""  # one line for `offline-vi data list`
     function: Callable[[], object] | None = None  # where it is loaded already, a lambda or a method perhaps
 
     def load(self) -> object:

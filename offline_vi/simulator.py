@@ -27,9 +27,9 @@ class Step(NamedTuple):
     """What a step of an environment returned, checked."""
 
     obs: NDArray[Any]  # (O), float32; images uint8
-    reward: float
-    terminated: bool
-    truncated: bool
+    reward: float  # finite
+    terminated: bool  # the task has ended
+    truncated: bool  # the time limit has cut the episode
 
 
 def as_it_is(env: Env) -> Env:

@@ -20,10 +20,10 @@ BLOCK_ROWS = 1 << 14  # looked at at once: rows may be mapped
 class Statistics(NamedTuple):
     """Of the numbers that are finite; NaN where there are none."""
 
-    mean: float
-    std: float
-    min: float
-    max: float
+    mean: float  # of all values
+    std: float  # standard deviation over all values
+    min: float  # the smallest value
+    max: float  # the largest value
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Statistics:

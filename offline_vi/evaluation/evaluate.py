@@ -52,8 +52,8 @@ class Evaluation:
     terminated: NDArray[np.bool_]  # (n,), the task ended (as opposed to the time limit)
     seeds: NDArray[np.int64]  # (n,), given to reset
     normalized: NDArray[np.float64]  # (n,), D4RL score x 100; NaN without reference scores
-    env_id: str
-    versions: dict[str, str] = field(default_factory=dict)
+    env_id: str  # Gymnasium id, or the name of the class or function that made the environments
+    versions: dict[str, str] = field(default_factory=dict)  # package -> version: Gymnasium, the simulator
     discounted: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (n,), sum of gamma^t r_t
     first_obs: NDArray[Any] = field(default_factory=lambda: np.zeros(0))  # (n, O), s_0
     first_action: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n, A), a_0 in [-1, 1]

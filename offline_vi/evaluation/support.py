@@ -29,7 +29,7 @@ ROWS, CHUNK = 1_000, 250  # states of a measurement; evaluated so many at a time
 class Support:
     """Quantiles of log pi_beta(a|s) over the data's own actions, in nats: level -> value."""
 
-    quantiles: dict[float, float]
+    quantiles: dict[float, float]  # level -> nats
 
     def threshold(self, level: float = OUTSIDE) -> float:
         """Raises ConfigError for a level that is not kept."""

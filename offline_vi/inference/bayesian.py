@@ -186,7 +186,7 @@ class WeightPrior(nn.Module):
 class Network:
     """A module without its weights: they are an argument, flattened."""
 
-    net: nn.Module
+    net: nn.Module  # its own weights are never used or trained
 
     def __post_init__(self) -> None:
         self.net.requires_grad_(False)

@@ -47,8 +47,8 @@ class Bound(NamedTuple):
 class Weights(NamedTuple):
     """The coefficients of the objective: likelihood * E_q log p(x|z) - beta * KL."""
 
-    likelihood: float | Tensor
-    beta: float | Tensor
+    likelihood: float | Tensor  # of the expected log-likelihood
+    beta: float | Tensor  # of the KL divergence
     balance: float | None = None  # of the KL divergence's gradient, between prior and posterior
 
 

@@ -38,7 +38,7 @@ class Checkpoint(NamedTuple):
     model: dict[str, Tensor]  # weights and buffers: enough to act
     trainer: dict[str, Tensor]  # what only training needs: optimiser moments, random states
     state: dict[str, Any]  # JSON values: sampler, counters
-    path: Path
+    path: Path  # its folder
 
 
 def load_checkpoint(run_path: str | Path) -> Checkpoint:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Own(NamedTuple):
     """Another behavior model for one algorithm, and what belongs to that model."""
 
-    behavior: str
+    behavior: str  # the name of the model
     options: dict[str, Any]  # of the run
     config: dict[str, Any]  # hyper-parameters
     returns: dict[str, Any]  # which targets critics regress (`study.returns`)

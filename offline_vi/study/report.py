@@ -94,31 +94,31 @@ ESCAPES: dict[str, Callable[[object], object]] = {".html": shown, ".md": markdow
 class Content:
     """Everything that the templates show, under the names that they use."""
 
-    suite: Suite
+    suite: Suite  # what was to be run
     environment: Mapping[str, str]  # versions and the like
-    methods: list[Method]
-    runs: list[Run]
+    methods: list[Method]  # in the suite's order
+    runs: list[Run]  # every run, done or not
     done: int  # runs
-    failures: list[Failure]
-    scores: list[ScoreRow]
+    failures: list[Failure]  # runs that ended in an error
+    scores: list[ScoreRow]  # one row for each data set
     unscored: bool  # whether no run has a score
     by_return: list[str]  # data sets without normalized scores: returns stand in their place
     failed_episodes: int  # of all final evaluations
     single: bool  # whether each row has one seed, so that there is no interval
     sources: list[str]  # of published numbers
     unlike: list[Unlike]  # published scores at other settings than the runs'
-    aggregates: list[AggregateRow]
+    aggregates: list[AggregateRow]  # of each method, over all data sets
     data_aggregates: Mapping[str, float]  # the same of the data's own scores; empty where they are not known
     fewest: int  # runs of a method on a data set, at least
-    aggregate_coverage: float | None
+    aggregate_coverage: float | None  # share of the intervals of aggregates that hold the truth, by simulation
     comparable: list[str]  # data sets on which every method has a score
-    comparisons: list[Against]
-    densities: list[DensityRow]
-    supports: list[SupportRow]
+    comparisons: list[Against]  # of each method with the baseline
+    densities: list[DensityRow]  # held-out log-density of each behavior model
+    supports: list[SupportRow]  # how many actions of each method lie outside the data's support
     hours: float  # of all runs, on one core
-    model_hours: float
-    notes: list[str]
-    plots: ReportPlots
+    model_hours: float  # of the fits of behavior models, on one core
+    notes: list[str]  # what the runs of a data set say about it
+    plots: ReportPlots  # the figures
 
 
 def contents(study: Study) -> Content:

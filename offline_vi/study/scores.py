@@ -26,7 +26,7 @@ class Scores:
     episodes: int = 0  # of the final evaluation, without those that failed
     failed_episodes: int = 0  # of the final evaluation
     steps: int | None = None  # gradient steps
-    env_id: str = ""
+    env_id: str = ""  # the environment of the final evaluation
     mujoco: str = ""  # version
     data: Mapping[str, float | None] = field(default_factory=dict)  # measure -> mean over the data's own episodes
     diagnostics: Mapping[str, float | None] = field(default_factory=dict)  # "support/outside", "q/start", ...

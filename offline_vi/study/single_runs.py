@@ -42,15 +42,15 @@ SECTIONS = (
 class Described:
     """What a run is, according to its files."""
 
-    path: Path
+    path: Path  # its directory
     record: Mapping[str, object]  # run.json
-    verb: str
+    verb: str  # the command that made it, e.g. `train`
     algorithm: str  # empty: a behavior model alone
     model: str  # empty where it uses none
-    preset: str
+    preset: str  # of the command
     dataset: str  # or the environment, of a run that collects its own data
-    files: tuple[str, ...]
-    seed: int
+    files: tuple[str, ...]  # of data
+    seed: int  # the first, where several were trained in parallel
     settings: Mapping[str, str]  # hyper-parameter -> value: what makes two commands different
 
     @property

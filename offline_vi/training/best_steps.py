@@ -167,9 +167,9 @@ class Worthwhile:
     """The rule of `worthwhile_rows` for `weighted`. Values and gains, where needed, take two minutes on a core."""
 
     share: float = 0.25  # of the rows: the best episodes hold at least so many
-    values: TrajectoryValuesConfig = field(default_factory=TrajectoryValuesConfig)
-    steps: BestStepsConfig = field(default_factory=BestStepsConfig)
-    seed: int = 0
+    values: TrajectoryValuesConfig = field(default_factory=TrajectoryValuesConfig)  # of the value networks
+    steps: BestStepsConfig = field(default_factory=BestStepsConfig)  # of the networks that predict gains
+    seed: int = 0  # of their initialization, batches and shares of the episodes
 
     def __call__(self, data: Transitions) -> NDArray[np.float64]:
         """(R,) weights of the rows."""

@@ -103,7 +103,7 @@ def keep_programs() -> None:
 class Program(NamedTuple):
     """What runs instead of `update` in one phase."""
 
-    run: Run
+    run: Run  # of the update, on its tensors
     state: list[Tensor]  # of the algorithm, changed in place
     constants: list[Tensor]  # what the update reads besides, such as a table of candidates
     names: list[str]  # of the metrics

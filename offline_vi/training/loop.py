@@ -69,12 +69,12 @@ class Loop:
 
     batch_size: int | None = None  # transitions a step; None: the algorithm's own
     seed: int = 0  # of batches and training noise; initialization is the caller's (`set_seed`)
-    device: str | torch.device = "cpu"
+    device: str | torch.device = "cpu"  # where updates run
     precision: str = "float32"  # of passes without gradient (targets): float32 | bfloat16 (`preferred_precision`)
     graph: Graph = "off"  # updates run as written, or as programs: compiled | replayed (`preferred_graph`)
     log_every: int = 1_000  # steps between two rows of metrics
     eval_every: int | None = None  # steps between two calls of on_eval, which is called after the last step too
-    on_eval: OnEval | None = None
+    on_eval: OnEval | None = None  # what it returns stands beside the metrics
     run: RunDirectory | None = None  # where metrics and checkpoints go; without it nothing is written
     save_every: int | None = None  # steps between two checkpoints; one is written before each evaluation too
     resume: bool = False  # continue from the run's newest checkpoint, bit-identical to never having stopped

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class History:
     """One row of means per log interval, as written to metrics.csv."""
 
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: list[dict[str, float]] = field(default_factory=list)  # metric -> mean, "step" among them
 
     def column(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The values of one metric over the rows that have it."""

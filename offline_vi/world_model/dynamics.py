@@ -201,8 +201,8 @@ class FilteringPosterior(nn.Module):
 class Step(NamedTuple):
     """One link of the chain, as `bounds.elbo` sees it."""
 
-    prior: Callable[[Tensor | None], Distribution]
-    likelihood: Callable[[Tensor, Tensor | None], Distribution]
+    prior: Callable[[Tensor | None], Distribution]  # context -> p(z | context)
+    likelihood: Callable[[Tensor, Tensor | None], Distribution]  # (z, context) -> p(observation | z, context)
 
 
 class Inferred(NamedTuple):

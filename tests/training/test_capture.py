@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Hashable
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -284,15 +284,26 @@ def test_a_resumed_training_has_the_bytes_of_one_that_was_not_interrupted(
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-def test_a_compiled_update_takes_the_steps_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TD3BC(SPEC, TD3BCConfig(hidden=(8,), batch_size=16, policy_delay=1)),
+        lambda: BC(SPEC, BCConfig(hidden=(8,), layer_norm=True, dropout=0.1, ensemble=3, decay_steps=40)),
+    ],
+    ids=["td3-bc", "a regularized ensemble"],
+)
+def test_a_compiled_update_takes_the_steps_of_the_code(
+    make: Callable[[], Algorithm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OFFLINE_VI_HOME", str(tmp_path))
     monkeypatch.delenv(capture.PLACE, raising=False)
-    config = TD3BCConfig(hidden=(8,), batch_size=16, policy_delay=1)
     states = []
     for graph in ("compiled", "off"):
         torch.manual_seed(0)
-        agent = TD3BC(SPEC, replace(config))
-        fit(agent, toy(), 30, graph=graph, progress=False)
+        agent = make()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", GraphWarning)
+            fit(agent, toy(), 30, graph=graph, progress=False)
         states.append(agent.snapshot())
     assert_same(states[0], states[1], within=1e-4)
     assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())  # it is another program

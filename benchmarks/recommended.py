@@ -3,9 +3,9 @@
     python benchmarks/recommended.py --output FOLDER [--data NAME|FILE+FILE ...] [--seeds 0 1 2] [--report-only]
 
 A clone is one network, the preset the mean of three; their shape, optimizer and number of steps are the same, only the
-rows that count differ. BCQ in its own recommended preset perturbs a clone. The final policy is scored over 20 episodes. recommended.md has normalized
-scores, mean and 95 % Student interval over seeds, and the seconds that training took with everything that is fitted for
-it, one thread. Done cells are skipped, cut ones resumed.
+rows that count differ. BCQ in its own recommended preset perturbs a clone. The final policy is scored over 20 episodes.
+recommended.md has normalized scores, mean and 95 % Student interval over seeds, and the seconds that training took with
+everything that is fitted for it, one thread. Done cells are skipped, cut ones resumed.
 """
 
 from __future__ import annotations

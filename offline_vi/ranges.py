@@ -7,7 +7,6 @@ configuration, a suite, a card, a run. Importing this module imports no torch.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from offline_vi.errors import ConfigError
 
 LARGEST = 2**62  # of whole numbers: they are kept in 64 bits
+LARGEST_FLOAT = 3.4028234663852886e38  # of numbers: tensors have 32 bits
 
 
 class Range(NamedTuple):
@@ -99,7 +99,7 @@ def numbers(value: Any, name: str) -> Iterator[float]:
     for entry in value if isinstance(value, tuple | list) else (value,):
         if isinstance(entry, bool) or not isinstance(entry, int | float):
             raise ConfigError(f"{name} = {short(value)} is no number", "look at --help")
-        if isinstance(entry, int) and abs(entry) > sys.float_info.max:
+        if LARGEST_FLOAT < abs(entry) < math.inf:
             raise ConfigError(f"{name} = {short(value)} is out of range", "a smaller number")
         yield entry
 

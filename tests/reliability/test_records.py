@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from odd import NUMBERS, VALUES, cases, odd
@@ -70,6 +71,7 @@ def test_a_number_in_a_file_is_in_its_range_or_refused(one: Any, data: st.DataOb
     value = getattr(made, field.name)
     if field.name in RANGES and is_numeric(value):
         assert RANGES[field.name].holds(value) and not math.isnan(value)
+        assert math.isinf(value) or float(np.float32(value)) < math.inf, "no tensor holds it"
 
 
 @cases(6)

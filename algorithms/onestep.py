@@ -17,9 +17,7 @@ Differences from the reference code
 - The regression may be of an expectile of the returns; the reference's is of their mean, 1/2. Losses are half of the
   squared errors, and Adam's steps differ by its eps alone.
 - The candidates are an argument: full samples of any model, or any other. The reference's come from a Gaussian of
-  2 x 1024 units without a tanh, and are clipped to the box.
-- The reference fits that Gaussian first, for 500,000 steps (Adam 1e-4, batches of 512, a constant rate), and then the
-  critic for 2,000,000. The command fits a model jointly, unless ``--behavior-steps`` says how long it is fitted first.
+  2 x 1024 units without a tanh, fitted first, and are clipped to the box; the published preset's Gaussian has the tanh.
 - ``ensemble`` critics are ranked by their minimum; one, the default, is the reference's.
 """
 

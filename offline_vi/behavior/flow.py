@@ -23,7 +23,7 @@ from offline_vi.distributions.heads import PredictedScale
 from offline_vi.distributions.normal import DiagonalNormal
 from offline_vi.distributions.squashed import TanhNormal, log_dtanh
 from offline_vi.errors import MissingDependencyError
-from offline_vi.nn.networks import Dropout, mlp
+from offline_vi.nn.networks import mlp
 from offline_vi.nn.optim import Schedule
 from offline_vi.types import Metrics, Spec
 
@@ -80,7 +80,7 @@ class FlowBehavior(LatentModel, DensityModel):
             bins=config.bins,
             passes=config.passes or spec.action_dim,
             hidden_features=config.hidden,
-            activation=lambda: nn.Sequential(nn.ReLU(), Dropout(config.dropout)),
+            activation=lambda: nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout)),
         )
 
     def parts(self, obs: Tensor) -> tuple[DiagonalNormal, Any]:

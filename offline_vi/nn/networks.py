@@ -55,22 +55,8 @@ def mlp(
         layers += [linear(fan_in, fan_out, stack)]
         layers += [StackedLayerNorm(fan_out, stack)] if layer_norm else []
         layers += [activation()]
-        layers += [Dropout(dropout)] if dropout > 0.0 else []
+        layers += [nn.Dropout(dropout)] if dropout > 0.0 else []
     return nn.Sequential(*layers, linear(sizes[-2], sizes[-1], stack))
-
-
-class Dropout(nn.Module):
-    """In training, each unit is left out with probability ``share``, and the others grow by 1 / (1 - share) (Srivastava
-    et al. 2014). torch's own draws its mask into memory that compilers share between several of them."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.share == 0.0:
-            return x
-        return x * (torch.rand_like(x) >= self.share) / (1.0 - self.share)
 
 
 def linear(fan_in: int, fan_out: int, stack: Stack = ()) -> nn.Module:

@@ -65,12 +65,24 @@ class Preset:
 # BCQ's ten candidates at acting are the likeliest of a hundred, as docs/why-bcq.md measured them.
 PRESETS: dict[str, Preset] = {
     # BCQ and BEAR train their CVAE jointly, a step each. PLAS (main.py and algos.py, commits 39e64f0a and da348520) and
-    # SPOT (train_vae.py, commit 26a7de7b) fit theirs first, at a constant rate, and freeze it.
+    # SPOT (train_vae.py, commit 26a7de7b) fit theirs first, at a constant rate, and freeze it; so does one-step RL with
+    # its Gaussian (onestep-rl, config/train.yaml and config/beta/bc.yaml, commit 99994433).
     "published": Preset(
-        each={"plas": {"behavior_steps": 500_000}, "spot": {"behavior_steps": 100_000}},
+        each={
+            "plas": {"behavior_steps": 500_000},
+            "spot": {"behavior_steps": 100_000},
+            "onestep": {"behavior_steps": 500_000},
+        },
         own={
             "plas": Own("cvae-published", {}, {}, {}, {"lr": 1e-4, "batch_size": 100}),
             "spot": Own("cvae-published", {}, {}, {}, {"lr": 1e-3, "batch_size": 256}),
+            "onestep": Own(
+                "gaussian",
+                {},
+                {},
+                {},
+                {"lr": 1e-4, "batch_size": 512, "hidden": (1024, 1024), "schedule": "constant"},
+            ),
         },
     ),
     # The same for all data; docs/recommended.md says what was measured.

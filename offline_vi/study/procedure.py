@@ -20,6 +20,7 @@ PAPER_STEPS = {  # gradient steps of the policy in the reference code that the a
     **dict.fromkeys(("bcq", "bear", "spot", "td3-bc", "iql", "rebrac"), 1_000_000),
     "plas": 500_000,
     "cql": 3_000_000,
+    "onestep": 2_000_000,
 }
 
 

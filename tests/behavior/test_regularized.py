@@ -19,7 +19,7 @@ from offline_vi.behavior import BehaviorModel, DensityModel, GaussianBehavior, G
 from offline_vi.behavior.pretrained import load_behavior
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
-from offline_vi.nn.networks import Dropout, StackedLayerNorm
+from offline_vi.nn.networks import StackedLayerNorm
 from offline_vi.rl.algorithm import Algorithm, Jointly
 from offline_vi.study.agents import build_agent
 from offline_vi.training.behavior import fit_behavior
@@ -40,7 +40,7 @@ def regularized(name: str, spec: Spec = SPEC) -> Any:
 def test_every_model_takes_both_and_a_step_reaches_all_of_it(name: str) -> None:
     model = regularized(name)
     kinds = {type(part) for part in model.modules()}
-    assert {StackedLayerNorm, Dropout} <= kinds
+    assert {StackedLayerNorm, nn.Dropout} <= kinds
     loss, _ = model.loss(torch.randn(7, 5), torch.rand(7, 3) * 2 - 1)
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from offline_vi.study.commands import train_flags
+from offline_vi.study.procedure import PAPER_STEPS
 from offline_vi.study.suite import read_suite, shipped
 from offline_vi.study.train import default_options
 from offline_vi.study.tuned import is_tuned, source_of, tables, tuned
@@ -148,6 +149,16 @@ def test_plas() -> None:
         assert ours.algorithm.phi == phi
         assert (ours.train.behavior_steps, ours.behavior.lr, ours.behavior.batch_size) == (500_000, 1e-4, 100)
         assert (ours.behavior.schedule, ours.train.normalize) == ("constant", False)
+
+
+def test_onestep() -> None:
+    beta, lengths = SOURCES["onestep"].values()
+    ours = SimpleNamespace(**default_options("onestep", {}, []))
+    assert (ours.train.behavior_model, ours.train.behavior_steps) == ("gaussian", lengths["beta_steps"])
+    assert PAPER_STEPS["onestep"] == lengths["q_steps"]
+    model = ours.behavior
+    assert (model.batch_size, model.lr, model.schedule) == (beta["batch_size"], beta["lr"], "constant")
+    assert model.hidden == (beta["width"],) * beta["depth"]
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("d4rl-")])

@@ -308,7 +308,7 @@ NETWORKS: dict[str, dict[str, list[tuple[int, ...]]]] = {  # as the constructors
     "td3": {"actor": sizes(O, 256, 256, A), "critic": sizes(O + A, 256, 256, 1)},
     "ddpg": {"actor": sizes(O, 256, 256, A), "critic": sizes(O + A, 256, 256, 1)},
     "sac": {"actor": sizes(O, 256, 256, 2 * A), "critic": sizes(O + A, 256, 256, 1)},
-    "onestep": {"algorithm.critic": sizes(O + A, 1024, 1024, 1)},
+    "onestep": {"critic": sizes(O + A, 1024, 1024, 1)},
     "idql": {"algorithm.value": sizes(O, 256, 256, 1), "algorithm.critic": sizes(O + A, 256, 256, 1)},
     "bc": {"actor": sizes(O, 256, 256, A)},
     "cql": {"actor": sizes(O, 256, 256, 256, 2 * A), "critic": sizes(O + A, 256, 256, 256, 1)},

@@ -46,7 +46,7 @@ def test_onestep_regresses_returns_and_says_so(
         return batch
 
     monkeypatch.setattr(Sampler, "sample", noted)
-    flags = ["--behavior.hidden", "8", "--return-lambda", "0.5"]
+    flags = ["--behavior.hidden", "8", "--behavior-steps", "10", "--return-lambda", "0.5"]
     assert train("onestep", data, tmp_path / "run", flags, capsys)[0] == 0
     assert ended["any"] == {False, True}  # the values of rows that do not end, and then the critics
     record = json.loads((tmp_path / "run" / "config.json").read_text())

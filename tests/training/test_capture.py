@@ -288,9 +288,9 @@ def test_a_resumed_training_has_the_bytes_of_one_that_was_not_interrupted(
     "make",
     [
         lambda: TD3BC(SPEC, TD3BCConfig(hidden=(8,), batch_size=16, policy_delay=1)),
-        lambda: BC(SPEC, BCConfig(hidden=(8,), layer_norm=True, dropout=0.1, ensemble=3, decay_steps=40)),
+        lambda: BC(SPEC, BCConfig(hidden=(8,), layer_norm=True, dropout=0.1, decay_steps=40)),
     ],
-    ids=["td3-bc", "a regularized ensemble"],
+    ids=["td3-bc", "a regularized clone"],
 )
 def test_a_compiled_update_takes_the_steps_of_the_code(
     make: Callable[[], Algorithm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -128,9 +128,11 @@ class SystemRefusal(OfflineVIError):
 
 
 def memory_error(error: BaseException) -> OutOfMemoryError | None:
-    """What an allocation that failed is told as; None for any other error. Torch has no class for it on the CPU."""
+    """What an allocation that failed is told as; None for any other error. Torch has no class for it on the CPU, and
+    the code in Rust that writes tensors panics."""
     named = type(error).__name__ == "OutOfMemoryError"
-    if not (isinstance(error, MemoryError) or named or "DefaultCPUAllocator" in str(error)):
+    said = any(words in str(error) for words in ("DefaultCPUAllocator", "PyObject pointer is null"))
+    if not (isinstance(error, MemoryError) or named or said):
         return None
     return OutOfMemoryError("memory ran out", "lower --batch-size or the sizes of networks, or use --device cpu")
 

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             with listening():
                 _dispatch(arguments)
-        except (OfflineVIError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+        except BaseException as error:
             told = expected(error)
             if traceback or told is None:
                 raise

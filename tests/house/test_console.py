@@ -144,10 +144,11 @@ def test_a_process_of_nohup_outlives_its_terminal() -> None:
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/x/y"), 74),
         (MemoryError(), 71),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 71),
+        (BaseException("PyObject pointer is null"), 71),
         (Stop(signal.SIGUSR2), 140),
         (KeyboardInterrupt(), 130),
     ],
-    ids=["handles", "memory", "allocator", "signal", "interrupt"],
+    ids=["handles", "memory", "allocator", "panic", "signal", "interrupt"],
 )
 def test_what_the_system_refuses_is_one_sentence(
     error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

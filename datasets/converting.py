@@ -61,7 +61,7 @@ def convert(source: str, target: str, reading: Reading) -> Path:
         _write_hdf5(place, physical)
     else:
         _write_minari(target, physical)
-    _verify(target, physical, reading)
+    _verify(target, physical)
     return place
 
 
@@ -90,7 +90,13 @@ def _physical(source: str, reading: Reading) -> Physical:
     log_prob = None if columns.log_prob is None or data.behavior_log_prob is None else columns.log_prob[kept]
     ones = (1.0,) * data.spec.action_dim
     units = data.task or Task("", tuple(-one for one in ones), ones)
-    return Physical(data, columns.action[kept], log_prob, units)
+    action = columns.action[kept]
+    if reading.action_range == "clip":
+        inside = np.clip(action, *(np.array(getattr(units, bound), action.dtype) for bound in BOUNDS))
+        if cut := np.count_nonzero(inside != action):
+            warn(f"{where.name}: clipped {cut} of {action.size} action entries to their bounds")
+        action = inside
+    return Physical(data, action, log_prob, units)
 
 
 def _write_hdf5(path: Path, physical: Physical) -> None:
@@ -175,13 +181,12 @@ def _environment(physical: Physical) -> EnvSpec | None:
     return recipes.specified(task) if same else None
 
 
-def _verify(target: str, physical: Physical, reading: Reading) -> None:
+def _verify(target: str, physical: Physical) -> None:
     """Read it back: everything is bit for bit the same. Actions of a plug-in that returned `Transitions` may differ by
     rounding, since they come from [-1, 1]; that is reported."""
-    same = Reading(next_obs="within_episode", action_range="clip" if reading.action_range == "clip" else "error")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        again = datasets.load(target, reading=same)
+        again = datasets.load(target, reading=Reading(next_obs="within_episode"))
     data = physical.data
     wrong = [name for name in ROWS if not np.array_equal(getattr(again, name), getattr(data, name))]
     log_probs = [found.behavior_log_prob for found in (again, data)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,13 @@ def test_clipped_and_dropped(target: str) -> None:
     with pytest.raises(NonFiniteDataError):
         convert(source, target, Reading())
     reading = Reading(action_range="clip", on_nonfinite="drop-episode")
-    with pytest.warns(DataWarning, match="dropped 1 of 6"):
+    with pytest.warns(DataWarning, match="dropped 1 of 6"), pytest.warns(DataWarning, match="clipped"):
         convert(source, target, reading)
     with pytest.warns(DataWarning, match="clipped"):
-        found = datasets.load(target, next_obs="within_episode", action_range="clip")
         expected = datasets.load(source, reading=reading)
-    same(found, expected)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "clipped")
+        same(datasets.load(target, next_obs="within_episode"), expected)  # it says no --action-range
 
 
 def test_there_and_back_again() -> None:

@@ -9,15 +9,11 @@ Normal, which all but ignores states in which the behavior is noisy; beta = 1/2 
 Tavakoli, D. Antic, G. Martius: On the Pitfalls of Heteroscedastic Uncertainty Estimation with Probabilistic Neural
 Networks, ICLR 2022 (beta-NLL, eq. 5).
 
-``ensemble`` networks that start apart and are trained as if alone act by their mean: where one of them goes astray, the
-others hold the course. The mean's error is never above their mean error, because the square is convex.
-
 Differences from the reference code
 -----------------------------------
 - Actions live in [-1, 1]; observations are as they are until `BC.inputs` is fitted (CORL normalizes: ``--normalize``).
 - CORL has no spread, no layer normalization, no dropout, and a constant learning rate: nor has this by default.
-- CORL has one network: so has this by default.
-- Mean and spread are two networks, two heads of one in Seitzer et al. Several policies share one spread.
+- Mean and spread are two networks, two heads of one in Seitzer et al.
 """
 
 from __future__ import annotations
@@ -26,7 +22,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from offline_vi.distributions.normal import Bounded
 from offline_vi.nn.networks import DeterministicPolicy, mlp
@@ -46,7 +42,6 @@ class BCConfig:
     hidden: tuple[int, ...] = (256, 256)  # units per layer
     layer_norm: bool = False  # LayerNorm before each rectifier
     dropout: float = 0.0  # share of the hidden units left out at each step of training
-    ensemble: int = 1  # networks; their mean acts
     batch_size: int = 256  # transitions per step
 
 
@@ -58,16 +53,13 @@ class BC(Algorithm):
         self.config = config = config or BCConfig()
         self.batch_size = config.batch_size
         self.inputs = Normalizer(spec)
-        self.actor, *others = (
-            DeterministicPolicy(spec, config.hidden, config.dropout, layer_norm=config.layer_norm, inputs=self.inputs)
-            for _ in range(config.ensemble)
+        self.actor = DeterministicPolicy(
+            spec, config.hidden, config.dropout, layer_norm=config.layer_norm, inputs=self.inputs
         )
-        self.others = nn.ModuleList(others)
         sizes = [spec.obs_dim, *config.hidden, spec.action_dim]
         self.spread = mlp(sizes, stack=spec.stack, layer_norm=config.layer_norm) if config.beta < 1.0 else None
         self.bounded = Bounded(init=-1.0)
-        networks = [self.actor, self.others, *([self.spread] if self.spread else [])]
-        parameters = [parameter for network in networks for parameter in network.parameters()]
+        parameters = [*self.actor.parameters(), *(self.spread.parameters() if self.spread else ())]
         self.actor_opt = adam(parameters, lr=config.lr)
 
     def update(self, batch: Batch) -> Metrics:
@@ -81,26 +73,23 @@ class BC(Algorithm):
         return "every step"
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """sum_E mean_{B, A} (pi_e(s) - a)^2; with a spread sum_E mean_{B, A} sigma^(2 beta) ((pi_e(s) - a)^2 /
-        (2 sigma^2) + log sigma), the factor a constant."""
-        error = (self.actions(batch.obs) - batch.action).square()  # (E, B, A)
-        metrics = {"actor/loss": error.detach().mean((-2, -1)).mean(0)}
+        """mean_{B, A} (pi(s) - a)^2; with a spread mean_{B, A} sigma^(2 beta) ((pi(s) - a)^2 / (2 sigma^2) +
+        log sigma), the factor a constant."""
+        error = (self.actor(batch.obs) - batch.action).square()
+        metrics = {"actor/loss": error.detach().mean((-2, -1))}
         if self.spread is None:
-            return error.mean(-1).mean(-1).sum(0), metrics
+            return error.mean(-1).mean(-1), metrics
         log_scale = self.log_scale(batch.obs)
         nll = 0.5 * error * (-2.0 * log_scale).exp() + log_scale
         loss = (2.0 * self.config.beta * log_scale).exp().detach() * nll
-        return loss.mean(-1).mean(-1).sum(0), metrics | {"actor/spread": log_scale.detach().exp().mean((-2, -1))}
+        return loss.mean(-1).mean(-1), metrics | {"actor/spread": log_scale.detach().exp().mean((-2, -1))}
 
     def log_scale(self, obs: Tensor) -> Tensor:
         """log sigma(s) in [-5, 2], (B, O) -> (B, A)."""
         assert self.spread is not None
         return self.bounded(self.spread(self.inputs(obs)))
 
-    def actions(self, obs: Tensor) -> Tensor:
-        """Of each network: (B, O) -> (E, B, A)."""
-        return torch.stack([actor(obs) for actor in (self.actor, *self.others)])
-
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
-        return self.actions(obs).mean(0)
+        action: Tensor = self.actor(obs)
+        return action

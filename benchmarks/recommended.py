@@ -2,10 +2,10 @@
 
     python benchmarks/recommended.py --output FOLDER [--data NAME|FILE+FILE ...] [--seeds 0 1 2] [--report-only]
 
-A clone is one network, the preset the mean of three; their shape, optimizer and number of steps are the same, only the
-rows that count differ. BCQ in its own recommended preset perturbs a clone. The final policy is scored over 20 episodes.
-recommended.md has normalized scores, mean and 95 % Student interval over seeds, and the seconds that training took with
-everything that is fitted for it, one thread. Done cells are skipped, cut ones resumed.
+Every clone has the same network, optimizer and number of steps; only the rows that count differ. BCQ in its own
+recommended preset perturbs such a clone. The final policy is scored over 20 episodes. recommended.md has normalized
+scores, mean and 95 % Student interval over seeds, and the seconds that training took with everything that is fitted for
+it, one thread. Done cells are skipped, cut ones resumed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from offline_vi.study.cells import Job, is_done, result
 
 CONTENDERS = {
     "BCQ, recommended": ("bcq",),
-    "clone of all": ("bc", "--ensemble", "1", "--episode-weights", "all"),
-    "clone of the best quarter": ("bc", "--ensemble", "1", "--episode-weights", "best", "--best-share", "0.25"),
+    "clone of all": ("bc", "--episode-weights", "all"),
+    "clone of the best quarter": ("bc", "--episode-weights", "best", "--best-share", "0.25"),
     "recommended": ("bc",),
 }
 LEVELS = ("expert", "medium-expert", "medium", "medium-replay", "random")

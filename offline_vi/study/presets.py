@@ -95,7 +95,7 @@ PRESETS: dict[str, Preset] = {
             "bc": Own(
                 "",
                 {"steps": 10_000, "normalize": True},
-                {"lr": 1e-3, "decay_steps": 10_000, "layer_norm": True, "dropout": 0.05, "ensemble": 3},
+                {"lr": 1e-3, "decay_steps": 10_000, "layer_norm": True, "dropout": 0.05},
                 {},
                 {},
             ),

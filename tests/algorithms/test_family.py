@@ -248,27 +248,6 @@ def test_bc_counts_errors_in_units_of_their_spread() -> None:
     same(algorithm.act(batch.obs), action)
 
 
-def test_members_of_a_clone_train_as_if_alone_and_act_by_their_mean() -> None:
-    batch, rows = transitions()
-    algorithm = scattered(BC(SPEC, BCConfig(ensemble=3, lr=1e-2, hidden=HIDDEN["hidden"])))
-    members = [algorithm.actor, *algorithm.others]
-    actions = np.stack([oracle.policy(layers(member), rows.state) for member in members])
-    assert len({action.tobytes() for action in actions}) == 3
-    same(algorithm.act(batch.obs), actions.mean(0))
-    check(algorithm.actor_loss(batch)[0], ((actions - rows.action) ** 2).mean((1, 2)).sum())
-    singles = []
-    for member in members:
-        single = BC(SPEC, BCConfig(lr=1e-2, hidden=HIDDEN["hidden"])).double()
-        single.actor.load_state_dict(member.state_dict())
-        singles.append(single)
-    for _ in range(5):
-        for one in (algorithm, *singles):
-            one.update(batch)
-    for member, single in zip(members, singles, strict=True):
-        for found, expected in zip(member.parameters(), single.actor.parameters(), strict=True):
-            torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-12)
-
-
 def test_idql() -> None:
     model, (batch, rows) = Known(), transitions()
     algorithm = scattered(IDQL(SPEC, model, IDQLConfig(num_candidates=5, **HIDDEN)))

@@ -18,6 +18,7 @@ MADE = TRAIN.replace("p.hdf5", "offline-vi/pendulum/mixed-v0")
 LARGE = TRAIN.replace("--hidden 8", "--hidden 20000 20000")
 ASCII = "LC_ALL=POSIX PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
 OTHER_USER = "setpriv --reuid 12345 --regid 12345 --clear-groups"  # as containers run; asks for root
+DISKS = (8, 16, 24, 32, 36, 40, 44, 48, 52, 56, 60, 64, 72, 80, 88, 96, 104, 112, 128, 144, 160)  # kilobytes
 SIZES = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 160)  # kilobytes of a file
 
 SURROUNDINGS: dict[str, str] = {
@@ -65,3 +66,32 @@ def outcome(name: str, folder: Path) -> Outcome:
     status = str(json.loads((runs[0] / "run.json").read_text())["status"]) if runs else ""
     shutil.rmtree(folder, ignore_errors=True)
     return Outcome(done.returncode, status, (errors or [""])[0])
+
+
+def mounts() -> bool:
+    """Whether this user may have a disk of his own, in memory."""
+    return shutil.which("unshare") is not None and (
+        subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode == 0
+    )
+
+
+def on_a_disk(kilobytes: int, folder: Path) -> tuple[int, int, str]:
+    """Train with a row cache and a run on a disk of that size, then once more where it has become large enough: the two
+    exit codes, and the digest of the final policy."""
+    folder.mkdir()
+    pendulum(folder / "p.hdf5")
+    train = TRAIN.replace("--output", "--memory-budget 1 --output disk/run")
+    script = f"""
+    mkdir disk; mount -t tmpfs -o size={kilobytes}k tmpfs disk
+    {train}; first=$?
+    mount -o remount,size=100m disk
+    {train} || {train} --resume; second=$?  # what the first of them says, where there is a run
+    echo $first $second $(sha256sum < disk/run/checkpoints/step_00000020/model.safetensors) >&3
+    """
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    variables |= {"OFFLINE_VI_PRODUCTS": "highest", "OFFLINE_VI_HOME": str(folder / "disk" / "home")}
+    command = ["unshare", "-rm", "bash", "-c", f"exec 3>&1 1>&2; {script}"]
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, timeout=600, text=True)
+    assert "Traceback" not in done.stderr, done.stderr
+    first, second, digest, *_ = done.stdout.split()
+    return int(first), int(second), digest

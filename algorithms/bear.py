@@ -150,7 +150,7 @@ class BEAR(Algorithm):
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Tensor:
-        """Of policy samples, the one with the highest Q_1, (B, O) -> (B, A)."""
+        """The policy sample with the highest Q_1, (B, O) -> (B, A)."""
         action = self.actor(obs).rsample((self.config.num_candidates,))  # (N, B, A)
         best = self.critic.q1(obs, action).argmax(0)  # (B,)
         chosen: Tensor = action[best, torch.arange(obs.shape[0], device=obs.device)]

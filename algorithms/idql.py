@@ -104,7 +104,7 @@ class IDQL(Algorithm):
         return self.critic.q1(obs, action)
 
     def policy(self) -> CandidatePolicy:
-        """Of N samples the one with the highest minimum over the target critics."""
+        """The one of N samples with the highest minimum over the target critics."""
         return CandidatePolicy(self.proposals, self.minimum, self.config.num_candidates)
 
     def act(self, obs: Tensor) -> Tensor:

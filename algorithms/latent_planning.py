@@ -96,7 +96,7 @@ class LatentPlanning(Algorithm):
         self.first = torch.ones(0, dtype=torch.bool)
 
     def proposals(self) -> dict[str, Proposal]:
-        """By their names in the configuration."""
+        """The proposals, by their names in the configuration."""
         behavior = BehaviorProposal(self.behavior, self.config.box)
         return {"behavior": behavior, "gaussian": GaussianProposal(self.behavior.spec.action_dim)}
 

@@ -99,7 +99,7 @@ class OneStep(Algorithm):
         return self.critic.q1(obs, action)
 
     def policy(self) -> CandidatePolicy:
-        """Of N samples the one with the highest minimum over the critics."""
+        """The one of N samples with the highest minimum over the critics."""
         return CandidatePolicy(self.proposals, self.minimum, self.config.num_candidates)
 
     def act(self, obs: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class SoftQ(OnlineAlgorithm):
         return CandidatePolicy(self.proposals, self.weighted, config.num_acting_candidates, config.temperature)
 
     def explore(self, obs: Tensor) -> Tensor:
-        """As `act`: the policy is stochastic."""
+        """Act as `act` does: the policy is stochastic."""
         return self.act(obs)
 
     def act(self, obs: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def numbers(value: Any, name: str) -> Iterator[float]:
 
 
 def short(value: Any) -> str:
-    """At most 60 characters; Python itself refuses to print some whole numbers."""
+    """A value in at most 60 characters; Python itself refuses to print some whole numbers."""
     try:
         text = str(value)
     except ValueError:

@@ -135,8 +135,9 @@ class FlowMatchingBehavior(LatentModel, DensityModel):
         return torch.tanh(self.unsquashed(obs, z))
 
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
-        """By the ODE from action to noise. The trace is exact where A <= max(8, ``num_samples``), which then is the
-        cheaper way too, else Hutchinson's with ``num_samples`` random directions, which are kept along the path."""
+        """The log-density, by the ODE from action to noise. The trace is exact where A <= max(8, ``num_samples``),
+        where that is cheaper too; else it is Hutchinson's with ``num_samples`` random directions, which are kept along
+        the path."""
         data = _unsquash(action)
         exact = self.latent_dim <= max(EXACT_TRACE_DIM, num_samples)
         directions = (exact_directions if exact else hutchinson_directions)(data, num_samples)

@@ -102,7 +102,7 @@ def _parts(episode: Any, where: str) -> dict[str, Any]:
 
 
 def _fields(episode: Any, where: str) -> Mapping[str, Any]:
-    """Of a dictionary, a dataclass, a named tuple, or another object with attributes."""
+    """The fields of a dictionary, a dataclass, a named tuple, or another object with attributes."""
     if isinstance(episode, Mapping):
         return episode
     if dataclasses.is_dataclass(episode):

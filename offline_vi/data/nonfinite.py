@@ -77,8 +77,8 @@ def split(columns: Columns) -> Repaired:
 
 
 def held(columns: Columns) -> Repaired:
-    """With the last good value of the same entry within the episode; rows at an episode's beginning that have none are
-    split off."""
+    """Repeat the last good value of the same entry within the episode; rows at an episode's beginning that
+    have none are split off."""
     episode, filled, count = columns.episode, dict[str, Any](), 0
     for field in CHECKED:
         column = getattr(columns, field)

@@ -44,7 +44,7 @@ class Provenance:
 
     @property
     def reward_map(self) -> RewardMap:
-        """From the rewards of the source to those of the rows."""
+        """What turns the rewards of the source into those of the rows."""
         return RewardMap(self.reward_scale, self.reward_shift)
 
 

@@ -18,7 +18,7 @@ BLOCK_ROWS = 1 << 14  # looked at at once: rows may be mapped
 
 
 class Statistics(NamedTuple):
-    """Of the numbers that are finite; NaN where there are none."""
+    """Statistics of the numbers that are finite; NaN where there are none."""
 
     mean: float  # of all values
     std: float  # standard deviation over all values
@@ -43,7 +43,7 @@ class Features(NamedTuple):
 
     @classmethod
     def of(cls, blocks: Callable[[], Iterator[FloatArray]]) -> Features:
-        """Of a matrix that ``blocks`` gives a few rows at a time."""
+        """The statistics of a matrix that ``blocks`` gives a few rows at a time."""
         low, high, sums = (np.array([]) for _ in range(3))
         rng = np.random.default_rng(0)
         for number, block in enumerate(blocks()):
@@ -104,7 +104,7 @@ class DataReport:
 
     @classmethod
     def of(cls, data: Transitions, steps: Sequence[Steps], warnings: Sequence[str] = ()) -> DataReport:
-        """Of transitions and the rows of the data sets that were joined to them."""
+        """The report on transitions and on the rows of the data sets that were joined to them."""
         task = data.task or unit_task(data.spec.action_dim)
         returns = np.concatenate([part.returns for part in steps])
         scores = task.normalized(returns)

@@ -33,7 +33,8 @@ class Steps:
 
     @classmethod
     def of(cls, given: Columns, checked: Checked, kept: IntArray) -> Steps:
-        """Of columns as they were given and checked; ``kept`` are the rows of the latter that became transitions."""
+        """The steps of columns as they were given and checked; ``kept`` are the rows of the latter that
+        became transitions."""
         used = np.zeros(len(checked.kept), np.bool_)
         used[np.flatnonzero(checked.kept)[kept]] = True
         return cls(
@@ -50,7 +51,7 @@ class Steps:
 
     @classmethod
     def of_transitions(cls, data: Transitions) -> Steps:
-        """Of rows that were transitions to begin with."""
+        """The steps of rows that were transitions to begin with."""
         every = np.ones(len(data), np.bool_)
         timeout = data.episode_end & ~data.terminated
         log_prob = data.behavior_log_prob is not None

@@ -92,7 +92,7 @@ def require_exportable(agent: Algorithm) -> None:
 
 @contextmanager
 def ready_to_trace(agent: Algorithm) -> Iterator[None]:
-    """On the CPU, without gradients, and without checks of distributions, which depend on the numbers themselves."""
+    """Put an agent on the CPU, without gradients and without checks of distributions, which depend on the numbers."""
     device = next((parameter.device for parameter in agent.parameters()), torch.device("cpu"))
     checks = Distribution._validate_args
     Distribution.set_default_validate_args(False)

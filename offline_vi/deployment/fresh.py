@@ -49,7 +49,7 @@ def onnx_program(path: str) -> Any:
 
 
 def seconds_per_call(run: Any, row: Any) -> list[float]:
-    """Of calls with one row, after some that are not counted."""
+    """The seconds that calls with one row take, after some that are not counted."""
     for _ in range(20):
         run(row)
     found: list[float] = []

@@ -57,7 +57,7 @@ class ContinuousBernoulli(Distribution):
         return (self.logits > 0).to(self.logits)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """By the inverse of the distribution function, log(1 - u + u exp(h)) / h."""
+        """Draw by the inverse of the distribution function, log(1 - u + u exp(h)) / h."""
         shape = (*sample_shape, *self.logits.shape)
         u = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
         h = torch.where(

@@ -42,7 +42,7 @@ class TruncatedNormal(Distribution):
         return torch.erf(low), torch.erf(high)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """By the inverse of the distribution function."""
+        """Draw by the inverse of the distribution function."""
         low, high = self.tails()
         uniform = torch.rand((*sample_shape, *low.shape), dtype=low.dtype, device=low.device)
         inside = 1.0 - torch.finfo(low.dtype).eps  # of erf, where its inverse is finite

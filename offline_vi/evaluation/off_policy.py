@@ -168,7 +168,7 @@ def importance_weighted(
 
 
 def _weighted(log_weights: NDArray[np.float64], rewards: NDArray[np.float64]) -> ImportanceEstimate:
-    """From log rho_{0:t} and gamma^t r_t, both (episodes, T)."""
+    """The weighted estimate from log rho_{0:t} and gamma^t r_t, both (episodes, T)."""
     highest = log_weights.max(0)
     weights = np.exp(log_weights - highest)  # (episodes, T), the largest of each step is 1
     share = weights / weights.sum(0)

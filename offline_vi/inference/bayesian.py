@@ -193,12 +193,12 @@ class Network:
 
     @cached_property
     def shapes(self) -> dict[str, torch.Size]:
-        """Of the weights, by their names."""
+        """The shapes of the weights, by their names."""
         return {name: parameter.shape for name, parameter in self.net.named_parameters()}
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Of the weights, in their order."""
+        """The sizes of the weights, in their order."""
         return [shape.numel() for shape in self.shapes.values()]
 
     def flattened(self) -> Tensor:

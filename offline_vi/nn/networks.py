@@ -99,7 +99,7 @@ def fold(x: Tensor, stack: Sequence[int]) -> Tensor:
 
 
 def unfold(h: Tensor, shape: Sequence[int], stack: Sequence[int]) -> Tensor:
-    """Back from `fold` of an x of the given shape: (E.., *stack, M, H) -> (E.., *x.shape[:-1], H)."""
+    """Undo the `fold` of an x of the given shape: (E.., *stack, M, H) -> (E.., *x.shape[:-1], H)."""
     if not stack:
         return h.reshape(*h.shape[:-2], *shape[:-1], h.shape[-1])
     rows: Tensor = h.unflatten(-2, (*shape[:-3], shape[-2]))

@@ -70,7 +70,7 @@ def _same_kind(saved: Any, own: Any) -> bool:
 
 
 def plain_state(scheduler: LRScheduler) -> dict[str, Any]:
-    """Of a scheduler what is data: its counters and rates."""
+    """What is data in a scheduler: its counters and rates."""
     return {key: value for key, value in scheduler.state_dict().items() if is_data(value)}
 
 

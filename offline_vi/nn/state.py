@@ -214,7 +214,7 @@ def slots(module: nn.Module) -> Iterator[Slot]:
 
 
 def _slots(name: str, value: Any, put: Callable[[Any], None], known: frozenset[int]) -> Iterator[Slot]:
-    """Of one attribute; ``known`` are the identities of what is saved elsewhere, or is being looked at.
+    """The slots of one attribute; ``known`` are the identities of what is saved elsewhere, or is being looked at.
 
     Raises TypeError for what cannot be saved.
     """

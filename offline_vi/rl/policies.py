@@ -162,12 +162,12 @@ class GuardedPolicy:
 
     @property
     def share(self) -> float:
-        """Of the states so far, the share where the policy's action was outside the support."""
+        """The share of the states so far where the policy's action was outside the support."""
         return self.fallbacks / max(self.states, 1)
 
     @property
     def share_unknown(self) -> float:
-        """Of the states so far, the share that was unknown."""
+        """The share of the states so far that was unknown."""
         return self.unknown_states / max(self.states, 1)
 
     @torch.no_grad()
@@ -182,7 +182,7 @@ class GuardedPolicy:
         return self.replaced(obs, verdict) if spoke else verdict.action
 
     def count_only(self, rows: Tensor | None) -> None:
-        """From here on count these rows (B,) of a batch alone; None: all."""
+        """Count only these rows (B,) of a batch from here on; None: all."""
         self.counted = rows
 
     def judge(self, obs: Tensor) -> Verdict:
@@ -221,7 +221,7 @@ class Counting(Policy, Protocol):
     """A policy that counts states, of which a batch may hold some that are none: those of episodes that have ended."""
 
     def count_only(self, rows: Tensor | None) -> None:
-        """From here on count the rows (B,) that are True alone; None: all."""
+        """Count only the rows (B,) that are True from here on; None: all."""
 
 
 @runtime_checkable

@@ -115,7 +115,7 @@ def load_verified(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 
 def signature(tensors: Mapping[str, Tensor]) -> dict[str, list[Any]]:
-    """Of every tensor its dtype and shape, for state.json."""
+    """The dtype and shape of every tensor, for state.json."""
     return {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
 
 

@@ -40,7 +40,7 @@ def open_flags(*names: str) -> int:
 
 
 def safely() -> int:
-    """Not through a link, and bytes as they are."""
+    """The flags that open a file without following a link, and leave its bytes as they are."""
     return open_flags("O_NOFOLLOW", "O_BINARY")
 
 

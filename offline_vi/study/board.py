@@ -34,7 +34,7 @@ class Board:
         return int(words[words.index("--steps") + 1]) if "--steps" in words else default
 
     def running(self) -> list[Job]:
-        """By the runs' own records."""
+        """The runs that are in progress, by their own records."""
         open_ = [job for job in self.jobs if job.path not in self.done and job.path not in self.failed]
         return [job for job in open_ if status(job.path).get("status") == "running"]
 
@@ -66,7 +66,7 @@ class Board:
             print(f"  {self.summary()}", file=self.console, flush=True)
 
     def draw(self) -> None:
-        """At most every two seconds, on a terminal."""
+        """Draw the board, at most every two seconds, on a terminal."""
         if not self.terminal or time.monotonic() - self.drawn < REDRAW:
             return
         self.drawn = time.monotonic()

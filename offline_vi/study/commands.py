@@ -38,7 +38,7 @@ def train_options(suite: Suite, cell: Cell) -> dict[str, Option]:
 
 
 def train_flags(suite: Suite, cell: Cell) -> list[str]:
-    """Of `offline-vi train ALGORITHM`, without plug-ins, the shared model's flags and the run directory."""
+    """The flags of `offline-vi train ALGORITHM`, without plug-ins, the shared model's flags and the run directory."""
     files = suite.datasets[cell.dataset]
     options: dict[str, Option] = {"dataset": [*files], "preset": cell.preset, "seed": cell.seed}
     if suite.tuned and len(files) == 1 and is_tuned(cell.algorithm, files[0]):
@@ -47,12 +47,12 @@ def train_flags(suite: Suite, cell: Cell) -> list[str]:
 
 
 def train_arguments(suite: Suite, cell: Cell) -> list[str]:
-    """Of `offline-vi train`, without the shared model's flags and the run directory."""
+    """The arguments of `offline-vi train`, without the shared model's flags and the run directory."""
     return [cell.algorithm, *plugin_flags(suite), *train_flags(suite, cell)]
 
 
 def fit_flags(suite: Suite, dataset: str, seed: int) -> list[str]:
-    """Of `offline-vi fit-behavior MODEL`, without plug-ins and the run directory."""
+    """The flags of `offline-vi fit-behavior MODEL`, without plug-ins and the run directory."""
     options: dict[str, Option] = {"dataset": [*suite.datasets[dataset]], "seed": seed}
     rest = {name: value for name, value in suite.behavior.items() if name != "model"}
     device = {name: value for name, value in suite.train.items() if name == "device"}
@@ -60,10 +60,10 @@ def fit_flags(suite: Suite, dataset: str, seed: int) -> list[str]:
 
 
 def fit_arguments(suite: Suite, dataset: str, model: str, seed: int) -> list[str]:
-    """Of `offline-vi fit-behavior`, without the run directory."""
+    """The arguments of `offline-vi fit-behavior`, without the run directory."""
     return [model, *plugin_flags(suite), *fit_flags(suite, dataset, seed)]
 
 
 def reading_options(suite: Suite) -> dict[str, Option]:
-    """Of [train], what says how the data are read: models and algorithms see the same."""
+    """What [train] says about how the data are read: models and algorithms see the same."""
     return {name: value for name, value in suite.train.items() if name in READING}

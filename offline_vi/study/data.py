@@ -49,7 +49,7 @@ class DataOptions(Reading):
 
     @classmethod
     def from_record(cls, record: Any) -> DataOptions:
-        """Of a run's config.json, also of one that has ``rows`` for ``next_obs``. Raises ConfigError."""
+        """The options in a run's config.json, also in one that has ``rows`` for ``next_obs``. Raises ConfigError."""
         return from_json(cls(), current_names(record))  # type: ignore[no-any-return]
 
     @classmethod

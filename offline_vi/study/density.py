@@ -36,7 +36,7 @@ def find_policy(file: str, datasets: tuple[str, ...]) -> TanhGaussianPolicy | No
 
 
 def evenly(data: Transitions, max_rows: int) -> Transitions:
-    """At most ``max_rows`` rows (0: all), evenly spread."""
+    """Take at most ``max_rows`` rows (0: all), evenly spread."""
     count = min(max_rows or len(data), len(data))
     return data.select(np.linspace(0, len(data) - 1, count).astype(np.int64))
 

@@ -32,7 +32,7 @@ class EvalOptions:
 
     @property
     def interval(self) -> int | None:
-        """For the training loop."""
+        """Steps between two evaluations, as the training loop takes them."""
         return self.eval_every or None
 
 
@@ -71,7 +71,7 @@ def summary(run: RunDirectory, steps: int, seeds: Sequence[int] = ()) -> Record:
 
 
 def scores(episodes: Sequence[Mapping[str, Any]], steps: int) -> Record:
-    """Of the rows of episodes.csv. Episodes that failed are counted, and in no number.
+    """The scores in the rows of episodes.csv. Episodes that failed are counted, and in no number.
 
     ``measure`` says what ``best`` and ``curve`` are of: normalized scores, or returns where the task has no reference
     scores.
@@ -102,7 +102,7 @@ def mean_of(rows: Sequence[Mapping[str, Any]], column: str) -> float:
 
 
 def final(rows: Sequence[Mapping[str, Any]], scored: bool) -> Record:
-    """Of the episodes of the final policy that did not fail."""
+    """The scores of the final policy's episodes that did not fail."""
     normalized = [row["normalized"] for row in rows]
     limit = rows[0].get("max_episode_steps")
     return {

@@ -183,7 +183,7 @@ def read_returns(path: Path, seed: int | None = None) -> dict[int, float]:
 
 
 def facts_of(record: Mapping[str, object]) -> dict[str, str]:
-    """Of run.json: versions of packages, "revision", "precision", "products". Raises ConfigError."""
+    """The facts in run.json: versions of packages, "revision", "precision", "products". Raises ConfigError."""
     versions = table(record, "versions")
     facts = {name: text(versions, name) for name in versions}
     named = {"revision": "git_revision", "precision": "precision", "products": "products", "platform": "platform"}

@@ -45,7 +45,7 @@ class ReturnOptions:
         return self.returns or self.critic_start_steps > 0
 
     def recorded(self) -> Record:
-        """For what config.json says of the data: nothing where critics bootstrap from the first step."""
+        """What config.json says about the returns: nothing where critics bootstrap from the first step."""
         return {"returns": asdict(self)} if self.used else {}
 
 

@@ -132,7 +132,7 @@ def _check_unchanged(run: RunDirectory, config: Record, options: RunOptions, ext
 
 
 def simulator_changes(run: RunDirectory) -> list[Change]:
-    """Of the packages that simulate the environments, since the run was worked on last."""
+    """The packages that simulate the environments and have changed since the run was last worked on."""
     record = run.read_json("run.json") if (run.path / "run.json").exists() else {}
     before, now = record.get("versions"), versions()
     before = before if isinstance(before, dict) else {}

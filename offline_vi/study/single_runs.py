@@ -100,7 +100,7 @@ def read_runs(folders: Sequence[str | Path]) -> Study:
 
 
 def described_runs(paths: Sequence[Path]) -> tuple[list[Described], list[Failure]]:
-    """Of several runs those that can be read, and why the others cannot. Raises MissingInputError where one is none,
+    """Those of several runs that can be read, and why the others cannot. Raises MissingInputError where one is none,
     ConfigError where none can be read."""
     found, broken = [], list[Failure]()
     for path in paths:

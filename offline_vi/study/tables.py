@@ -39,7 +39,7 @@ def measure_of(study: Study, dataset: str) -> str:
 
 
 def finals(study: Study, method: Method, dataset: str) -> dict[int, float]:
-    """Of the final policies, seed -> a number in the data set's measure."""
+    """The scores of the final policies: seed -> a number in the data set's measure."""
     runs, measure = runs_of(study, method, dataset), measure_of(study, dataset)
     known = {run.cell.seed: run.scores.final for run in runs if run.scores.measure == measure}
     return {seed: known[seed] for seed in sorted(known) if known[seed] is not None}  # type: ignore[misc]
@@ -105,7 +105,7 @@ def score_rows(study: Study) -> list[ScoreRow]:
 
 
 def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
-    """Of a method that has a run on the data set."""
+    """The row of a method that has a run on the data set."""
     runs, scores = runs_of(study, method, dataset), list(finals(study, method, dataset).values())
     first = runs[0].scores
     alike, unlike = published_for(study, method, dataset)
@@ -147,7 +147,7 @@ def tasks(study: Study, method: Method) -> list[list[float]]:
 
 
 def fewest_runs(study: Study) -> int:
-    """Of a method on a comparable data set, at least; 0 where there is none."""
+    """The fewest runs of a method on a comparable data set; 0 where there is none."""
     return min((len(task) for method in study.methods for task in tasks(study, method)), default=0)
 
 
@@ -304,7 +304,7 @@ def return_curve(run: Run) -> Mapping[int, float]:
 
 
 def learning_curves(study: Study, dataset: str, curve_of: Callable[[Run], Mapping[int, float]]) -> list[Curve]:
-    """Of each method on a data set; ``curve_of`` is `score_curve` or `return_curve`."""
+    """The curve of each method on a data set; ``curve_of`` is `score_curve` or `return_curve`."""
     found = []
     for method in study.methods:
         scores = [curve_of(run) for run in runs_of(study, method, dataset) if curve_of(run)]

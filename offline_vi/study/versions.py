@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """Of the checkout that the package lies in; empty where there is none."""
+    """The revision of the checkout that the package lies in; empty where there is none."""
     command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()

@@ -46,7 +46,7 @@ class WeightOptions:
     """improving, worthwhile: discount of the values."""
 
     def recorded(self) -> Record:
-        """For what config.json says of the data: nothing where all rows count alike."""
+        """What config.json says about the weights: nothing where all rows count alike."""
         return {"weights": self.rule()} if self.rule() else {}
 
     def rule(self) -> Record:

@@ -59,7 +59,7 @@ class Experience(abc.ABC):
 
     @abc.abstractmethod
     def metrics(self) -> Metrics:
-        """Of the episodes that ended since the last call."""
+        """The metrics of the episodes that ended since the last call."""
 
 
 class Collector(Experience):

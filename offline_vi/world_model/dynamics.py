@@ -292,7 +292,7 @@ class LatentDynamicsModel(nn.Module):
     def roll_out(
         self, state: Tensor, policy: Callable[[Tensor, int], Tensor], horizon: int, choice: Choice = drawn
     ) -> Imagined:
-        """From states (N, B, S), ``horizon`` steps of ``policy``: (state (N, B, S), step) -> actions (N, B, A)."""
+        """Imagine ``horizon`` steps from states (N, B, S); ``policy``: (state (N, B, S), step) -> actions (N, B, A)."""
         steps = []
         for h in range(horizon):
             action = policy(state, h)

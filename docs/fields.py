@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import html
+import re
 from typing import Any
 
 from griffe import Class, Extension, ObjectNode
@@ -42,20 +43,26 @@ def meaning(field: ast.AnnAssign, cls: Class, lines: list[str]) -> str:
         text, member.docstring = member.docstring.value, None
         return text
     rest = lines[field.end_lineno - 1].encode()[field.end_col_offset :].decode()
-    return rest.partition("#")[2]
+    return re.sub(r"^#\s*type: ignore\S*\s*", "", rest.strip()).partition("#")[2]
 
 
 def row(field: ast.AnnAssign, source: str, text: str) -> str:
     """Of the table."""
     default = "" if field.value is None else code(ast.get_source_segment(source, field.value) or "")
-    return f"| {code(ast.unparse(field.target))} | {code(ast.unparse(field.annotation))} | {default} | {cell(text)} |"
+    return f"| {code(ast.unparse(field.target))} | {code(ast.unparse(field.annotation))} | {default} | {cell(text.strip())} |"
 
 
 def code(text: str) -> str:
     """Code within a cell."""
-    return f"<code>{cell(text)}</code>"
+    return f"<code>{plain(text)}</code>"
 
 
 def cell(text: str) -> str:
+    """Text within a cell, in which `this` and ``this`` are code."""
+    return "".join(code(part) if at % 2 else plain(part) for at, part in enumerate(re.split(r"``?([^`]+)``?", text)))
+
+
+def plain(text: str) -> str:
     """Text as it is, which Markdown and the borders of a table leave alone."""
-    return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("*", "&#42;").replace("_", "&#95;")
+    lines = re.sub(r"\s+", " ", text)
+    return html.escape(lines).replace("|", "&#124;").replace("*", "&#42;").replace("_", "&#95;")

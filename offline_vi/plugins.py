@@ -27,6 +27,12 @@ from offline_vi.registry import (
     Plugin,
 )
 
+Row = AlgorithmEntry | BehaviorEntry | DatasetEntry
+"""A row of the tables."""
+
+REGISTERED: dict[Row, str] = {}
+"""Rows that plug-ins made -> the module of the plug-in."""
+
 
 def source_of(cls: type) -> Plugin | None:
     """The file that defines a class, as a plug-in; None for a class of this library."""
@@ -78,6 +84,11 @@ def _load_module(name: str) -> Plugin:
     return PLUGINS[name]
 
 
+def origin(row: Row) -> Plugin | None:
+    """The plug-in that registered a row of the tables; None where the library did, or code that nobody named."""
+    return PLUGINS.get(REGISTERED.get(row) or row.target.partition(":")[0])
+
+
 def _run(text: str, module: str, load: Callable[[], object]) -> None:
     """Load a plug-in's code and see that it registers something."""
     before = _rows()
@@ -89,6 +100,7 @@ def _run(text: str, module: str, load: Callable[[], object]) -> None:
     except (Exception, SystemExit) as error:  # whatever somebody's code raises
         sys.modules.pop(module, None)
         raise ConfigError(f"the plug-in {text} cannot be loaded: {type(error).__name__}: {error}", "mend it") from error
+    REGISTERED.update(dict.fromkeys(set(_rows().values()) - set(before.values()), module))
     known = {row.target.partition(":")[0] for row in _rows().values()}
     if _rows() == before and module not in known and not _defines_agents(module):
         raise UsageError(
@@ -104,6 +116,6 @@ def _defines_agents(module: str) -> bool:
     return any(base.__module__ == "offline_vi.nn.recorded" for cls in mine for base in cls.__mro__)
 
 
-def _rows() -> dict[str, AlgorithmEntry | BehaviorEntry | DatasetEntry]:
+def _rows() -> dict[str, Row]:
     tables: tuple[Mapping[str, Any], ...] = (ALGORITHMS, BEHAVIOR_MODELS, DATASETS)
     return {f"{place}.{name}": row for place, table in enumerate(tables) for name, row in table.items()}

@@ -20,8 +20,9 @@ class OpeOptions:
     not converged is marked."""
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
-    """Run directories of `offline-vi train`; their data are read again. Of several runs, those that differ only in
-    their seed are one method, and the methods are compared with the first."""
+    """Run directories of `offline-vi train`, or a directory of `offline-vi benchmark`, which stands for its runs. Their
+    data are read again. Several runs that differ only in their seed are one method; methods are compared with the
+    first."""
     env: str = ""
     """Allow the run's environment to be imported, where it is code of yours: module:Id. It is not simulated."""
     threads: int = 1
@@ -50,14 +51,15 @@ def main(arguments: list[str] | None = None) -> None:
     use_threads(own.threads)
     if not own.runs:
         raise UsageError("no run is given", "offline-vi ope runs/A, or several: offline-vi ope runs/A runs/B")
-    if len(own.runs) > 1:
-        estimates.check_comparable(own.runs, fit)
+    runs = estimates.runs_in(own.runs)
+    if len(runs) > 1:
+        estimates.check_comparable(runs, fit)
     clones: Clones = {}
     judged: dict[str, Judgment] = {}
-    for run in own.runs:
+    for run in runs:
         judged[run] = found = judge(run, fit, progress=not own.quiet, clones=clones)
         if not own.json:
-            print("\n".join([f"{run}:"] * (len(own.runs) > 1) + [*lines(found)]))
+            print("\n".join([f"{run}:"] * (len(runs) > 1) + [*lines(found)]))
         with harmless("the file and the picture of this evaluation"):
             path = keep_evaluation(run, recorded(found, fit))
             curve_picture(found, Path(run) / "off_policy.png")

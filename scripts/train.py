@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from offline_vi import registry
-from offline_vi.errors import UsageError
+from offline_vi.errors import UsageError, unknown
 from offline_vi.scripts import import_torch
 from offline_vi.scripts.arguments import first, overview, taken
 
@@ -22,12 +22,26 @@ def main(arguments: list[str] | None = None) -> None:
         if not {"-h", "--help"} & set(rest):
             raise UsageError("no algorithm is given", f"choose from {', '.join(registry.trainable())}")
         return
-    if name:
-        registry.algorithm(name)  # before torch is imported
+    if name:  # before torch is imported
+        if name not in registry.trainable():
+            raise elsewhere(name)
+        registry.algorithm(name)
     import_torch()
     from offline_vi.study import verbs
 
     verbs.run("train", name, file, rest)
+
+
+def elsewhere(name: str) -> UsageError:
+    """Why the verb does not train this algorithm."""
+    if name not in registry.ALGORITHMS:
+        return unknown(name, registry.trainable(), "algorithm")
+    others = {
+        registry.Kind.FRAMES: ("sequences of images", "offline-vi train-pixels"),
+        registry.Kind.WRAPPED: ("the rewards of another algorithm", f"offline-vi train-online sac --bonus {name}"),
+    }
+    what, verb = others[registry.ALGORITHMS[name].kind]
+    return UsageError(f"{name} does not learn from transitions but from {what}", verb)
 
 
 if __name__ == "__main__":

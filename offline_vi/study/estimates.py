@@ -13,9 +13,26 @@ from offline_vi.study.compare import against_lines, score_lines
 from offline_vi.study.judging import CLONE, DATA, POLICY, JudgeOptions, Judgment, discount_for
 from offline_vi.study.kept import read_config
 from offline_vi.study.report import number
-from offline_vi.study.results import Run, Study
+from offline_vi.study.results import Run, Study, is_study, read_study
 from offline_vi.study.scores import RETURN, Scores
 from offline_vi.study.single_runs import read_runs
+
+
+def runs_in(folders: Sequence[str]) -> list[str]:
+    """Run directories as they are; of a benchmark directory, those of its runs that are done.
+
+    Raises UsageError where none of its runs is, and what `read_study` raises.
+    """
+    found: list[str] = []
+    for folder in folders:
+        if not is_study(Path(folder)):
+            found.append(folder)
+            continue
+        done = [str(run.path) for run in read_study(folder).runs if run.done]
+        if not done:
+            raise UsageError(f"no run of {folder} is done", f"offline-vi report {folder} says why")
+        found += done
+    return list(dict.fromkeys(found))
 
 
 def check_comparable(runs: Sequence[str], options: JudgeOptions) -> None:

@@ -39,13 +39,13 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from offline_vi import registry
 from offline_vi.errors import ConfigError, MissingInputError, unknown
-from offline_vi.plugins import load_plugin
+from offline_vi.plugins import Row, load_plugin, origin
 from offline_vi.study import suite_values as values
 from offline_vi.study.presets import PRESETS, preset
 from offline_vi.study.suite_values import Axis, Option, SearchSpace
@@ -156,14 +156,26 @@ def read_suite(name_or_file: str) -> Suite:
 
 
 def suite_from(record: Mapping[str, object], name: str, folder: Path | None = None) -> Suite:
-    """The suite in a record. Its plug-ins, relative to ``folder``, are loaded and its names looked up.
+    """The suite in a record. Its plug-ins, relative to ``folder``, are loaded and its names looked up. A plug-in that
+    is loaded already (``--plugin``) and has one of these names becomes one of the suite's, for its cells load it too.
 
     Raises ConfigError and UsageError as `read_suite`.
     """
     suite = parse_suite(record, name, folder)
-    plugin_hashes(suite)
+    own = set(plugin_hashes(suite).values())
     check_names(suite)
-    return suite
+    used = [plugin for row in rows(suite) if (plugin := origin(row))]
+    others = [values.plugin(plugin.name, Path()) for plugin in used if plugin.sha256 not in own]
+    return replace(suite, plugins=(*suite.plugins, *dict.fromkeys(others)))
+
+
+def rows(suite: Suite) -> list[Row]:
+    """The rows of the tables that the suite's names stand for."""
+    cells = suite.cells()
+    algorithms = [registry.ALGORITHMS[cell.algorithm] for cell in cells]
+    models = [registry.BEHAVIOR_MODELS[name] for cell in cells if (name := suite.models(cell))]
+    files = [name for files in suite.datasets.values() for name in files]
+    return [*algorithms, *models, *(registry.DATASETS[name] for name in files if name in registry.DATASETS)]
 
 
 def parse_suite(record: Mapping[str, object], name: str, folder: Path | None = None) -> Suite:

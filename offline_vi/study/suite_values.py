@@ -119,8 +119,12 @@ def plugins(value: object, folder: Path) -> tuple[str, ...]:
     """Modules by name, and files by absolute path; relative paths begin at ``folder``. Raises ConfigError."""
     if value == [] or value == ():
         return ()
-    names = strings(value, "plugins")
-    return tuple(str((folder / name).resolve()) if name.endswith(".py") or "/" in name else name for name in names)
+    return tuple(plugin(name, folder) for name in strings(value, "plugins"))
+
+
+def plugin(name: str, folder: Path) -> str:
+    """A module by its name, a file by its absolute path."""
+    return str((folder / name).resolve()) if name.endswith(".py") or "/" in name else name
 
 
 def table(record: Mapping[str, object], key: str) -> Mapping[str, object]:

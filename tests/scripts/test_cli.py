@@ -19,6 +19,7 @@ from small_data import pendulum
 
 from offline_vi import datasets, registry
 from offline_vi.behavior.proposals import CandidateCache, Proposals
+from offline_vi.errors import UsageError
 from offline_vi.nn.description import describe
 from offline_vi.rl.algorithm import normalizer_of
 from offline_vi.scripts import VERBS, main
@@ -212,6 +213,17 @@ def test_the_fast_preset_fits_first_and_draws_ahead(
     assert json.loads((tmp_path / "fast" / "run.json").read_text())["precision"] in ("float32", "bfloat16")
     flags = ["--dataset", data, "--env", "Pendulum-v1", "--preset", "fast", *TINY, "--hidden", "8"]
     assert run(["train", "iql", *flags, "--output", str(tmp_path / "iql")], capsys)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["vime", "latent-planning", "nothing"])
+def test_train_names_the_verb_of_an_algorithm_that_it_does_not_train(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, error = run(["train", name, "--dataset", "offline-vi/pendulum/mixed-v0"], capsys)
+    assert code == UsageError.exit_code
+    hint = error.splitlines()[-1]
+    verbs = {"vime": "train-online", "latent-planning": "train-pixels"}
+    assert verbs[name] in hint if name in verbs else not any(other in hint for other in verbs)
 
 
 @pytest.mark.parametrize(

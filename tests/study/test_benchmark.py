@@ -350,6 +350,20 @@ def with_plugin(tmp_path: Path, data: str, name: str = "bc-from-a-file") -> str:
     return write(tmp_path, data, swap("seeds = [0]", 'seeds = [0]\nplugins = ["mine.py"]'))
 
 
+def test_the_plug_in_of_the_command_line_is_handed_to_every_cell(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "other.py"
+    file.write_text(PLUGIN.format(name="bc-of-the-command"))
+    suite = write(tmp_path, data, swap('algorithms = ["bc"', 'algorithms = ["bc-of-the-command"'))
+    words = ["benchmark", suite, "--plugin", str(file), "--output", str(tmp_path / "out"), "--check"]
+    code, commands, _ = run(words, capsys)
+    assert code == 0
+    assert commands.count(f"--plugin {file}") == len(commands.splitlines())
+    assert run(["benchmark", suite, "--output", str(tmp_path / "out"), "-q"], capsys)[0] == 0
+    assert (tmp_path / "out" / "results.csv").exists()
+
+
 def test_plug_ins_of_a_suite_are_loaded_handed_to_every_cell_and_recorded(data: str, tmp_path: Path) -> None:
     suite = read_suite(with_plugin(tmp_path, data))
     file = str(tmp_path / "mine.py")

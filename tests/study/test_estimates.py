@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
-from test_report import fake_run
+from test_report import fake_run, fake_study
 
 import offline_vi as ovi
 from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
@@ -17,7 +17,7 @@ from offline_vi.errors import UsageError
 from offline_vi.evaluation.fitting_q import FittedQReport
 from offline_vi.evaluation.off_policy import Estimate
 from offline_vi.evaluation.statistics import bootstrap_interval, compare, iqm
-from offline_vi.study.estimates import check_comparable, lines, study_of, to_json
+from offline_vi.study.estimates import check_comparable, lines, runs_in, study_of, to_json
 from offline_vi.study.judging import CLONE, POLICY, JudgeOptions, Judgment
 from offline_vi.types import Spec
 
@@ -65,6 +65,18 @@ def test_one_method_alone_has_an_interval(judged: dict[str, Judgment]) -> None:
     assert record["methods"][0]["iqm"] == list(bootstrap_interval([VALUES["bcq"]]))
     assert record["comparisons"] == []
     assert {run.scores.final for run in study_of(alone).runs} == set(VALUES["bcq"])
+
+
+def test_a_benchmark_directory_stands_for_its_runs_that_are_done(tmp_path: Path) -> None:
+    study, alone = tmp_path / "study", tmp_path / "alone"
+    scores = fake_study(study, seeds=2, failed=(name := "hopper-medium-v2_iql_fast_seed1",))
+    found = runs_in([str(study), str(alone)])
+    assert found[-1] == str(alone)
+    assert {Path(path).name for path in found[:-1]} == {path.name for path in (study / "runs").iterdir()} - {name}
+    assert len(found) == len(scores) + 1
+    fake_study(tmp_path / "none", seeds=1, failed=tuple(path.name for path in (study / "runs").iterdir()))
+    with pytest.raises(UsageError, match="no run"):
+        runs_in([str(tmp_path / "none")])
 
 
 def test_returns_of_other_discounts_are_not_compared(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import torch
 from hypothesis import settings
 from matrix import MATRIX
 
+from offline_vi import registry
+
 WRITE = os.write  # the real one: tests replace it
 
 torch.set_num_threads(1)
@@ -38,6 +40,22 @@ def _seeded() -> Iterator[None]:
         torch.manual_seed(0)
         yield
     torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture(autouse=True)
+def _registered_as_before() -> Iterator[None]:
+    """What a test registers, no other test meets."""
+    tables: list[dict[str, Any]] = [
+        registry.ALGORITHMS,
+        registry.BEHAVIOR_MODELS,
+        registry.DATASETS,
+        registry.PLUGINS,
+    ]
+    before = [dict(table) for table in tables]
+    yield
+    for table, rows in zip(tables, before, strict=True):
+        table.clear()
+        table.update(rows)
 
 
 def real_data(name: str) -> Path:

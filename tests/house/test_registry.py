@@ -6,11 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -47,22 +45,6 @@ class Plain(Algorithm):
 
     def act(self, obs: Tensor) -> Tensor:
         return self.weight.detach().expand(len(obs), -1)
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    """The tables as they were before each test."""
-    tables: list[dict[str, Any]] = [
-        registry.ALGORITHMS,
-        registry.BEHAVIOR_MODELS,
-        registry.DATASETS,
-        registry.PLUGINS,
-    ]
-    before = [dict(table) for table in tables]
-    yield
-    for table, rows in zip(tables, before, strict=True):
-        table.clear()
-        table.update(rows)
 
 
 def test_a_decorated_class_is_a_member_with_the_first_line_of_its_docstring() -> None:

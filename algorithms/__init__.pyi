@@ -11,7 +11,12 @@ from .onestep import OneStep as OneStep, OneStepConfig as OneStepConfig
 from .plas import PLAS as PLAS, PLASConfig as PLASConfig
 from .rebrac import ReBRAC as ReBRAC, ReBRACConfig as ReBRACConfig
 from .sac import KLSAC as KLSAC, SAC as SAC, KLSACConfig as KLSACConfig, SACConfig as SACConfig
-from .soft_q import SoftQ as SoftQ, SoftQConfig as SoftQConfig
+from .soft_q import (
+    DiscreteSAC as DiscreteSAC,
+    DiscreteSACConfig as DiscreteSACConfig,
+    SoftQ as SoftQ,
+    SoftQConfig as SoftQConfig,
+)
 from .spot import SPOT as SPOT, SPOTConfig as SPOTConfig
 from .td3 import TD3 as TD3, TD3Config as TD3Config
 from .td3_bc import TD3BC as TD3BC, TD3BCConfig as TD3BCConfig

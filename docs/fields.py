@@ -49,7 +49,8 @@ def meaning(field: ast.AnnAssign, cls: Class, lines: list[str]) -> str:
 def row(field: ast.AnnAssign, source: str, text: str) -> str:
     """Of the table."""
     default = "" if field.value is None else code(ast.get_source_segment(source, field.value) or "")
-    return f"| {code(ast.unparse(field.target))} | {code(ast.unparse(field.annotation))} | {default} | {cell(text.strip())} |"
+    name, kind = code(ast.unparse(field.target)), code(ast.unparse(field.annotation))
+    return f"| {name} | {kind} | {default} | {cell(text.strip())} |"
 
 
 def code(text: str) -> str:

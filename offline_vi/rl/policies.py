@@ -12,6 +12,7 @@ from torch import Tensor
 
 from offline_vi.behavior.base import DensityModel, Proposals
 from offline_vi.distributions.squashed import TanhNormal
+from offline_vi.errors import ConfigError
 from offline_vi.rl.algorithm import Policy as Policy, StatefulPolicy as StatefulPolicy, find_capability
 from offline_vi.rl.states import KnownStates
 
@@ -138,6 +139,9 @@ class GuardedPolicy:
     candidate in the support, or without a value, the most likely one. Either guard may be left out.
 
     ``states``, ``unknown_states`` and ``fallbacks`` count states: all, those of the first guard, those of the second.
+    ``act`` takes and returns what every policy does, actions in [-1, 1]: `Task.to_env` gives the environment's.
+
+    Raises ConfigError where ``safe_action`` (A,) is outside of [-1, 1].
     """
 
     def __init__(
@@ -153,6 +157,8 @@ class GuardedPolicy:
         level: float = 0.01,
         safe_action: Tensor | None = None,
     ) -> None:
+        if safe_action is not None and not bool((safe_action.abs() <= 1.0).all()):
+            raise ConfigError("the safe action is outside of [-1, 1]", "task.from_env(action) has it in these units")
         self.policy, self.behavior, self.threshold = policy, behavior, threshold
         self.value, self.num_candidates, self.num_samples = value, num_candidates, num_samples
         self.known, self.level, self.safe_action = states, level, safe_action

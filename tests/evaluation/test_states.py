@@ -81,6 +81,8 @@ def test_reports_say_which_guard_spoke(states: KnownStates, tmp_path: Path) -> N
     guarded.states = guarded.unknown_states = 0
     guarded.act(torch.cat([obs, 100.0 * obs]))
     assert (guarded.states, guarded.share_unknown < 0.05) == (100, True)
+    with pytest.raises(ConfigError):
+        GuardedPolicy(Forward(), None, states=states, safe_action=torch.tensor([40.0]))  # in the environment's units
     stopping = GuardedPolicy(Forward(), None, states=states, safe_action=torch.tensor([-1.0]))
     assert (stopping.act(100.0 * obs) == -1.0).all()
 

@@ -24,7 +24,7 @@ LIKELY = {  # how columns of these roles are called where people do not choose: 
     "action": ("action", "act", "control", "u", "a"),
     "reward": ("reward", "r", "rew"),
     "terminated": ("terminated", "terminal", "terminals", "done", "failed"),
-    "timeout": ("timeout", "timeouts", "truncated", "cut"),
+    "timeout": ("timeout", "timeouts", "time_limit", "timelimit", "truncated", "truncation", "cut"),
 }
 
 
@@ -81,8 +81,9 @@ def example(columns: Sequence[str]) -> str:
         f"action = {taken['action'] or ['COLUMN']}".replace("'", '"'),
         f'reward = "{one["reward"]}"',
         f'terminated = "{one["terminated"]}"  # or false: nothing ended the task, every episode was cut',
-        "action_low = [0.0]  # physical bounds",
-        "action_high = [1.0]",
+        *(f'timeout = "{column}"  # the time limit cut the episode' for column in taken["timeout"][:1]),
+        f"action_low = {[0.0] * (len(taken['action']) or 1)}  # physical bounds, one for each action",
+        f"action_high = {[1.0] * (len(taken['action']) or 1)}",
     ]
     return "".join(f"\n  {line}" for line in lines)
 

@@ -72,7 +72,7 @@ def make_env(task: Task) -> Env:
                     f"{task.env_id} cannot be made with {task.kwargs}: {error}",
                     "give what its constructor takes: env_kwargs",
                 ) from error
-            raise EnvError(f"{task.env_id} cannot be made: {type(error).__name__}: {error}", "mend it") from error
+            raise EnvError(f"{task.env_id} cannot be made: {type(error).__name__}: {error}", "fix it") from error
 
 
 def _made(task: Task) -> Env:

@@ -106,7 +106,7 @@ def _imported(module: str) -> Any:
         raise MissingDependencyError(f"the module {module} needs {error.name}", f"pip install {error.name}") from error
     except (Exception, SystemExit) as error:  # whatever somebody's code raises
         raise ConfigError(
-            f"the module {module} cannot be imported: {type(error).__name__}: {error}", "mend it"
+            f"the module {module} cannot be imported: {type(error).__name__}: {error}", "fix it"
         ) from error
 
 

@@ -99,7 +99,7 @@ def _run(text: str, module: str, load: Callable[[], object]) -> None:
         raise
     except (Exception, SystemExit) as error:  # whatever somebody's code raises
         sys.modules.pop(module, None)
-        raise ConfigError(f"the plug-in {text} cannot be loaded: {type(error).__name__}: {error}", "mend it") from error
+        raise ConfigError(f"the plug-in {text} cannot be loaded: {type(error).__name__}: {error}", "fix it") from error
     REGISTERED.update(dict.fromkeys(set(_rows().values()) - set(before.values()), module))
     known = {row.target.partition(":")[0] for row in _rows().values()}
     if _rows() == before and module not in known and not _defines_agents(module):

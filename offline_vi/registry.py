@@ -285,8 +285,8 @@ def name_of(cls: type) -> str:
 
 
 def class_of(reference: str) -> type:
-    """The class that `name_of` named. A module is not imported for it: whoever wants code of their own back imports it
-    first, or names it with ``--plugin``.
+    """The class that `name_of` named. A module is not imported for it: to get code of your own back, import it
+    first, or name it with ``--plugin``.
 
     Raises ConfigError where the name is in no table and the module is not loaded.
     """

@@ -270,7 +270,7 @@ def _with_ends(columns: Columns, number: IntArray, order: IntArray, name: str) -
         raise DatasetFormatError(
             f"{name}: {early.sum()} rows end an episode that goes on after them, first row {order[first]}: its last "
             f"row is {order[first + int(last[first:].argmax())]}",
-            "flags and episodes contradict each other: leave one of them out, or mend it",
+            "flags and episodes contradict each other: leave one of them out, or fix it",
         )
     return replace(columns, timeout=columns.cut | (last & ~columns.terminal))
 

@@ -1,4 +1,4 @@
-"""A policy as one module that a compiler can read: the road of an observation to an action in the environment's units.
+"""A policy as one module that a compiler can read: from an observation to an action in the environment's units.
 
     observation -> normalizer -> candidates, networks, ranking -> [-1, 1] -> the environment's units
 

@@ -27,7 +27,7 @@ def run_study(plan: Plan, engine: EngineOptions = LOCAL, *, quiet: bool = False)
     results = write_results(read_study(plan.folder), plan.folder)
     if failed:
         names = "; ".join(f"{path.name}: {error}" for path, error in failed.items())
-        raise StudyError(f"{len(failed)} runs are not done: {names}", "mend it and run the same command again")
+        raise StudyError(f"{len(failed)} runs are not done: {names}", "fix it and run the same command again")
     return results
 
 

@@ -151,7 +151,7 @@ class Search:
         for job in models:
             outcome = run_job(job, self.folder / "journal.csv")
             if not outcome.done:
-                raise StudyError(f"{job.path.name}: {outcome.error}", "mend it and run the same command again")
+                raise StudyError(f"{job.path.name}: {outcome.error}", "fix it and run the same command again")
         if self.run_cells(trial, cells):
             self.study.tell(trial.number, state=self.states.PRUNED)
         else:
@@ -174,7 +174,7 @@ class Search:
                     left -= 1
                     if not outcome.done:
                         self.study.tell(trial.number, state=self.states.FAIL)
-                        raise StudyError(f"{job.path.name}: {outcome.error}", "mend it and run the same command again")
+                        raise StudyError(f"{job.path.name}: {outcome.error}", "fix it and run the same command again")
                 known = prefix(cells)
                 for count in range(reported + 1, len(known) + 1):
                     trial.report(sum(known[:count]) / count, count)

@@ -41,7 +41,8 @@ class WeightOptions:
     weight_alpha: float = 0.1
     """returns, advantages: temperature of the softmax, whose arguments are scaled to [0, 1]."""
     value_steps: int = 4_000
-    """improving, worthwhile: gradient steps of the values, and again of what the actions explain of them."""
+    """improving, worthwhile: gradient steps of the value networks; the networks that predict advantages take as many
+    again."""
     value_discount: float = 0.997
     """improving, worthwhile: discount of the values."""
 

@@ -44,9 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     from offline_vi.study.plots import harmless
 
     given = sys.argv[2:] if arguments is None else arguments
-    options = parse(
-        {"own": OpeOptions(runs=()), "fit": JudgeOptions()}, given, "offline-vi ope", OpeOptions.__doc__ or ""
-    )
+    about = "Estimate from the data alone what the policies of runs would earn."
+    options = parse({"own": OpeOptions(runs=()), "fit": JudgeOptions()}, given, "offline-vi ope", about)
     own, fit = options.own, options.fit
     use_threads(own.threads)
     if not own.runs:

@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     given = sys.argv[2:] if arguments is None else arguments
     parts = {"own": Options(runs=()), "how": selecting.SelectOptions()}
-    options = parse(parts, given, "offline-vi select", Options.__doc__ or "")
+    about = "Choose one of several policies with a bandit over a number of episodes."
+    options = parse(parts, given, "offline-vi select", about)
     own, how = options.own, options.how
     use_threads(own.threads)
     if own.regret:

@@ -76,6 +76,9 @@ def score_lines(rows: Sequence[ScoreRow], wide: int, others: Mapping[str, str] =
         yield "  covers: how often an interval from so few seeds contains the truth, of simulated normal scores"
 
 
+SHOWN = 0.05  # the p-value from which on a difference is usually believed
+
+
 def against_lines(comparisons: Sequence[Against]) -> Iterator[str]:
     """Methods against the baseline; nothing where there are no two."""
     if comparisons:
@@ -90,3 +93,5 @@ def against_lines(comparisons: Sequence[Against]) -> Iterator[str]:
             f"{number(found.improvement.value, 2)}{f' ({span(found.improvement, 2)})' if several else ''}, "
             f"p {number(found.p_value, 4)} (at best {number(found.smallest_p, 4)})"
         )
+    if any(one.found.smallest_p > SHOWN for one in comparisons):
+        yield f"  at best above {SHOWN}: with so few runs no p-value can show a difference"

@@ -27,11 +27,11 @@ from offline_vi.registry import (
     Plugin,
 )
 
-Row = AlgorithmEntry | BehaviorEntry | DatasetEntry
-"""A row of the tables."""
+TABLES: dict[str, Mapping[str, Any]] = {"algorithm": ALGORITHMS, "behavior": BEHAVIOR_MODELS, "dataset": DATASETS}
+"""What plug-ins add to."""
 
-REGISTERED: dict[Row, str] = {}
-"""Rows that plug-ins made -> the module of the plug-in."""
+REGISTERED: dict[tuple[str, str], str] = {}
+"""(table, name) that a plug-in registered -> the plug-in's module."""
 
 
 def source_of(cls: type) -> Plugin | None:
@@ -84,9 +84,10 @@ def _load_module(name: str) -> Plugin:
     return PLUGINS[name]
 
 
-def origin(row: Row) -> Plugin | None:
-    """The plug-in that registered a row of the tables; None where the library did, or code that nobody named."""
-    return PLUGINS.get(REGISTERED.get(row) or row.target.partition(":")[0])
+def origin(table: str, name: str) -> Plugin | None:
+    """The plug-in that registered a name; None where the library did, or code that nobody named, or no one."""
+    row = TABLES[table].get(name)
+    return PLUGINS.get(REGISTERED.get((table, name)) or row.target.partition(":")[0]) if row else None
 
 
 def _run(text: str, module: str, load: Callable[[], object]) -> None:
@@ -100,7 +101,7 @@ def _run(text: str, module: str, load: Callable[[], object]) -> None:
     except (Exception, SystemExit) as error:  # whatever somebody's code raises
         sys.modules.pop(module, None)
         raise ConfigError(f"the plug-in {text} cannot be loaded: {type(error).__name__}: {error}", "fix it") from error
-    REGISTERED.update(dict.fromkeys(set(_rows().values()) - set(before.values()), module))
+    REGISTERED.update({key: module for key, row in _rows().items() if before.get(key) is not row})
     known = {row.target.partition(":")[0] for row in _rows().values()}
     if _rows() == before and module not in known and not _defines_agents(module):
         raise UsageError(
@@ -116,6 +117,5 @@ def _defines_agents(module: str) -> bool:
     return any(base.__module__ == "offline_vi.nn.recorded" for cls in mine for base in cls.__mro__)
 
 
-def _rows() -> dict[str, Row]:
-    tables: tuple[Mapping[str, Any], ...] = (ALGORITHMS, BEHAVIOR_MODELS, DATASETS)
-    return {f"{place}.{name}": row for place, table in enumerate(tables) for name, row in table.items()}
+def _rows() -> dict[tuple[str, str], AlgorithmEntry | BehaviorEntry | DatasetEntry]:
+    return {(table, name): row for table, rows in TABLES.items() for name, row in rows.items()}

@@ -63,7 +63,7 @@ class Slot(NamedTuple):
     """A place in a module that holds a part of its state."""
 
     name: str  # e.g. "critic_opt", "schedulers.0", "steps"
-    value: Any  # what is there now: a tensor or a JSON value
+    value: Any  # what is there now
     put: Callable[[Any], None]  # replaces the value
 
 

@@ -141,7 +141,7 @@ class GuardedPolicy:
     ``states``, ``unknown_states`` and ``fallbacks`` count states: all, those of the first guard, those of the second.
     ``act`` takes and returns what every policy does, actions in [-1, 1]: `Task.to_env` gives the environment's.
 
-    Raises ConfigError where ``safe_action`` (A,) is outside of [-1, 1].
+    Raises ConfigError where ``safe_action`` (A,) is outside [-1, 1].
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class GuardedPolicy:
         safe_action: Tensor | None = None,
     ) -> None:
         if safe_action is not None and not bool((safe_action.abs() <= 1.0).all()):
-            raise ConfigError("the safe action is outside of [-1, 1]", "task.from_env(action) has it in these units")
+            raise ConfigError("the safe action is outside [-1, 1]", "task.from_env(action) has it in these units")
         self.policy, self.behavior, self.threshold = policy, behavior, threshold
         self.value, self.num_candidates, self.num_samples = value, num_candidates, num_samples
         self.known, self.level, self.safe_action = states, level, safe_action

@@ -38,7 +38,7 @@ class RunConfig(NamedTuple):
     record: Record  # all of it
     agent: Record  # the description of the agent
     algorithm: str  # its name; empty for the fit of a behavior model
-    spec: Spec  # shapes and bounds of its data
+    spec: Spec  # shapes of its data
     step: int  # of the newest checkpoint
 
 

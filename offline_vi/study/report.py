@@ -110,7 +110,7 @@ class Content:
     aggregates: list[AggregateRow]  # of each method, over all data sets
     data_aggregates: Mapping[str, float]  # the same of the data's own scores; empty where they are not known
     fewest: int  # runs of a method on a data set, at least
-    aggregate_coverage: float | None  # share of the intervals of aggregates that hold the truth, by simulation
+    aggregate_coverage: float | None  # how often such an interval contains the truth, by simulation
     comparable: list[str]  # data sets on which every method has a score
     comparisons: list[Against]  # of each method with the baseline
     densities: list[DensityRow]  # held-out log-density of each behavior model

@@ -45,7 +45,7 @@ from typing import NamedTuple
 
 from offline_vi import registry
 from offline_vi.errors import ConfigError, MissingInputError, unknown
-from offline_vi.plugins import Row, load_plugin, origin
+from offline_vi.plugins import load_plugin, origin
 from offline_vi.study import suite_values as values
 from offline_vi.study.presets import PRESETS, preset
 from offline_vi.study.suite_values import Axis, Option, SearchSpace
@@ -164,18 +164,19 @@ def suite_from(record: Mapping[str, object], name: str, folder: Path | None = No
     suite = parse_suite(record, name, folder)
     own = set(plugin_hashes(suite).values())
     check_names(suite)
-    used = [plugin for row in rows(suite) if (plugin := origin(row))]
+    used = [plugin for name in names(suite) if (plugin := origin(*name))]
     others = [values.plugin(plugin.name, Path()) for plugin in used if plugin.sha256 not in own]
     return replace(suite, plugins=(*suite.plugins, *dict.fromkeys(others)))
 
 
-def rows(suite: Suite) -> list[Row]:
-    """The rows of the tables that the suite's names stand for."""
+def names(suite: Suite) -> list[tuple[str, str]]:
+    """(table, name) of every algorithm, behavior model and data set of the suite."""
     cells = suite.cells()
-    algorithms = [registry.ALGORITHMS[cell.algorithm] for cell in cells]
-    models = [registry.BEHAVIOR_MODELS[name] for cell in cells if (name := suite.models(cell))]
-    files = [name for files in suite.datasets.values() for name in files]
-    return [*algorithms, *models, *(registry.DATASETS[name] for name in files if name in registry.DATASETS)]
+    return [
+        *(("algorithm", cell.algorithm) for cell in cells),
+        *(("behavior", suite.models(cell)) for cell in cells),
+        *(("dataset", file) for files in suite.datasets.values() for file in files),
+    ]
 
 
 def parse_suite(record: Mapping[str, object], name: str, folder: Path | None = None) -> Suite:

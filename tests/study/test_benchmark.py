@@ -21,6 +21,7 @@ from small_data import pendulum
 
 from offline_vi import registry
 from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError, OutputDirError, StudyError
+from offline_vi.plugins import load_plugin, origin
 from offline_vi.study.board import Board
 from offline_vi.study.cells import Job, run_job, table
 from offline_vi.study.checks import check_options
@@ -362,6 +363,15 @@ def test_the_plug_in_of_the_command_line_is_handed_to_every_cell(
     assert commands.count(f"--plugin {file}") == len(commands.splitlines())
     assert run(["benchmark", suite, "--output", str(tmp_path / "out"), "-q"], capsys)[0] == 0
     assert (tmp_path / "out" / "results.csv").exists()
+
+
+def test_the_plug_in_of_a_data_set_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "maker.py"
+    file.write_text("import offline_vi as ovi\n\n@ovi.register_dataset('lab/made')\ndef made():\n    return {}\n")
+    load_plugin(file)
+    found = origin("dataset", "lab/made")
+    assert found is not None and Path(found.name) == file
+    assert origin("dataset", "nothing") is origin("algorithm", "bcq") is None
 
 
 def test_plug_ins_of_a_suite_are_loaded_handed_to_every_cell_and_recorded(data: str, tmp_path: Path) -> None:

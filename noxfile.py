@@ -9,6 +9,7 @@ from __future__ import annotations
 import nox
 
 TESTS = [
+    "algorithms/test_algorithms",
     "algorithms/test_golden",
     "algorithms/test_bcq",
     "inference/test_bounds",
@@ -17,6 +18,8 @@ TESTS = [
     "data/test_transitions",
     "evaluation/test_evaluate",
     "datasets/test_minari",
+    "rl/test_wrappers",
+    "training/test_critic_start",
     "training/test_loop",
 ]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from offline_vi.rl.algorithm import (
     Algorithm as Algorithm,
     Jointly as Jointly,
-    Normalizes as Normalizes,
     OnlineAlgorithm as OnlineAlgorithm,
     Wrapper as Wrapper,
     find_capability as find_capability,
+    find_part as find_part,
     normalizer_of as normalizer_of,
     set_task as set_task,
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Protocol, Self, TypeVar, final, runtime_checkable
 
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from offline_vi.behavior.base import BehaviorModel, Proposals, fit_settings, require_capability, training_loss
 from offline_vi.errors import CapabilityError
@@ -20,6 +20,7 @@ from offline_vi.rl.prediction import evaluation_mode, predict
 from offline_vi.types import Batch, Metrics, Task
 
 C = TypeVar("C")
+M = TypeVar("M", bound=nn.Module)
 
 
 class Algorithm(Recorded, abc.ABC):
@@ -128,13 +129,31 @@ class Wrapper(Algorithm):
         return self.algorithm.act(obs)
 
 
-def find_capability(agent: object, kind: type[C]) -> C | None:
-    """``agent``, or the algorithm within its wrappers, that is of the class or protocol ``kind``; None if none is."""
-    while not isinstance(agent, kind):
-        if not isinstance(agent, Wrapper):
-            return None
+def unwrapped(agent: object) -> Iterator[object]:
+    """``agent``, then the algorithm within it, and so on."""
+    yield agent
+    while isinstance(agent, Wrapper):
         agent = agent.algorithm
-    return agent
+        yield agent
+
+
+def find_capability(agent: object, kind: type[C]) -> C | None:
+    """``agent``, or the algorithm within its wrappers, that is of the class or protocol ``kind``; None if none is.
+
+    A protocol of methods, that is: from Python 3.12 on, its attributes would have to be the class's own, which a
+    module's parts are not. `find_part` finds those.
+    """
+    return next((part for part in unwrapped(agent) if isinstance(part, kind)), None)
+
+
+def find_part(agent: object, name: str, kind: type[M]) -> M | None:
+    """The module called ``name`` of ``agent``, or of the algorithm within its wrappers; None where none is a ``kind``.
+
+    find_part(agent, "critic_target", nn.Module)
+    """
+    modules = [part for part in unwrapped(agent) if isinstance(part, nn.Module)]
+    found = [dict(module.named_children()).get(name) for module in modules]
+    return next((part for part in found if isinstance(part, kind)), None)
 
 
 def set_task(agent: Algorithm, task: Task | None) -> None:
@@ -146,24 +165,18 @@ def set_task(agent: Algorithm, task: Task | None) -> None:
                 part.task = task
 
 
-@runtime_checkable
-class Normalizes(Protocol):
-    """An algorithm whose own networks begin with a `Normalizer`."""
-
-    inputs: Normalizer
-
-
 def normalizer_of(agent: object) -> Normalizer:
-    """The layer that an algorithm's networks begin with, also within wrappers: ``normalizer_of(agent).fit(data.obs)``.
+    """The layer ``inputs`` that an algorithm's networks begin with, also within wrappers:
+    ``normalizer_of(agent).fit(data.obs)``.
 
     Raises CapabilityError where it has none.
     """
-    found = find_capability(agent, Normalizes)
+    found = find_part(agent, "inputs", Normalizer)
     if found is None:
         raise CapabilityError(
             f"{type(agent).__name__} does not normalize observations", "give it inputs = Normalizer(spec)"
         )
-    return found.inputs
+    return found
 
 
 class Jointly(Wrapper):

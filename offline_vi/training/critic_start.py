@@ -7,7 +7,7 @@ update trains (IQL's V, BCQ's perturbation), and bootstrap afterwards.
 
 from __future__ import annotations
 
-from typing import Protocol, Unpack, runtime_checkable
+from typing import NamedTuple, Unpack
 
 from torch import nn
 
@@ -15,31 +15,30 @@ from offline_vi.data.samplers import Source
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError, ConfigError
 from offline_vi.nn.optim import polyak_
-from offline_vi.rl.algorithm import Algorithm, find_capability
+from offline_vi.rl.algorithm import Algorithm, find_part
 from offline_vi.training.loop import LoopOptions, fit
 from offline_vi.training.metrics import History
 
 
-@runtime_checkable
-class Bootstraps(Protocol):
-    """An algorithm whose critics Q(s, a) regress Bellman targets of slower copies of them."""
+class Critics(NamedTuple):
+    """Critics Q(s, a) that regress Bellman targets of slower copies of them."""
 
     critic: nn.Module
-    critic_target: nn.Module
+    target: nn.Module
 
 
-def critics_of(agent: Algorithm) -> Bootstraps:
-    """The algorithm, also within wrappers, whose critics bootstrap.
+def critics_of(agent: Algorithm) -> Critics:
+    """``critic`` and ``critic_target`` of the algorithm, also within wrappers, whose critics bootstrap.
 
     Raises CapabilityError where it has none: returns would then teach it nothing.
     """
-    found = find_capability(agent, Bootstraps)
-    if found is None:
+    critic, target = (find_part(agent, name, nn.Module) for name in ("critic", "critic_target"))
+    if critic is None or target is None:
         raise CapabilityError(
             f"{type(agent).__name__} has no critics that could regress returns",
             "use an algorithm with a critic and a critic_target, or train without returns",
         )
-    return found
+    return Critics(critic, target)
 
 
 def start_critics(agent: Algorithm, data: Transitions | Source, steps: int, **options: Unpack[LoopOptions]) -> History:
@@ -57,5 +56,5 @@ def start_critics(agent: Algorithm, data: Transitions | Source, steps: int, **op
     if isinstance(data, Transitions) and data.returns is None:
         raise ConfigError(f"{data.source.name} has no returns", "give it some: data.with_returns(fit_returns(data))")
     history = fit(agent, data, steps, **options)
-    polyak_(critics.critic_target, critics.critic, 1.0)
+    polyak_(critics.target, critics.critic, 1.0)
     return history

@@ -16,7 +16,8 @@ from offline_vi.algorithms.bcq import BCQ
 from offline_vi.behavior import BehaviorModel, DensityModel, LatentModel
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError
-from offline_vi.rl.algorithm import Algorithm, Normalizes, find_capability, normalizer_of
+from offline_vi.nn.normalizer import Normalizer
+from offline_vi.rl.algorithm import Algorithm, find_capability, find_part, normalizer_of
 from offline_vi.study.agents import AgentChoice
 from offline_vi.study.train import parse_options
 from offline_vi.training.behavior import fit_behavior
@@ -161,7 +162,7 @@ class TestInputs:
         twin = build(choice(name))
         twin.restore(algorithm.snapshot())
         assert torch.equal(normalizer_of(twin).std, normalizer.std)
-        first = [part.inputs for part in algorithm.modules() if part is not algorithm and isinstance(part, Normalizes)]
+        first = [find_part(part, "inputs", Normalizer) for part in algorithm.modules() if part is not algorithm]
         own = [layer for layer in first if layer is normalizer]
         assert len(own) >= (1 if name == "bc" else 2)  # a target has the very layer, not a copy of it
         assert not [key for key in algorithm.snapshot() if "target" in key and "inputs" in key]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import subprocess
 import sys
 import venv
@@ -44,6 +47,15 @@ def test_every_public_name_resolves() -> None:
         assert getattr(offline_vi, name) is not None
     with pytest.raises(AttributeError, match="fits"):
         getattr(offline_vi, "fits")  # noqa: B009
+
+
+def test_checked_protocols_ask_for_methods_alone() -> None:
+    """From Python 3.12 on, isinstance does not see attributes that a module finds by `__getattr__`, as its parts."""
+    for module in pkgutil.walk_packages(offline_vi.__path__, "offline_vi."):
+        for kind in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(kind) and getattr(kind, "_is_runtime_protocol", False):
+                own = [annotated for base in kind.__mro__ for annotated in vars(base).get("__annotations__", {})]
+                assert not own, kind
 
 
 def test_public_functions_are_not_hidden_by_modules_of_the_same_name() -> None:

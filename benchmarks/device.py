@@ -27,8 +27,13 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,18 +44,22 @@ from torch.overrides import TorchFunctionMode
 from offline_vi.behavior.proposals import CandidateCache, Proposals
 from offline_vi.data.samplers import Sampler, StackedSampler
 from offline_vi.data.transitions import Transitions
+from offline_vi.errors import GraphWarning
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.rl.fixed_noise import LIKE
 from offline_vi.runs.files import write_json
 from offline_vi.study.agents import build_agents
 from offline_vi.study.presets import choice
-from offline_vi.training.capture import PROGRAMS, Captured
+from offline_vi.training.capture import Graph
 from offline_vi.training.randomness import set_seed
-from offline_vi.types import Batch, Metrics
+from offline_vi.training.updates import Updates
+from offline_vi.types import Metrics
 
-PARTS = {"agree": 60, "speed": 200, "train": 310}  # seconds
+PARTS = {"agree": 60, "speed": 190, "train": 320}  # seconds
 AGENTS = (("bcq", "published"), ("bcq", "fast"), ("td3-bc", "published"), ("iql", "published"))
 SEEDS = (1, 16, 64)
+PATIENCE = 110  # seconds that the makers of programs wait for each other
+GRAPHS: tuple[Graph, ...] = ("off", "compiled", "replayed")
 DATA = ("offline-vi/hopper/medium-expert-v0", "offline-vi/walker2d/medium-expert-v0")
 
 
@@ -67,7 +76,7 @@ class Steps:
     """An algorithm on synthetic rows, stepped as `fit` steps it."""
 
     def __init__(
-        self, data: Transitions, name: str, preset: str, device: str, seeds: int = 1, graph: str = "off"
+        self, data: Transitions, name: str, preset: str, device: str, seeds: int = 1, graph: Graph = "off"
     ) -> None:
         self.caches: list[CandidateCache] = []
 
@@ -81,17 +90,17 @@ class Steps:
         size = self.algorithm.batch_size
         one = Sampler(data, size, 0, device)
         self.sampler = one if seeds == 1 else StackedSampler(data, size, range(seeds), device)
-        update = self.algorithm.update
-        self.update: Callable[[Batch], Metrics] = (
-            update if graph == "off" else Captured(self.algorithm, PROGRAMS[graph])
-        )
+        self.updates = Updates(self.algorithm, self.sampler, graph)
         self.count = 0
 
     def step(self) -> Metrics:
-        self.count += 1
-        for cache in self.caches:
-            cache.advance(self.count)
-        return self.update(self.sampler.sample())
+        """One step, or as many as are taken together; the metrics of the last."""
+        for _ in range(self.updates.together):
+            self.count += 1
+            for cache in self.caches:
+                cache.advance(self.count)
+        _, metrics = self.updates(self.updates.together)
+        return metrics[-1][0]
 
 
 # ------------------------------------------------------------------ agree
@@ -110,42 +119,51 @@ class SameNoise(TorchFunctionMode):
         return func(*args, **given)
 
 
-def losses(data: Transitions, name: str, preset: str, device: str, steps: int) -> dict[str, list[float]]:
-    """Metric -> its value at every step."""
+def losses(
+    data: Transitions, name: str, preset: str, device: str, steps: int, dtype: torch.dtype = torch.float32
+) -> dict[str, list[float]]:
+    """Loss -> its value at every step."""
     set_seed(0)
     found: dict[str, list[float]] = {}
     training = Steps(data, name, preset, device)
+    training.algorithm.to(dtype)
+    training.sampler._columns = tuple(column.to(dtype) for column in training.sampler._columns)
     torch.manual_seed(1)
     with SameNoise():
         for _ in range(steps):
             for metric, value in training.step().items():
-                found.setdefault(metric, []).append(float(value))
+                if metric.endswith("/loss"):
+                    found.setdefault(metric, []).append(float(value))
     return found
 
 
 def agree(options: argparse.Namespace) -> dict[str, Any]:
+    """In float64 too, which tells rounding from another computation, but where candidates are kept in halves."""
     torch.set_float32_matmul_precision("highest")
     rows, data = [], Transitions.from_d4rl(options.columns)
     for name, preset in AGENTS:
-        here, there = (losses(data, name, preset, device, options.steps(100, 3)) for device in ("cpu", options.device))
-        errors = {
-            metric: max(abs(a - b) / max(abs(a), 1e-2) for a, b in zip(here[metric], there[metric], strict=True))
-            for metric in here
-            if metric.endswith("/loss")
-        }
-        worst = max(errors, key=errors.__getitem__)
-        rows.append(
-            {"algorithm": f"{name} {preset}", "largest relative difference": f"{errors[worst]:.1e}", "of": worst}
-        )
-    return {"rows": rows}
+        row = {"algorithm": f"{name} {preset}"}
+        for dtype in (torch.float32, torch.float64) if preset == "published" else (torch.float32,):
+            here, there = (
+                losses(data, name, preset, device, options.steps(100, 3), dtype) for device in ("cpu", options.device)
+            )
+            errors = {
+                metric: [abs(a - b) / max(abs(a), 1e-2) for a, b in zip(here[metric], there[metric], strict=True)]
+                for metric in here
+            }
+            worst = max(errors, key=lambda metric: max(errors[metric]))
+            above = next((str(step) for step, error in enumerate(errors[worst], 1) if error > 1e-4), "none")
+            row[str(dtype).removeprefix("torch.")] = f"{max(errors[worst]):.1e} ({worst})"
+            row[f"{str(dtype).removeprefix('torch.')}, first step above 1e-4"] = above
+            row[f"{str(dtype).removeprefix('torch.')}, steps 1, 2, 5, 20"] = ", ".join(
+                f"{errors[worst][step]:.1e}" for step in (0, 1, 4, 19) if step < len(errors[worst])
+            )
+        rows.append(row)
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return {"rows": [{name: row.get(name, "") for name in columns} for row in rows]}
 
 
 # ------------------------------------------------------------------ speed
-
-
-def synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 class Contender(NamedTuple):
@@ -156,59 +174,103 @@ class Contender(NamedTuple):
 
 
 def jax_contenders(rows: dict[str, Any]) -> Iterator[Contender]:
-    """Where JAX is installed."""
+    """Where JAX is installed, with products in full float32, as ours."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         plain_jax = importlib.import_module("plain_jax")
     except ImportError:
         return
+    importlib.import_module("jax").config.update("jax_default_matmul_precision", "highest")
     for name in ("td3-bc", "iql"):
         yield Contender(f"{name} jax", 1, plain_jax.call(name, rows), plain_jax.UPDATES)
 
 
-def ours(options: argparse.Namespace, graphs: tuple[str, ...]) -> Iterator[Contender]:
-    """Each is made when it is asked for. What cannot be made is left out, with a line that says why."""
+def ours(options: argparse.Namespace, name: str, preset: str, seeds: int) -> Iterator[Contender]:
+    """What cannot be made is left out, with a line that says why."""
     data = Transitions.from_d4rl(options.columns)
-    for graph, seeds in ((graph, seeds) for graph in graphs for seeds in ((1, 2) if options.quick else SEEDS)):
-        for name, preset in AGENTS if graph != "compiled" or seeds == 1 else ():  # compiled for more: minutes each
-            label = f"{name} {preset} {'as written' if graph == 'off' else graph}"
-            try:
+    for graph in GRAPHS if seeds == 1 else ("off", "replayed"):  # compiled for several seeds: minutes each
+        label = f"{name} {preset} {'as written' if graph == 'off' else graph}"
+        started = time.monotonic()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", GraphWarning)
                 training = Steps(data, name, preset, options.device, seeds, graph)
                 for _ in range(4):
                     training.step()
-            except Exception as error:
-                print(f"{label}, {seeds} seeds: {str(error)[:200]}", file=sys.stderr, flush=True)
-                continue
-            print(f"{label}, {seeds} seeds: ready", file=sys.stderr, flush=True)
-            yield Contender(label, seeds, training.step, 1)
+        except Exception as error:
+            print(f"{label}, {seeds} seeds: {str(error)[:300]}", file=sys.stderr, flush=True)
+            continue
+        print(f"{label}, {seeds} seeds: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        yield Contender(label, seeds, training.step, training.updates.together)
 
 
-def speed(options: argparse.Namespace) -> dict[str, Any]:
+def measured_alone(arguments: list[str], what: tuple[str, str, int] | None, turns: Turns) -> None:
+    """A process that makes some contenders beside the others, and measures them in turn with the others."""
+    options = parsed(arguments)
     torch.set_float32_matmul_precision("highest")
-    first = [*jax_contenders(options.columns), *ours(options, ("off", "replayed"))]
-    rows = measured(first, options)
-    write_json(options.output / "speed.json", {"machine": machine(options.device), "rows": rows})
-    for contender in ours(options, ("compiled",)):  # slowly made: each measured and written as it comes
-        rows += measured([contender], options)
-        write_json(options.output / "speed.json", {"machine": machine(options.device), "rows": rows})
-    return {"rows": rows}
-
-
-def measured(made: list[Contender], options: argparse.Namespace) -> list[dict[str, str]]:
-    """Seed-steps a second of each, their rounds alternating."""
+    try:
+        made = [*(ours(options, *what) if what else jax_contenders(options.columns))]
+    except Exception as error:
+        print(f"{what or 'jax'}: {str(error)[:300]}", file=sys.stderr, flush=True)
+        made = []
+    turns.meet()
     rates: list[list[float]] = [[] for _ in made]
     for _ in range(options.steps(5, 1)):
         for (_, seeds, call, steps), rate in zip(made, rates, strict=True):
-            rate.append(seeds * steps * rate_of(call, options.device, options.steps(0.5, 0.02)))
-    return [
-        {
-            "contender": one.name,
-            "seeds": str(one.seeds),
-            "seed-steps a second": f"{statistics.median(rate):,.0f}",
-            "range": f"{min(rate):,.0f} to {max(rate):,.0f}",
-        }
-        for one, rate in zip(made, rates, strict=True)
-    ]
+            with turns.device:
+                rate.append(seeds * steps * rate_of(call, options.device, options.steps(0.3, 0.02)))
+        turns.meet()
+    for one, rate in zip(made, rates, strict=True):
+        turns.rows.put(
+            {
+                "contender": one.name,
+                "seeds": str(one.seeds),
+                "seed-steps a second": f"{statistics.median(rate):,.0f}",
+                "range": f"{min(rate):,.0f} to {max(rate):,.0f}",
+            }
+        )
+    turns.rows.put(None)
+
+
+class Turns(NamedTuple):
+    """What the processes share."""
+
+    ready: Any  # a barrier
+    device: Any  # a lock: one measures at a time
+    rows: Any  # a queue of rows; None ends those of a process
+
+    def meet(self) -> None:
+        """Wait for the others, but not for one that takes too long."""
+        with suppress(BrokenBarrierError):
+            self.ready.wait(PATIENCE)
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Each algorithm and number of seeds in a process of its own, since most of the time goes into making programs;
+    they measure one at a time, in rounds."""
+    kinds = [(name, preset, seeds) for name, preset in AGENTS for seeds in ((1, 2) if options.quick else SEEDS)]
+    whats: list[tuple[str, str, int] | None] = [None, *kinds]
+    context = get_context("spawn")
+    turns = Turns(context.Barrier(len(whats)), context.Lock(), context.Queue())
+    processes = [context.Process(target=measured_alone, args=(sys.argv[1:], what, turns)) for what in whats]
+    for process in processes:
+        process.start()
+    rows: list[dict[str, str]] = []
+    for _ in whats:
+        while (row := turns.rows.get()) is not None:
+            rows.append(row)
+            rows.sort(key=lambda row: (row["contender"], int(row["seeds"])))
+            write_json(options.output / "speed.json", {"machine": machine(options.device), "rows": rows})
+    for process in processes:
+        process.join()
+    return {
+        "rows": sorted(rows, key=lambda row: (row["contender"].partition(" ")[0], row["contender"], int(row["seeds"])))
+    }
+
+
+def synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
 
 
 def rate_of(call: Callable[[], object], device: str, seconds: float) -> float:
@@ -217,10 +279,11 @@ def rate_of(call: Callable[[], object], device: str, seconds: float) -> float:
     synchronize(device)
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        for _ in range(10):
-            call()
-        count += 10
-        synchronize(device)
+        call()
+        count += 1
+        if count % 10 == 0:
+            synchronize(device)
+    synchronize(device)
     return count / (time.perf_counter() - started)
 
 
@@ -228,42 +291,41 @@ def rate_of(call: Callable[[], object], device: str, seconds: float) -> float:
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
-    seeds, steps = options.steps(16, 2), options.steps(100_000, 40)
-    quick = ["--behavior-steps", "40"] if options.quick else []
-    ways: dict[str, list[str]] = {
-        "bcq published": ["bcq", "--steps", str(steps)],
-        "bcq fast": ["bcq", "--preset", "fast", "--steps", str(steps), *quick],
-        "recommended": [
-            "bc",
-            "--preset",
-            "recommended",
-            *(["--steps", "40", "--value-steps", "40"] if options.quick else []),
-        ],
-    }
-    common = ["--parallel-seeds", str(seeds), "--device", options.device, "--graph", "auto", "--eval-every", "0"]
-    common += ["--eval-episodes", str(options.steps(10, 1)), "-q", "--overwrite"]
+    """The data sets side by side, the policies of each one after the other."""
     rows: list[dict[str, str]] = []
-    for data in options.data:
-        for name, words in ways.items():
-            folder = options.output / "runs" / f"{Path(data).parent.name}-{name.replace(' ', '-')}"
-            command = ["-m", "offline_vi", "train", *words, "--dataset", data, *common, "--output", str(folder)]
-            started = time.monotonic()
-            ended = subprocess.run([sys.executable, *command], check=False, capture_output=True, text=True)
-            row = {
-                "data set": data,
-                "policy": name,
-                "seeds": str(seeds),
-                "seconds": f"{time.monotonic() - started:.0f}",
-            }
-            if ended.returncode:
-                row["score"] = (
-                    f"failed: {ended.stderr.strip().splitlines()[-1][:120] if ended.stderr else ended.returncode}"
-                )
-            else:
-                row |= scores_of(folder)
-            rows.append(row)
+
+    def chain(data: str) -> None:
+        for name, words in ways(options).items():
+            rows.append(trained(options, data, name, words))
             write_json(options.output / "train.json", {"machine": machine(options.device), "rows": rows})
+
+    with ThreadPoolExecutor(len(options.data)) as pool:
+        list(pool.map(chain, options.data))
     return {"rows": rows}
+
+
+def ways(options: argparse.Namespace) -> dict[str, list[str]]:
+    steps, short = str(options.steps(100_000, 40)), ["--behavior-steps", "40"] if options.quick else []
+    clone = ["bc", "--preset", "recommended", *(["--steps", "40", "--value-steps", "40"] if options.quick else [])]
+    fast = ["bcq", "--preset", "fast", "--steps", steps, *short]
+    return {"recommended": clone, "bcq fast": fast, "bcq published": ["bcq", "--steps", steps]}
+
+
+def trained(options: argparse.Namespace, data: str, name: str, words: list[str]) -> dict[str, str]:
+    """A row of the table: one training of several seeds side by side, with the evaluation of their final policies."""
+    seeds = options.steps(16, 2)
+    folder = options.output / "runs" / f"{data.replace('/', '-')}-{name.replace(' ', '-')}"
+    command = ["-m", "offline_vi", "train", *words, "--dataset", data, "--parallel-seeds", str(seeds)]
+    command += ["--device", options.device, "--graph", "auto", "--eval-every", "0", "-q", "--overwrite"]
+    command += ["--eval-episodes", str(options.steps(10, 1)), "--output", str(folder)]
+    started = time.monotonic()
+    ended = subprocess.run([sys.executable, *command], check=False, capture_output=True, text=True)
+    row = {"data set": data, "policy": name, "seeds": str(seeds), "seconds": f"{time.monotonic() - started:.0f}"}
+    for line in ended.stderr.strip().splitlines()[-6:]:
+        print(f"{data} {name}: {line[:300]}", file=sys.stderr, flush=True)
+    if ended.returncode:
+        return {**row, "score": f"failed with exit code {ended.returncode}", "steps": ""}
+    return row | scores_of(folder)
 
 
 def scores_of(folder: Path) -> dict[str, str]:
@@ -298,7 +360,7 @@ def report(output: Path) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of results")
     parser.add_argument("--device", default="cuda", help="default: cuda")
@@ -306,9 +368,14 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=DATA, help="names or files for `train`")
     parser.add_argument("--quick", action="store_true", help="a rehearsal: few steps, two seeds")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.steps = lambda full, quick: quick if options.quick else full
     options.columns = columns(options.steps(100_000, 2_000))
+    return options
+
+
+def main() -> None:
+    options = parsed(sys.argv[1:])
     options.output.mkdir(parents=True, exist_ok=True)
     if options.part:
         found = {"agree": agree, "speed": speed, "train": train}[options.part](options)

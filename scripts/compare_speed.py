@@ -224,7 +224,7 @@ def updates(algorithm: Any, kind: list[str]) -> Callable[[Any], object]:
     keep_freed_memory()
     use_products(exact_products())
     algorithm.train()
-    return Captured(algorithm, PROGRAMS["compiled"]) if "compiled" in kind else algorithm.update
+    return Captured(algorithm, *PROGRAMS["compiled"]) if "compiled" in kind else algorithm.update
 
 
 def precision_in(kind: list[str]) -> str:

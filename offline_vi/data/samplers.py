@@ -46,7 +46,14 @@ class Sampler:
 
     def sample(self) -> Batch:
         """The next batch."""
-        index = torch.from_numpy(self.draw(self.rng, self.batch_size)).to(self.device)
+        return self.rows_of(torch.from_numpy(self.numbers()).to(self.device))
+
+    def numbers(self) -> NDArray[np.int64]:
+        """The rows of the next batch, (B,)."""
+        return self.draw(self.rng, self.batch_size)
+
+    def rows_of(self, index: Tensor) -> Batch:
+        """The batch of these rows, (B,) on the device."""
         obs, action, reward, next_obs, terminated = (column.index_select(0, index) for column in self._columns)
         return Batch(obs, action, reward, next_obs, terminated, index)
 
@@ -77,8 +84,14 @@ class StackedSampler:
 
     def sample(self) -> Batch:
         """The next batch."""
-        drawn = np.stack([self.draw(rng, self.batch_size) for rng in self.rngs])
-        index = torch.from_numpy(drawn).to(self.device)
+        return self.rows_of(torch.from_numpy(self.numbers()).to(self.device))
+
+    def numbers(self) -> NDArray[np.int64]:
+        """The rows of the next batch, (S, B)."""
+        return np.stack([self.draw(rng, self.batch_size) for rng in self.rngs])
+
+    def rows_of(self, index: Tensor) -> Batch:
+        """The batch of these rows, (S, B) on the device."""
         rows = (column.index_select(0, index.flatten()) for column in self._columns)
         obs, action, reward, next_obs, terminated = (column.unflatten(0, index.shape) for column in rows)
         return Batch(obs, action, reward, next_obs, terminated, index)

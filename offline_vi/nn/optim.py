@@ -120,10 +120,11 @@ def fused_adam_(parameters: list[Tensor], states: list[dict[str, Tensor]], group
 def recorded_adam_(parameters: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]) -> None:
     """The same step one operation after the other, which a compiler fuses."""
     (beta1, beta2), lr, eps = group["betas"], group["lr"], group["eps"]
+    torch._foreach_add_([state["step"] for state in states], 1.0)
     for parameter, state in zip(parameters, states, strict=True):
         mean, square, gradient = state["exp_avg"], state["exp_avg_sq"], parameter.grad
         assert gradient is not None
-        step = state["step"].add_(1.0).double()
+        step = state["step"].double()
         mean.lerp_(gradient, 1.0 - beta1)
         square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
         scale = lr / (1.0 - beta1**step)

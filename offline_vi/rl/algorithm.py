@@ -40,8 +40,8 @@ class Algorithm(Recorded, abc.ABC):
 
     def capture_phase(self) -> Hashable:
         """Which operations the next `update` performs, for `training.capture`: equal phases perform equal ones, change
-        nothing but tensors and draw from torch's default generator alone. None: that is not known, so that updates
-        always run as they are written."""
+        nothing but tensors, draw from torch's default generator alone, and are followed by equal phases. None: that is
+        not known, so that updates always run as they are written."""
         return None
 
     @final

@@ -3,8 +3,8 @@
 An `update` is a page of equations. Run as it stands, a third of its time goes between the matrix products, into some
 two hundred small operations that Python calls one by one. A recording holds the operations of a whole update, backward
 passes and optimizers included: torch's tracer sees them as they run. "compiled" gives the recording to TorchInductor,
-which fuses what lies between the products into loops of C++ (on a GPU: kernels of Triton). "replayed" puts it into a
-CUDA graph, which the GPU runs without asking Python.
+which fuses what lies between the products into loops of C++ (on a GPU: kernels of Triton). "replayed" puts such
+programs into a CUDA graph, which the GPU runs without asking Python (`training.updates`).
 
 A program repeats the operations that were recorded, so only algorithms that say when their updates do the same ones
 (`Algorithm.capture_phase`) are captured: one program for each phase. Before it is used, its step is compared with that
@@ -24,7 +24,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
 
-from offline_vi.errors import CapabilityError, GraphWarning
+from offline_vi.errors import CapabilityError
 from offline_vi.homes import cache
 from offline_vi.nn import state as whole
 from offline_vi.nn.optim import Adam, recorded_steps
@@ -65,30 +65,6 @@ def preferred_graph(device: torch.device, steps: int) -> Graph:
     return "compiled"
 
 
-def updates(algorithm: Algorithm, graph: Graph) -> Callable[[Batch], Metrics]:
-    """The algorithm's `update`, or its programs: "compiled" or "replayed". Where it cannot be captured, it runs as it
-    is written, and a GraphWarning says why."""
-    if graph == "off":
-        return algorithm.update
-
-    try:
-        advance: Callable[[Batch], Metrics] = Captured(algorithm, PROGRAMS[graph])
-    except CapabilityError as error:
-        warnings.warn(f"{error}: they run as they are written", GraphWarning, stacklevel=2)
-        return algorithm.update
-
-    def update(batch: Batch) -> Metrics:
-        nonlocal advance
-        try:
-            return advance(batch)
-        except CapabilityError as error:
-            warnings.warn(f"{error}: it runs as it is written", GraphWarning, stacklevel=2)
-            advance = algorithm.update
-            return advance(batch)
-
-    return update
-
-
 def keep_programs() -> None:
     """Keep what the compiler makes in the user's own cache, for later runs, unless the user's variable says where.
 
@@ -110,13 +86,14 @@ class Program(NamedTuple):
 
 
 class Captured:
-    """The updates of an algorithm as programs, which ``make`` makes of recordings: calling it is calling `update`.
+    """The updates of an algorithm as programs: calling it is calling `update`. Of the programs that ``makes`` make of a
+    recording, it takes the first that takes the step.
 
     Raises CapabilityError where they cannot be captured; calls raise it too, before anything has changed.
     """
 
-    def __init__(self, algorithm: Algorithm, make: Make) -> None:
-        self.algorithm, self.make = algorithm, make
+    def __init__(self, algorithm: Algorithm, *makes: Make) -> None:
+        self.algorithm, self.makes = algorithm, makes
         self.programs: dict[Hashable, Program] = {}
         optimizers = [value for _, value, _ in whole.slots(algorithm) if isinstance(value, Optimizer)]
         self.optimizers = [optimizer for optimizer in optimizers if isinstance(optimizer, Adam)]
@@ -126,14 +103,31 @@ class Captured:
             raise CapabilityError("only the steps of nn.optim.Adam can be recorded", HINT)
 
     def __call__(self, batch: Batch) -> Metrics:
-        key = (self.algorithm.capture_phase(), *((tensor.shape, tensor.dtype) for tensor in batch))
-        if key not in self.programs:
-            self.programs[key] = self._program(batch)
-        run, state, constants, names = self.programs[key]
+        run, state, constants, names = self.program(batch)
         with torch.no_grad():
             return dict(zip(names, run(*state, *batch, *constants), strict=True))
 
-    def _program(self, batch: Batch) -> Program:
+    def program(self, batch: Batch) -> Program:
+        """What runs instead of the next `update`."""
+        key = (self.algorithm.capture_phase(), *((tensor.shape, tensor.dtype) for tensor in batch))
+        if key not in self.programs:
+            self.programs[key] = self._first(batch)
+        return self.programs[key]
+
+    def moment(self) -> Moment:
+        """Where the training stands."""
+        return Moment(self._state(), self.optimizers)
+
+    def _first(self, batch: Batch) -> Program:
+        failed: list[CapabilityError] = []
+        for make in self.makes:
+            try:
+                return self._program(batch, make)
+            except CapabilityError as error:
+                failed.append(error)
+        raise failed[0]
+
+    def _program(self, batch: Batch, make: Make) -> Program:
         """The program of the phase that comes next. The algorithm is as it was afterwards, the random numbers too."""
         state = self._state()
         before, whole_before = Moment(state, self.optimizers), whole.snapshot(self.algorithm)
@@ -144,12 +138,13 @@ class Captured:
             if whole.snapshot(self.algorithm).values != whole_before.values:
                 raise CapabilityError("the update changes values other than tensors", HINT)
             with held(False):  # the seconds that this takes are not worth waiting for
-                program = self._captured(state, batch, before, list(expected))
+                program = self._captured(state, batch, before, list(expected), make)
             if not all(map(took_the_step, before.tensors, after, state)):
                 raise CapabilityError("the captured update takes another step", HINT)
         except BaseException as error:  # of the tracer, the compiler or the device, which have their own; or a request
-            whole.restore(self.algorithm, *whole_before)
-            set_random_state(*before.random)
+            before.restore()
+            if whole.snapshot(self.algorithm).values != whole_before.values:
+                whole.restore(self.algorithm, *whole_before)
             if not isinstance(error, Exception):
                 raise
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -157,7 +152,7 @@ class Captured:
         before.restore()
         return program
 
-    def _captured(self, state: list[Tensor], batch: Batch, before: Moment, names: list[str]) -> Program:
+    def _captured(self, state: list[Tensor], batch: Batch, before: Moment, names: list[str], make: Make) -> Program:
         """The program; it has been run once from ``before``."""
         keep_programs()
         fixed = len(state)
@@ -172,7 +167,7 @@ class Captured:
         constants, plain = lifted(recording), [tensor.detach() for tensor in state]
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            run = self.make(recording, [*plain, *batch, *constants], slice(fixed, fixed + len(batch)))
+            run = make(recording, [*plain, *batch, *constants], slice(fixed, fixed + len(batch)))
             before.restore()
             run(*plain, *batch, *constants)
         return Program(run, plain, constants, names)
@@ -245,34 +240,17 @@ def lifted(recording: GraphModule) -> list[Tensor]:
 
 
 def compiled(recording: GraphModule, inputs: list[Tensor], batch: slice) -> Run:
-    """The recording in TorchInductor's loops, with torch's own random numbers."""
-    return cast(Run, torch._inductor.compile(recording, [*inputs], options={"fallback_random": True}))
+    """The recording in TorchInductor's loops (on a GPU: Triton's), with torch's own random numbers."""
+    options = {"fallback_random": True, "loop_ordering_after_fusion": False}  # torch 2.11 stumbles over the latter
+    return cast(Run, torch._inductor.compile(recording, [*inputs], options=options))
 
 
-def replayed(recording: GraphModule, inputs: list[Tensor], batch: slice) -> Run:
-    """The recording in a CUDA graph, which reads its batches from one place."""
-    if inputs[0].device.type != "cuda":
-        raise RuntimeError("only a CUDA device replays")
-    inputs = [*inputs]
-    inputs[batch] = places = [tensor.clone() for tensor in inputs[batch]]
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):  # libraries allocate at their first call
-        recording(*inputs)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        metrics: Sequence[Tensor] = recording(*inputs)
-
-    def run(*now: Tensor) -> Sequence[Tensor]:
-        torch._foreach_copy_(places, list(now[batch]))
-        graph.replay()
-        return metrics  # read before the next replay
-
-    return run
+def plain(recording: GraphModule, inputs: list[Tensor], batch: slice) -> Run:
+    """The recording itself, operation by operation."""
+    return cast(Run, recording)
 
 
-PROGRAMS: dict[str, Make] = {"compiled": compiled, "replayed": replayed}
+PROGRAMS: dict[str, tuple[Make, ...]] = {"compiled": (compiled,), "replayed": (compiled, plain)}
 
 
 def took_the_step(before: Tensor, expected: Tensor, found: Tensor) -> bool:

@@ -31,12 +31,12 @@ from offline_vi.nn.state import Scheduled
 from offline_vi.rl.algorithm import Algorithm, set_task
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.stopping import Stop, held, listening, requests
-from offline_vi.training.capture import Graph, updates
+from offline_vi.training.capture import Graph
 from offline_vi.training.collector import Experience
 from offline_vi.training.metrics import History, IntervalMean
 from offline_vi.training.progress import Progress
 from offline_vi.training.randomness import own_random_state, random_state, seeds, set_random_state
-from offline_vi.types import Batch
+from offline_vi.training.updates import Updates
 
 OnEval = Callable[[int, Algorithm], dict[str, float]]
 """(step, algorithm) -> numbers to show beside the metrics, e.g. {"score": 61.2}."""
@@ -111,8 +111,8 @@ class _Training:
         self.device = torch.device(loop.device)
         self.streams = seeds(loop.seed, after=0 if loop.resume else algorithm.trained_steps)
         algorithm.to(self.device)
-        self.update = updates(algorithm, loop.graph)
         self.source: Source = data if not isinstance(data, Transitions) else self._sampler(data)
+        self.updates = Updates(algorithm, self.source, loop.graph)
         self.collects = isinstance(self.source, Experience)
         self.scheduled = [module for module in algorithm.modules() if isinstance(module, Scheduled)]
         self.history, self.interval = History(), IntervalMean()
@@ -145,18 +145,19 @@ class _Training:
             if self.done:
                 self._conclude(self.done)
             self.algorithm.train()
-            for step in range(self.done + 1, self.steps + 1):
-                self._advance(step)
+            while self.done < self.steps:
+                self._advance(self._together())
             self.bar.close()
         self.algorithm.eval()
         return self.history
 
-    def _advance(self, step: int) -> None:
-        """A gradient step and what follows it. Raises Interrupted where that was asked for, once it is saved."""
+    def _advance(self, steps: int) -> None:
+        """Gradient steps, and what follows the last of them. Raises Interrupted where that was asked for, once it is
+        saved."""
         loop = self.loop
-        batch = self._step(step)
+        rows, step = self._step(steps), self.done + steps
         self.done, requests.unsaved = step, not self.collects
-        self._look(step, batch)
+        self._look(step, rows)
         if loop.is_due(step, loop.log_every):
             self._log(step)
         if loop.run is not None and self._saves(step):
@@ -165,7 +166,18 @@ class _Training:
         if requests.signum:
             raise self._interrupted(requests.signum)
         self._conclude(step)
-        self.bar.advance()
+        self.bar.advance(steps)
+
+    def _together(self) -> int:
+        """How many gradient steps come next at once, after the last of which alone there may be something to do. It
+        follows from the step, so that a run that resumes takes the same ones."""
+        most, step = self.updates.together, self.done
+        free = step % most == 0 and step + most <= self.steps
+        return most if free and not any(map(self._stops, range(step + 1, step + most))) else 1
+
+    def _stops(self, step: int) -> bool:
+        """Whether something follows a step."""
+        return self._looks(step) or self._evaluates(step)
 
     def _interrupted(self, signum: int) -> Interrupted:
         run = self.loop.run
@@ -173,25 +185,31 @@ class _Training:
         stop.history = self.history
         return stop
 
-    def _step(self, step: int) -> Batch:
+    def _step(self, steps: int) -> Tensor:
+        """Returns the rows of the last batch."""
         for part in self.scheduled:
-            part.advance(step)
+            for step in range(self.done + 1, self.done + steps + 1):
+                part.advance(step)
         with precision_of_targets(self.loop.precision, self.device):
-            batch = self.source.sample()
-            self.interval.add(self.update(batch))
+            rows, metrics = self.updates(steps)
+        for sums, count in metrics:
+            self.interval.add(sums, count)
         if isinstance(self.source, Experience):
             self.interval.add(self.source.metrics())
-        self.algorithm.trained_steps += 1
-        return batch
+        self.algorithm.trained_steps += steps
+        return rows
 
-    def _look(self, step: int, batch: Batch) -> None:
+    def _looks(self, step: int) -> bool:
+        loop = self.loop
+        return step % CHECK_EVERY == 0 or loop.is_due(step, loop.log_every) or self._saves(step)
+
+    def _look(self, step: int, rows: Tensor) -> None:
         """Raise NonFiniteLossError where a loss is not finite; now and then, and before anything is written."""
-        run, loop = self.loop.run, self.loop
-        due = step % CHECK_EVERY == 0 or loop.is_due(step, loop.log_every) or self._saves(step)
-        if due and not self.interval.finite():
+        run = self.loop.run
+        if self._looks(step) and not self.interval.finite():
             lost = ", ".join(name for name, value in self.interval.sums.items() if not value.isfinite().all())
             if run is not None:
-                run.write_json(NONFINITE, {"step": step, "losses": lost, "rows": batch.index.tolist()})
+                run.write_json(NONFINITE, {"step": step, "losses": lost, "rows": rows.tolist()})
             raise NonFiniteLossError(
                 f"a loss is not finite at step {step:,}: {lost}",
                 "lower the learning rate, or look at the data with `offline-vi data check`",

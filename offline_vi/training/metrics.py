@@ -69,8 +69,9 @@ class IntervalMean:
     def __init__(self) -> None:
         self.parts: dict[torch.Size, Sums] = {}  # numbers, and numbers per seed
 
-    def add(self, metrics: Metrics | None) -> None:
-        """One step's metrics: each a number, or one per seed. Raises ConfigError for anything else."""
+    def add(self, metrics: Metrics | None, steps: int = 1) -> None:
+        """One step's metrics, or their sums over several: each a number, or one per seed. Raises ConfigError for
+        anything else."""
         values = metrics or {}
         device = next((value.device for value in values.values() if isinstance(value, Tensor)), None)
         alike: dict[torch.Size, dict[str, Tensor]] = {}
@@ -78,7 +79,7 @@ class IntervalMean:
             number = self._number(name, value, device)
             alike.setdefault(number.shape, {})[name] = number
         for shape, numbers in alike.items():
-            self._part(shape).add(numbers)
+            self._part(shape).add(numbers, steps)
 
     def _number(self, name: str, value: Tensor | float, device: torch.device | None) -> Tensor:
         try:

@@ -32,9 +32,9 @@ class Progress:
         )
         self.started, self.start = time.monotonic(), start
 
-    def advance(self) -> None:
+    def advance(self, steps: int) -> None:
         if self.terminal:
-            self.bar.update()
+            self.bar.update(steps)
 
     def show(self, step: int, row: dict[str, float]) -> None:
         text = "  ".join(f"{name} {value:.4g}" for name, value in over_seeds(row).items() if name != "step")

@@ -13,10 +13,10 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from agents import built, small_choice
+from captures import SPEC, assert_same, recording, toy
 from commands import PENDULUM, write_pendulum
 
 from offline_vi import registry
@@ -26,7 +26,6 @@ from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
 from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans
 from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.data.samplers import Sampler
-from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError, GraphWarning, Interrupted
 from offline_vi.nn.precision import precision_of_targets
 from offline_vi.rl.algorithm import Algorithm
@@ -36,9 +35,8 @@ from offline_vi.training import capture
 from offline_vi.training.capture import Captured
 from offline_vi.training.loop import fit
 from offline_vi.training.randomness import seeds
-from offline_vi.types import Batch, Metrics, Spec
+from offline_vi.types import Batch, Metrics
 
-SPEC = Spec((3,), 2)
 CAPTURED = (
     "bc",
     "bcq",
@@ -57,20 +55,6 @@ CAPTURED = (
 )
 
 
-def recording(graph: Any, inputs: list[torch.Tensor], batch: slice) -> Any:
-    """The recording itself as a program: what is compiled, or replayed on a GPU."""
-    return graph
-
-
-def toy(rows: int = 400) -> Transitions:
-    rng = np.random.default_rng(0)
-    obs = rng.normal(size=(rows + 1, 3)).astype(np.float32)
-    end = np.arange(1, rows + 1) % 50 == 0
-    actions, rewards = rng.uniform(-1, 1, (rows, 2)), rng.normal(size=rows)
-    terminated = end & (rng.random(rows) < 0.5)
-    return Transitions(obs[:-1], actions.astype(np.float32), rewards.astype(np.float32), obs[1:], terminated, end, SPEC)
-
-
 def small(name: str) -> Algorithm:
     torch.manual_seed(3)
     return built(small_choice(name, SPEC), SPEC)
@@ -85,12 +69,6 @@ def trained(algorithm: Algorithm, steps: int, make: capture.Make | None) -> tupl
     for _ in range(steps):
         metrics = advance(batches.sample())
     return algorithm.snapshot(), {name: value.clone() for name, value in metrics.items()}
-
-
-def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], within: float = 2e-5) -> None:
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.allclose(value.double(), second[name].double(), atol=within, rtol=within), name
 
 
 @pytest.mark.parametrize("name", CAPTURED)
@@ -208,7 +186,7 @@ def test_what_cannot_be_repeated_is_refused_and_nothing_has_changed(kind: type[B
 
 @pytest.mark.parametrize("kind", [Silent, Branching])
 def test_a_training_goes_on_as_written_and_says_so(kind: type[BC], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(capture.PROGRAMS, "compiled", recording)
+    monkeypatch.setitem(capture.PROGRAMS, "compiled", (recording,))
     states = []
     for graph in ("compiled", "off"):
         torch.manual_seed(0)
@@ -250,7 +228,7 @@ def test_other_optimizers_are_refused() -> None:
 def test_a_resumed_training_has_the_bytes_of_one_that_was_not_interrupted(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(capture.PROGRAMS, "compiled", recording)
+    monkeypatch.setitem(capture.PROGRAMS, "compiled", (recording,))
 
     def agent() -> TD3BC:
         torch.manual_seed(0)

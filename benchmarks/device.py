@@ -12,7 +12,8 @@ train: 16 seeds of BCQ (published, fast, 100,000 steps) and of the recommended c
     they are missing; --data names files instead.
 
 Each part is a process of its own with a time limit, writes agree.json, speed.json or train.json as it goes, and can be
-repeated alone. device.md has all of them in tables. --quick is a rehearsal with few steps, which a CPU can do.
+repeated alone. device.md has all of them in tables, speed.png the second as a picture. --quick is a rehearsal with few
+steps, which a CPU can do.
 """
 
 from __future__ import annotations
@@ -51,14 +52,15 @@ from offline_vi.runs.files import write_json
 from offline_vi.study.agents import build_agents
 from offline_vi.study.presets import choice
 from offline_vi.training.capture import Graph
+from offline_vi.training.picture import Picture
 from offline_vi.training.randomness import set_seed
 from offline_vi.training.updates import Updates
 from offline_vi.types import Metrics
 
-PARTS = {"agree": 60, "speed": 190, "train": 320}  # seconds
+PARTS = {"agree": 90, "speed": 190, "train": 310}  # seconds
 AGENTS = (("bcq", "published"), ("bcq", "fast"), ("td3-bc", "published"), ("iql", "published"))
 SEEDS = (1, 16, 64)
-PATIENCE = 110  # seconds that the makers of programs wait for each other
+PATIENCE = 90  # seconds that the makers of programs wait for each other
 GRAPHS: tuple[Graph, ...] = ("off", "compiled", "replayed")
 DATA = ("offline-vi/hopper/medium-expert-v0", "offline-vi/walker2d/medium-expert-v0")
 
@@ -218,10 +220,10 @@ def measured_alone(arguments: list[str], what: tuple[str, str, int] | None, turn
         made = []
     turns.meet()
     rates: list[list[float]] = [[] for _ in made]
-    for _ in range(options.steps(5, 1)):
+    for _ in range(options.steps(2, 1)):
         for (_, seeds, call, steps), rate in zip(made, rates, strict=True):
             with turns.device:
-                rate.append(seeds * steps * rate_of(call, options.device, options.steps(0.3, 0.02)))
+                rate.append(seeds * steps * rate_of(call, options.device, options.steps(0.2, 0.02)))
         turns.meet()
     for one, rate in zip(made, rates, strict=True):
         turns.rows.put(
@@ -352,6 +354,38 @@ def machine(device: str) -> dict[str, str]:
     }
 
 
+def draw(output: Path) -> None:
+    """speed.png: seed-steps a second over the seeds, an algorithm a panel."""
+    rows = json.loads((output / "speed.json").read_text())["rows"]
+    names = sorted({f"{name} {preset}" for name, preset in AGENTS})
+    figure = Picture(figsize=(11, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True)
+    for ax, name in zip(panels, names, strict=True):
+        ways = {"as written": "tab:gray", "compiled": "tab:blue", "replayed": "tab:orange"}
+        for way, color in {
+            **{f"{name} {way}": color for way, color in ways.items()},
+            f"{name.split()[0]} jax": "k",
+        }.items():
+            points = sorted(
+                (int(r["seeds"]), float(r["seed-steps a second"].replace(",", "")))
+                for r in rows
+                if r["contender"] == way
+            )
+            ax.plot(
+                *zip(*points, strict=True),
+                marker="o",
+                color=color,
+                label=way.removeprefix(name).removeprefix(name.split()[0]).strip(),
+            ) if points else None
+        ax.set(xscale="log", yscale="log", title=name, xlabel="seeds in parallel")
+        ax.set_xticks(SEEDS, [str(seeds) for seeds in SEEDS])
+        ax.minorticks_off()
+        ax.grid(alpha=0.25)
+        ax.legend(fontsize=7)
+    panels[0].set_ylabel("seed-steps a second")
+    figure.savefig(output / "speed.png", dpi=110)
+
+
 def report(output: Path) -> str:
     """device.md, of the parts that are there."""
     lines = ["`python benchmarks/device.py --output docs/results/device`", ""]
@@ -394,6 +428,8 @@ def main() -> None:
             os.killpg(process.pid, signal.SIGKILL)  # its trainings too
             outcome = "cut at its time limit"
         print(f"{part}: {outcome} after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    if (options.output / "speed.json").exists():
+        draw(options.output)
     text = report(options.output)
     (options.output / "device.md").write_text(text)
     print(text)

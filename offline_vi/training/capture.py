@@ -13,6 +13,7 @@ of the algorithm's own code from the same state with the same random numbers.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -44,14 +45,14 @@ Graph = Literal["off", "compiled", "replayed"]
 
 HINT = "train it with graph='off'"
 PLACE = "TORCHINDUCTOR_CACHE_DIR"  # the variable
-WORTH = 20_000  # steps from which on what a program saves is more than the seconds in which it is made
+WORTH = {"cpu": 20_000, "cuda": 5_000}  # steps: from there on a program saves more time than its making takes
 TOLERANCE = 0.25  # of the length of a tensor's step: Adam's first steps have the sign of a gradient, however small
 
 
 def preferred_graph(device: torch.device, steps: int) -> Graph:
     """What pays on this machine: "replayed" on a CUDA device, "compiled" on a CPU where there is a C++ compiler, "off"
     without one and for short trainings."""
-    if steps < WORTH:
+    if steps < WORTH.get(device.type, math.inf):
         return "off"
     if device.type == "cuda":
         return "replayed"

@@ -72,8 +72,10 @@ def load(
     """
     from offline_vi.data.transitions import concatenate
 
-    parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
-    return _reported(concatenate([data for data, _ in parts]))
+    reading = reading_from(reading, options)
+    parts = _load([str(source) for source in (name_or_path, *more)], reading)
+    data = _reported(concatenate([data for data, _ in parts]))
+    return replace(data, source=replace(data.source, rules=reading.rules()))
 
 
 def inspect(

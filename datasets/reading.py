@@ -27,6 +27,13 @@ OnBadEpisode = Literal["error", "drop"]
 ActionUnits = Literal["compared", "environment", "rescaled"]
 
 
+RULES = (
+    *("action_range", "on_nonfinite", "on_bad_episode", "discrete_actions", "env_kwargs", "unscored", "obs_keys"),
+    *("action_low", "action_high", "action_units", "max_episode_steps"),
+)
+"""The fields of `Reading` that decide which rows come out, beside those that `Provenance` has by name."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """How data are read."""
@@ -76,6 +83,10 @@ class Reading:
     """Expected SHA-256 of each file; those of D4RL's names are known."""
     download: bool = False
     """Download what is not on this machine."""
+
+    def rules(self) -> dict[str, Any]:
+        """The options that decide which rows come out, where they are not the default."""
+        return {name: getattr(self, name) for name in RULES if getattr(self, name) != getattr(Reading(), name)}
 
     def hashes(self, sources: int) -> list[str | None]:
         """The expected hash of each of so many files. Raises UsageError where there are others than one for each."""

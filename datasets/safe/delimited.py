@@ -130,7 +130,8 @@ def _number(cell: str, line: int, name: str, path: Path) -> float:
             f"{path}: line {line}: {name!r} is {cell.strip()[:40]!r}, which is no number",
             'say how numbers are written in the file of columns: decimal = ","'
             if _is_number(word.translate(SWAPPED))
-            else "leave the column out, or make it numbers: 1234.5, without units and separators of thousands",
+            else "leave the column out, or make it numbers: 1234.5, without units and separators of thousands; "
+            "a label becomes one column of 0 and 1 for each kind",
         )
     return float(word)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from offline_vi.errors import ActionRangeError
 
-FOR_LABELS = "for labels, algorithms/soft_q.py has DiscreteSAC and SoftQ over one-hot actions, in Python"
+FOR_LABELS = "for labels, in Python: algorithms.DiscreteSAC, or SoftQ over one-hot rows (docs/soft-q.md)"
 MAX_LABELS = 32  # whole numbers of more kinds than that are amounts
 
 

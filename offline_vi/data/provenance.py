@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from offline_vi.data.columns import (
@@ -31,6 +31,7 @@ class Provenance:
     reward_shift: float = 0.0  # see `Transitions.with_reward`
     columns: str = ""  # the file that names the columns of a table
     weights: Mapping[str, Any] | None = None  # the rule of `Transitions.with_weights`; None: all rows count alike
+    rules: Mapping[str, Any] = field(default_factory=dict)  # options of `datasets.load` that are not the default
 
     def __post_init__(self) -> None:
         if self.next_obs in FORMER_NEXT_OBS:

@@ -463,5 +463,6 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
             first.source.reward_scale,
             first.source.reward_shift,
             first.source.columns,
+            rules=first.source.rules,
         ),
     )

@@ -21,6 +21,10 @@ def against_baseline(study: Study, baseline: str) -> Study:
     ``baseline`` is the label of a method, the name of its algorithm or variant where only one has it, or one of its run
     directories. Raises UsageError where it is none of these, or where there is nothing to compare.
     """
+    if not study.methods and study.models:
+        raise UsageError(
+            "these are behavior models, not policies", "`offline-vi report FOLDER ...` shows what each reached in nats"
+        )
     if len(study.methods) < 2:
         raise UsageError(
             f"all runs are of one method ({study.methods[0].label})" if study.methods else "there are no policies",

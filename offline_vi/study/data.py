@@ -64,6 +64,7 @@ class DataOptions(Reading):
             next_obs=data.source.next_obs,
             columns=data.source.columns,
             env=env,
+            **data.source.rules,
         )
 
     def load(self) -> Transitions:

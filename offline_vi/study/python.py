@@ -64,7 +64,7 @@ def _fit(algorithm: Algorithm, data: Transitions | Source, steps: int, options: 
         given: Any = options
         return loop.fit(algorithm, data, steps, **given)
     settings: Any = {name: value for name, value in options.items() if name != "run"}
-    how = loop.Loop(**settings)
+    how = loop.loop_of(settings)
     chosen = _run_options(run, how)
     return conduct(InMemory(algorithm, data, steps, how, chosen), chosen).history
 
@@ -218,7 +218,7 @@ def _fit_behavior(
     run = given.pop("run", None)
     if not isinstance(run, str | Path):
         return behavior.fit_behavior(model, data, steps, lr=lr, eps=eps, run=run, **given)
-    how = loop.Loop(**given)
+    how = loop.loop_of(given)
     experiment = InMemory(BehaviorFit(model, steps, lr=lr, eps=eps), data, steps, how, _run_options(run, how))
     history = conduct(experiment, experiment.options).history
     save_behavior(model, Path(run) / "model", fit={"steps": steps, "seed": how.seed})

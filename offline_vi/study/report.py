@@ -135,7 +135,7 @@ def contents(study: Study) -> Content:
         done=sum(run.done for run in study.runs),
         failures=study.failures,
         scores=scores,
-        unscored=all(row.mean is None for row in scores),
+        unscored=bool(scores) and all(row.mean is None for row in scores),
         by_return=sorted({row.dataset for row in scores if row.by_return}),
         failed_episodes=sum(row.failed_episodes for row in scores),
         single=bool(scores) and max(row.seeds for row in scores) == 1,

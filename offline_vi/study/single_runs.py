@@ -243,7 +243,8 @@ def refuse_twins(runs: Sequence[Run]) -> None:
         before = seen.setdefault((run.method, run.cell.dataset, run.cell.seed), run)
         if before is not run:
             raise ConfigError(
-                f"{before.path.name} and {run.path.name} are the same seed of the same command", "leave one of them out"
+                f"{before.path.name} and {run.path.name} are the same seed of the same command",
+                "leave one of them out; two seeds differ in --seed, in Python in set_seed(1) and fit(..., seed=1)",
             )
 
 

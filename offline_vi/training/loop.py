@@ -8,16 +8,16 @@ same bytes as one that was not. A checkpoint is written before an evaluation run
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from offline_vi.data.samplers import Sampler, Source, StackedSampler
 from offline_vi.data.transitions import Transitions
-from offline_vi.errors import CheckpointCorruptError, DeterminismWarning, Interrupted, NonFiniteLossError
+from offline_vi.errors import CheckpointCorruptError, DeterminismWarning, Interrupted, NonFiniteLossError, unknown
 from offline_vi.nn import state as whole
 from offline_vi.nn.precision import (
     differences,
@@ -94,7 +94,16 @@ def fit(algorithm: Algorithm, data: Transitions | Source, steps: int, **options:
     lost); Interrupted after a signal that asks for the end (`stopping`), with the checkpoint written; CapabilityError
     where a part of the algorithm could not be saved (`nn.state`).
     """
-    return train(algorithm, data, steps, Loop(**options))
+    return train(algorithm, data, steps, loop_of(options))
+
+
+def loop_of(options: Mapping[str, Any]) -> Loop:
+    """The options as an object. Raises UsageError for one that there is not, with the nearest one."""
+    names = [field.name for field in fields(Loop)]
+    for name in options:
+        if name not in names:
+            raise unknown(name, names, "option of fit")
+    return Loop(**options)
 
 
 def train(algorithm: Algorithm, data: Transitions | Source, steps: int, loop: Loop) -> History:

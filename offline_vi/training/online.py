@@ -16,7 +16,7 @@ from offline_vi.errors import CapabilityError, UsageError
 from offline_vi.rl.algorithm import Algorithm, OnlineAlgorithm, find_capability, set_task
 from offline_vi.rl.policies import Explorer
 from offline_vi.training.collector import Blended, Collection, Collector
-from offline_vi.training.loop import Loop, LoopOptions, train
+from offline_vi.training.loop import Loop, LoopOptions, loop_of, train
 from offline_vi.training.metrics import History
 from offline_vi.training.randomness import seeds
 from offline_vi.types import RewardMap, Spec, Task
@@ -60,7 +60,7 @@ def split(options: dict[str, Any]) -> tuple[Loop, Collection]:
     names = {field.name for field in fields(Collection)}
     collection = {name: value for name, value in options.items() if name in names}
     loop = {name: value for name, value in options.items() if name not in names}
-    return Loop(**loop), Collection(**collection)
+    return loop_of(loop), Collection(**collection)
 
 
 @contextmanager

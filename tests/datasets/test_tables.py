@@ -109,6 +109,22 @@ def test_a_table_in_physical_units(name: str, tmp_path: Path, toml: Path) -> Non
     is_right(again.load())
 
 
+def test_data_say_how_they_were_read(tmp_path: Path, toml: Path) -> None:
+    path, rows = tmp_path / "log.csv", frame()
+    rows["lab_b"] = [0.0, np.nan, *np.arange(5) / 8]
+    rows.to_csv(path, index=False)
+    with pytest.warns(DataWarning):
+        found = datasets.load(path, columns=toml, on_nonfinite="split", action_range="data", max_episode_steps=50)
+    again = DataOptions.of(found)
+    assert (again.on_nonfinite, again.action_range, again.max_episode_steps) == ("split", "data", 50)
+    with pytest.warns(DataWarning):
+        loaded = again.load()
+    assert np.array_equal(loaded.obs, found.obs) and np.array_equal(loaded.action, found.action)
+    whole = tmp_path / "whole.csv"
+    frame().to_csv(whole, index=False)
+    assert DataOptions.of(datasets.load(whole, columns=toml)).on_nonfinite == "error"
+
+
 def test_the_check_of_a_table_counts_the_rows_that_the_file_has(tmp_path: Path, toml: Path) -> None:
     path = tmp_path / "log.csv"
     frame().to_csv(path, index=False)

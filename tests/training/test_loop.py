@@ -16,7 +16,7 @@ from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans
 from offline_vi.data.samplers import Sampler
 from offline_vi.data.transitions import Transitions
-from offline_vi.errors import CheckpointCorruptError, Interrupted, NonFiniteLossError
+from offline_vi.errors import CheckpointCorruptError, Interrupted, NonFiniteLossError, UsageError
 from offline_vi.nn.optim import gradient_step
 from offline_vi.nn.state import snapshot
 from offline_vi.rl.algorithm import Algorithm, Jointly
@@ -204,3 +204,8 @@ def test_fit_behavior_raises_the_bound() -> None:
     history = fit_behavior(model, data, 200, batch_size=64, log_every=20, progress=False)
     elbo = history.column("behavior/elbo")
     assert elbo[-1] > elbo[0] + 0.2
+
+
+def test_an_option_that_there_is_not_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match="eval_every"):
+        fit(BC(SPEC, BCConfig(hidden=(8,))), toy(), 1, evel_every=5)  # type: ignore[call-arg]

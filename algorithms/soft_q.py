@@ -139,7 +139,7 @@ class DiscreteSACConfig:
 class DiscreteSAC(OnlineAlgorithm):
     """Soft actor-critic on A one-hot actions under the flat prior: every expectation over pi is a sum.
 
-    It has no row in the table: the command's tasks have boxes for actions.
+    It is not in the registry of algorithms, because the command trains only on actions in a box: use it from Python.
     """
 
     def __init__(self, spec: Spec, config: DiscreteSACConfig | None = None) -> None:

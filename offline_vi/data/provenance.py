@@ -50,7 +50,13 @@ class Provenance:
 
 
 class ValueOptions(TypedDict, total=False):
-    """Arguments of `Transitions.from_columns` that say nothing about next observations."""
+    """Arguments of `Transitions.from_columns` that say nothing about next observations; it explains them, and their
+    defaults are those of `datasets.Reading`.
+
+    ``task``: the environment and its action bounds. ``action_range``: "error", "clip" or "data". ``on_nonfinite``:
+    "error", "drop-episode", "split" or "hold". ``discrete_actions``: "error" or "continuous". ``max_episode_steps``:
+    the length at which episodes were cut. ``source``: where the data come from.
+    """
 
     task: Task | None
     action_range: ActionRange
@@ -61,6 +67,7 @@ class ValueOptions(TypedDict, total=False):
 
 
 class ColumnOptions(ValueOptions, total=False):
-    """Arguments of `Transitions.from_columns`."""
+    """Arguments of `Transitions.from_columns`: those of `ValueOptions`, and ``next_obs``, "following_row" (default) or
+    "within_episode"."""
 
     next_obs: NextObs

@@ -47,7 +47,7 @@ def tried(
 ) -> Trial:
     """Load a file in a fresh process, run it on 1, 7 and all rows (R, O), and compare its outputs with the agent's own.
 
-    Rows whose two actions are ``alike`` to the critic that ranks them are counted; at most `TIED` of them may be.
+    Rows whose two actions are ``alike`` to the critic that ranks them are counted; at most 5 % of them may be.
     Raises ExportError where the file does not load, or acts differently from the agent.
     """
     ((seconds, outputs),) = in_a_fresh_process([(path, observations)])

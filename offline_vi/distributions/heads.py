@@ -68,7 +68,8 @@ class FixedScale(nn.Module):
 class LearnedScale(nn.Module):
     """One learned sigma, or one per dimension with ``dim``: the sigma-VAE (Rybkin et al. 2021).
 
-    Start small: with two modes +-d a model whose sigma is above d does not see them, and stays so.
+    log sigma stays in (``low``, ``high``), by default (-5, 2). Start small: with two modes +-d a model whose sigma is
+    above d does not see them, and stays so.
     """
 
     features_per_dim = 0
@@ -110,7 +111,7 @@ class OptimalScale(nn.Module):
         self.register_buffer("log_scale", torch.zeros(()))
 
     def fit(self, error: Tensor) -> Tensor:
-        """log sigma, 0-d, smoothly above ``low``; remembered."""
+        """log sigma, 0-d, smoothly above ``low`` (default -5); remembered."""
         log_scale = 0.5 * torch.log(error.square().mean() + math.exp(2.0 * self.low))
         self.log_scale = log_scale.detach()
         return log_scale
@@ -120,7 +121,8 @@ class OptimalScale(nn.Module):
 
 
 class PredictedScale(nn.Module):
-    """A sigma for every output, predicted by the network. Without the floor the density is unbounded."""
+    """A sigma for every output, predicted by the network, with log sigma in (``low``, ``high``), by default (-5, 2).
+    Without the floor the density is unbounded."""
 
     features_per_dim = 1
 
@@ -154,7 +156,8 @@ class GaussianHead(nn.Module):
 
 
 class TanhNormalHead(nn.Module):
-    """(..., 2 D) -> TanhNormal over (-1, 1)^D with a predicted scale (before the tanh)."""
+    """(..., 2 D) -> TanhNormal over (-1, 1)^D with a predicted scale (before the tanh), whose logarithm is in
+    (``low``, ``high``), by default (-5, 2)."""
 
     def __init__(
         self, dim: int, init_log_scale: float = -1.0, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX

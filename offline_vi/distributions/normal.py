@@ -45,7 +45,8 @@ def soft_clamp_inverse(y: float, low: float, high: float) -> float:
 
 
 class Bounded:
-    """A network's raw output -> a log-scale in (low, high), smoothly; 0 gives ``init``, with slope 1 there.
+    """A network's raw output -> a log-scale in (low, high), by default (-5, 2), smoothly; 0 gives ``init``, with slope
+    1 there.
 
     The slope sets how fast a scale moves under Adam, whose steps do not know it: from log sigma = -3 the bare clamp to
     [-5, 2] is three times as fast, and a likelihood widens over all modes before the latent has learned to tell them

@@ -172,8 +172,9 @@ def evaluate(
     ``task`` may also be a Gymnasium id, a class of environments or a function that makes one; its box then gives the
     action bounds. ``max_episode_steps`` cuts episodes there, instead of where task or environment do.
 
-    ``num_envs`` environments run beside each other (at most W); the numbers do not depend on it. An episode in which an
-    environment does anything impossible (see `Simulator`) is repeated once in a new one; then it counts as failed.
+    ``num_envs`` environments run side by side, at most W = 10, the default; the numbers do not depend on it. An episode
+    in which an environment does anything impossible (see `Simulator`) is repeated once in a new one; then it counts as
+    failed.
 
     Raises EnvError where the policy produces NaN or wrong shapes, EvaluationError where every episode failed,
     UsageError where no limit of the episodes is known, and what `make_env` raises. The caller's random state is left

@@ -41,7 +41,8 @@ class FittedQReport:
 
     @property
     def converged(self) -> bool:
-        """Whether the fit was long enough for the horizon, and the estimate has come to rest."""
+        """Whether the fit was long enough for the horizon, and the estimate has come to rest: ``missing`` and ``drift``
+        are at most 0.05 each."""
         return self.missing <= MISSING and self.drift <= DRIFT
 
     def doubt(self) -> str:

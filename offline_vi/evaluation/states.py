@@ -45,8 +45,8 @@ def fit_states(
     seed: int = 0,
     config: KnownStatesConfig | None = None,
 ) -> StateGuardFit:
-    """Fit `KnownStates` to the states of a data set for ``steps`` gradient steps with Adam, whose rate falls to 0 as
-    half a cosine.
+    """Fit `KnownStates` to the states of a data set for ``steps`` gradient steps (default 5,000) with Adam, whose rate
+    falls to 0 as half a cosine.
 
     The share ``held_out`` of the episodes is not fitted to: two thirds of them give the quantiles, the others tell how
     often states like those of the data are called unknown. Raises what `Transitions.split_episodes` raises.

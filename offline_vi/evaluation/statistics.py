@@ -77,8 +77,8 @@ def bootstrap_interval(
     tasks: Tasks, statistic: Statistic = iqm, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """The statistic with its stratified percentile bootstrap interval: runs are drawn with replacement within each
-    task, the tasks stay (Agarwal et al. 2021). With a single run per task the interval is a point: nothing
-    is known.
+    task, the tasks stay (Agarwal et al. 2021); ``resamples`` is 10,000 by default. With a single run per task the
+    interval is a point: nothing is known.
 
     Raises UsageError where there are no scores, or not all are finite.
     """
@@ -212,9 +212,9 @@ def compare(
 ) -> Comparison:
     """Whether two algorithms differ: bootstrap interval of the difference, probability of improvement, and a
     permutation test that exchanges runs between the two within each task. The test holds its level at any number of
-    runs, which the bootstrap does not; with few runs it cannot reject (``smallest_p``): three against three on one
-    task give 2/20 at best. Up to ``resamples`` ways to deal the runs are all tried, so that the p-value is exact; of
-    more, as many are drawn.
+    runs, which the bootstrap does not; with few runs it cannot reject (``smallest_p``): three against three on one task
+    give 2/20 at best. Up to ``resamples`` (default 10,000) ways to deal the runs are all tried, so that the p-value is
+    exact; of more, as many are drawn.
 
     ``paired`` says that run k of both has the same seed, on every task. Then the bootstrap draws seeds, not runs: what
     a seed does to both sides cancels in their difference.

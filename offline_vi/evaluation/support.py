@@ -32,7 +32,7 @@ class Support:
     quantiles: dict[float, float]  # level -> nats
 
     def threshold(self, level: float = OUTSIDE) -> float:
-        """Raises ConfigError for a level that is not kept."""
+        """The quantile at ``level`` (default 0.01), in nats. Raises ConfigError for a level that is not kept."""
         if level not in self.quantiles:
             raise ConfigError(f"the {level:g} quantile is not known", f"one of {', '.join(map(str, self.quantiles))}")
         return self.quantiles[level]
@@ -46,7 +46,7 @@ class Support:
 
 
 def some_rows(data: Transitions, rows: int = ROWS) -> tuple[Tensor, Tensor]:
-    """Observations (R, O) and actions (R, A) of at most ``rows`` rows, evenly spread over the data."""
+    """Observations (R, O) and actions (R, A) of at most ``rows`` rows (default 1,000), evenly spread over the data."""
     chosen = data.select(np.linspace(0, len(data) - 1, min(rows, len(data))).astype(np.int64))
     return torch.from_numpy(chosen.obs), torch.from_numpy(chosen.action)
 

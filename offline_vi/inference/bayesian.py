@@ -119,7 +119,9 @@ class RandomFourierFeatures(nn.Module):
 class BayesianLinear(nn.Module):
     """y_j = w_j' f(x) + e_j, e_j ~ N(0, s_y^2): q(w_j) = N(m_j, S) is the exact posterior, S shared by the outputs.
 
-    ``features`` maps (B, X) to f (B, F). The weights live in float64: S shrinks by rank one for every row.
+    ``features`` maps (B, X) to f (B, F), with F = ``dim``; ``outputs`` is the number of outputs Y; ``noise`` is the
+    variance s_y^2. The attributes ``mean`` (F, Y) and ``covariance`` (F, F) are m and S; before any data they are 0 and
+    ``prior_variance`` I. Both are float64: S shrinks by rank one for every row.
     """
 
     mean: Tensor  # (F, Y), m

@@ -76,7 +76,7 @@ def elbo(
 ) -> Bound:
     """E_q log p(x|z, c) - KL(q(z|x, c), p(z|c)) <= log p(x|c); the difference is KL(q, p(z|x, c)).
 
-    x (B, X), context (B, C); ``num_samples`` K samples of z for each datum.
+    x (B, X), context (B, C); ``num_samples`` K samples of z for each datum. A single x (X,) gives a 0-d bound.
 
     ``beta`` weighs the KL divergence in the objective (Higgins et al. 2017), ``free_bits`` is the rate in nats below
     which a dimension of z costs nothing, on average over the batch (Kingma et al. 2016, eq. 15); ``kl_balance`` b

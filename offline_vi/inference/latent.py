@@ -53,7 +53,9 @@ class StandardNormalPrior(nn.Module):
 
 
 class ConditionalNormalPrior(nn.Module):
-    """N(m(c), diag(s(c))^2); ``net`` maps (B, C) to (B, 2 Z). Begins near s = 1."""
+    """N(m(c), diag(s(c))^2); ``net`` maps (B, C) to (B, 2 Z). Begins near s = 1.
+
+    log s stays in (``low``, ``high``), by default (-5, 2)."""
 
     def __init__(self, net: nn.Module, low: float = LOG_SCALE_MIN, high: float = LOG_SCALE_MAX) -> None:
         super().__init__()
@@ -95,7 +97,11 @@ class LinearLikelihood(nn.Module):
 
 class LinearGaussian(LatentVariableModel):
     """z ~ N(0, I), x = W z + mu + e, e ~ N(0, sigma^2 I): probabilistic PCA, the model in which every bound can be
-    checked (Tipping and Bishop 1999). W (X, Z), mu (X,), sigma2 > 0."""
+    checked (Tipping and Bishop 1999). W (X, Z), mu (X,), sigma2 > 0.
+
+    It is Bayesian linear regression, too: with features F (N, Z) and targets y (N,), ``LinearGaussian(F,
+    torch.zeros(N), noise_variance)`` has the regression weights as z, and the one datum is x = y[None], (1, N).
+    """
 
     likelihood: LinearLikelihood
 

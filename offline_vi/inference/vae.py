@@ -19,7 +19,11 @@ from offline_vi.types import Metrics
 
 class VAE(nn.Module):
     """x (B, *shape), by default shape = (X,). The encoder maps (B, X) to (B, 2 Z), the decoder (..., Z) to
-    (..., head.features); both see images flattened."""
+    (..., head.features); both see images flattened.
+
+    ``model`` is the `LatentVariableModel` and ``posterior`` the `AmortizedPosterior`: hand both to `elbo`, `iwae`,
+    `evidence_gap` or `fit_local`, with x flattened to (B, X).
+    """
 
     def __init__(
         self,

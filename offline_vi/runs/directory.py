@@ -7,11 +7,17 @@ those bytes and parses those bytes. Nothing here knows an algorithm, and nothing
     RUN/
       offline_vi.json            says that the folder is a run's: see `ownership`
       run.lock                   held for the life of a `RunDirectory`
-      config.json run.json ...   `RunDirectory.write_json`
+      config.json run.json       what was asked for, and what it ran on: `RunDirectory.write_json`
+      result.json                the final scores, written at the end
       metrics.csv episodes.csv support.csv     `RunDirectory.log_metrics`, `log_episode`, `log_support`
+      learning_curve.png         these logs as a picture
+      log.txt                    messages; crash.txt after an error
       checkpoints/
         LATEST                   name of the checkpoint published last: for people and scripts, not read here
         step_00010000/           model.safetensors  trainer.safetensors  state.json  MANIFEST.json
+      evaluations/               a JSON file for each later evaluation
+      states/                    the density of states that `fit_guard` fits
+      behavior/ model/ ...       models and runs that belong to this one: see docs/benchmarks.md
 """
 
 from __future__ import annotations

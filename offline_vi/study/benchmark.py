@@ -18,7 +18,7 @@ LOCAL = LocalOptions()
 
 def run_study(plan: Plan, engine: EngineOptions = LOCAL, *, quiet: bool = False) -> Path:
     """Run the cells that are not done, and resume those that were interrupted. Returns results.csv, which has a row per
-    cell.
+    cell. ``engine`` is by default `LocalOptions()`, which runs two cells at once on this machine.
 
     Raises StudyError at the end where runs failed, and what the engine raises when it starts.
     """

@@ -12,7 +12,8 @@ from offline_vi.study.scoring import STATES
 
 
 def fit_guard(run: str | Path, steps: int = STEPS, *, seed: int = 0) -> StateGuardFit:
-    """Fit the density of a run's states and keep it in the run, for ``guard_states``.
+    """Fit the density of a run's states for ``steps`` gradient steps (default 5,000) and keep it in the run, for
+    ``guard_states``.
 
     Raises ConfigError where the run does not say which data it was trained on, and what reading them raises.
     """

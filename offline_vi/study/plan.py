@@ -172,7 +172,9 @@ def machine_of(suite: Suite, folder: Path) -> dict[str, str]:
 
 
 class Written(TypedDict):
-    """suite.json."""
+    """suite.json: ``schema`` (its version), ``suite`` (the fields of `Suite`), ``commands`` (cell -> words of its
+    command), ``models`` (run directory of a shared behavior model -> `WrittenModel`), ``plugins`` (name or file ->
+    SHA-256) and ``data`` (label -> SHA-256 over its rows)."""
 
     schema: int
     suite: dict[str, Any]  # the fields of `Suite`
@@ -183,7 +185,8 @@ class Written(TypedDict):
 
 
 class WrittenModel(TypedDict):
-    """A shared behavior model in suite.json."""
+    """A shared behavior model in suite.json: ``dataset`` (its label), ``model`` (its name), ``seed``, and ``command``
+    (the words of the command that fits it)."""
 
     dataset: str  # label
     model: str

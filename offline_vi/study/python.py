@@ -39,7 +39,8 @@ from offline_vi.types import Spec, Task
 
 
 class RunLoopOptions(LoopOptions, total=False):
-    """The options of `fit`: those of `training.loop.Loop`, with a path for ``run``."""
+    """The options of `fit` and `fit_behavior`: the fields of `training.loop.Loop`, where they are explained. ``run``
+    may also be a path."""
 
     run: str | Path | RunDirectory | None  # type: ignore[misc]
 
@@ -49,7 +50,11 @@ def fit(algorithm: Algorithm, data: Transitions | Source, steps: int, **options:
 
     The options are those of `training.loop.Loop`. ``run="runs/x"`` makes a run directory as `offline-vi train` does:
     configuration, metrics, checkpoints, result; where the data's environment is known, the policy is scored every
-    ``eval_every`` steps and at the end. ``resume=True`` goes on with a run that was interrupted.
+    ``eval_every`` steps and at the end. A path where a run exists is refused with RunExistsError: choose another path,
+    delete the folder to replace the run, or pass ``resume=True`` to go on with a run that was interrupted.
+
+    ``seed`` (default 0) seeds the batches and the noise of training. It does not seed the initial weights: call
+    `set_seed` before the algorithm is made.
 
     Ctrl-C ends the training after the step that is under way: the history so far is returned, and the algorithm keeps
     what it learned. Raises what `training.loop.fit` raises; RunExistsError, RunLockedError and OutputDirError for the
@@ -165,7 +170,8 @@ def diagnosis_of(algorithm: Algorithm, data: Transitions, options: RunOptions) -
 
 
 class RunOnlineOptions(OnlineOptions, total=False):
-    """The options of `fit_online`: those of `Collection` and of `Loop`, with a path for ``run``."""
+    """The options of `fit_online`: the fields of `training.collector.Collection` and of `training.loop.Loop`, where
+    they are explained. ``run`` may also be a path."""
 
     run: str | Path | RunDirectory | None  # type: ignore[misc]
 

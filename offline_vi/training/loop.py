@@ -46,7 +46,9 @@ CHECK_EVERY = 100  # steps between two looks for NaN: one host synchronization e
 
 
 class LoopOptions(TypedDict, total=False):
-    """The options of `fit`, `fit_behavior` and `fit_online`, all of them keywords; see `Loop` for what they mean."""
+    """The options of `fit`, `fit_behavior` and `fit_online`, all of them keywords: ``batch_size``, ``seed``,
+    ``device``, ``precision``, ``graph``, ``log_every``, ``eval_every``, ``on_eval``, ``run``, ``save_every``,
+    ``resume``, ``progress`` and ``phase``. The table of `Loop` has their types, defaults and meanings."""
 
     batch_size: int | None
     seed: int

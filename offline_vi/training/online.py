@@ -23,7 +23,9 @@ from offline_vi.types import RewardMap, Spec, Task
 
 
 class OnlineOptions(LoopOptions, total=False):
-    """The options of `fit_online`: those of `Collection` and of `Loop`."""
+    """The options of `fit_online`, all of them keywords: ``warmup``, ``num_envs``, ``capacity``, ``explorer``,
+    ``warmup_policy``, ``offline``, ``share`` and ``rewards``, whose meanings are in the table of `Collection`, and
+    those of `LoopOptions`."""
 
     warmup: int
     num_envs: int

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from offline_vi.data.samplers import Sampler, Source, StackedSampler
-from offline_vi.errors import CapabilityError, GraphWarning
+from offline_vi.errors import CapabilityError, ConfigError, GraphWarning
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.stopping import held
 from offline_vi.training.capture import HINT, PROGRAMS, Captured, Graph, Program, took_the_step
@@ -143,26 +143,37 @@ class Replay(NamedTuple):
     inputs: list[Tensor]  # what it reads
     run: Callable[[], None]
     metrics: Sums  # what it writes; read before the next replay
+    after: Hashable  # the phase that follows
 
 
 class Replays:
     """Updates in CUDA graphs. Calling it is taking as many updates as the inputs are for.
 
-    A graph is recorded for the programs that a phase begins with: `Algorithm.capture_phase` says that equal phases are
-    followed by equal ones. Raises CapabilityError where that fails, with the algorithm as it was.
+    A graph is recorded for the programs that a phase begins with: `Algorithm.capture_phase` promises that equal phases
+    are followed by equal ones. Raises CapabilityError where recording fails, with the algorithm as it was; ConfigError
+    where that promise is broken.
     """
 
     def __init__(self, captured: Captured, rows: Rows) -> None:
         self.captured, self.rows = captured, rows
         self.replays: dict[Hashable, Replay] = {}
+        self.promised: Hashable = None  # the phase that follows the last replay
 
     def __call__(self, inputs: Sequence[Tensor], steps: int) -> Sums:
-        key = (steps, self.captured.algorithm.capture_phase(), *(tensor.shape for tensor in inputs))
+        phase = self.captured.algorithm.capture_phase()
+        if self.promised not in (None, phase):
+            raise ConfigError(
+                f"{type(self.captured.algorithm).__name__}.capture_phase is {phase!r}, where {self.promised!r} followed the"
+                " same phases before: some updates were not those that it takes",
+                "let it name the place in the cycle of updates, as the count of steps modulo the cycle; or graph='off'",
+            )
+        key = (steps, phase, *(tensor.shape for tensor in inputs))
         if key not in self.replays:
             self.replays[key] = self._replay([tensor.clone() for tensor in inputs], steps)
         replay = self.replays[key]
         torch._foreach_copy_(replay.inputs, list(inputs))
         replay.run()
+        self.promised = replay.after
         return replay.metrics
 
     def _replay(self, inputs: list[Tensor], steps: int) -> Replay:
@@ -176,7 +187,7 @@ class Replays:
                 batch = self.rows.batch(inputs, step)
                 programs.append(self.captured.program(batch))
                 self.captured(batch)
-            after = [tensor.clone() for tensor in before.state]
+            after, phase = [tensor.clone() for tensor in before.state], self.captured.algorithm.capture_phase()
             before.restore()
             with held(False):  # the seconds that this takes are not worth waiting for
                 run, metrics = RECORDERS[inputs[0].device.type](lambda: self._updates(programs, inputs))
@@ -188,7 +199,7 @@ class Replays:
             raise CapabilityError(f"the update cannot be captured: {str(error).partition(chr(10))[0]}", HINT) from error
         finally:
             before.restore()
-        return Replay(inputs, run, metrics)
+        return Replay(inputs, run, metrics, phase)
 
     @torch.no_grad()
     def _updates(self, programs: list[Program], inputs: Sequence[Tensor]) -> Sums:

@@ -5,7 +5,7 @@ A CPU replays nothing; here a stand-in for a CUDA graph repeats the recorded fun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from offline_vi.algorithms.bc import BC, BCConfig
 from offline_vi.algorithms.bcq import BCQ, BCQConfig
+from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
 from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans
 from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.data.samplers import Sampler, StackedSampler
-from offline_vi.errors import GraphWarning, Interrupted
+from offline_vi.errors import ConfigError, GraphWarning, Interrupted
+from offline_vi.nn.optim import steps_taken
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.stopping import requests
@@ -194,3 +196,19 @@ def test_the_first_program_that_takes_the_step_is_taken(recorded: Recorded, monk
     monkeypatch.setitem(capture.PROGRAMS, "replayed", (broken, recording))
     assert_same(trained("iql", "replayed")[0], trained("iql", "off")[0])
     assert recorded.replays
+
+
+class Third(TD3BC):
+    """The actor steps every third time, and the phase does not say where in the cycle an update is."""
+
+    def capture_phase(self) -> Hashable:
+        return steps_taken(self.critic_opt) % self.config.policy_delay == self.config.policy_delay - 1
+
+
+def test_phases_that_do_not_follow_each_other_are_not_replayed_in_silence(recorded: Recorded) -> None:
+    torch.manual_seed(0)
+    agent = Third(SPEC, TD3BCConfig(hidden=(8,), batch_size=16, policy_delay=3))
+    with pytest.raises(ConfigError):
+        fit(agent, toy(), 60, graph="replayed", progress=False)
+    again = TD3BC(SPEC, TD3BCConfig(hidden=(8,), batch_size=16, policy_delay=3))
+    fit(again, toy(), 60, graph="replayed", progress=False)

@@ -164,8 +164,8 @@ class Replays:
         if self.promised not in (None, phase):
             name = type(self.captured.algorithm).__name__
             raise ConfigError(
-                f"{name}.capture_phase is {phase!r}, where {self.promised!r} followed the same phases before: some updates"
-                " were not those that it takes",
+                f"{name}.capture_phase is {phase!r}, where {self.promised!r} followed the same phases before: some"
+                " updates were not those that it takes",
                 "let it name the place in the cycle of updates, as the count of steps modulo the cycle; or graph='off'",
             )
         key = (steps, phase, *(tensor.shape for tensor in inputs))

@@ -140,19 +140,17 @@ def unwrapped(agent: object) -> Iterator[object]:
 def find_capability(agent: object, kind: type[C]) -> C | None:
     """``agent``, or the algorithm within its wrappers, that is of the class or protocol ``kind``; None if none is.
 
-    A protocol of methods, that is: from Python 3.12 on, its attributes would have to be the class's own, which a
-    module's parts are not. `find_part` finds those.
+    A protocol may ask for methods alone: from Python 3.12 on, ``isinstance`` does not see the parts of a module.
+    `find_part` does.
     """
     return next((part for part in unwrapped(agent) if isinstance(part, kind)), None)
 
 
 def find_part(agent: object, name: str, kind: type[M]) -> M | None:
-    """The module called ``name`` of ``agent``, or of the algorithm within its wrappers; None where none is a ``kind``.
-
-    find_part(agent, "critic_target", nn.Module)
-    """
+    """The module ``name`` of ``agent``, or of the algorithm within its wrappers, as in ``find_part(agent, "critic",
+    nn.Module)``; None where none is a ``kind``."""
     modules = [part for part in unwrapped(agent) if isinstance(part, nn.Module)]
-    found = [dict(module.named_children()).get(name) for module in modules]
+    found = [module._modules.get(name) for module in modules]  # `named_children` leaves out second names
     return next((part for part in found if isinstance(part, kind)), None)
 
 

@@ -244,7 +244,7 @@ def refuse_twins(runs: Sequence[Run]) -> None:
         if before is not run:
             raise ConfigError(
                 f"{before.path.name} and {run.path.name} are the same seed of the same command",
-                "leave one of them out; two seeds differ in --seed, in Python in set_seed(1) and fit(..., seed=1)",
+                "leave one out, or train another seed: --seed 1, in Python set_seed(1) and fit(..., seed=1)",
             )
 
 

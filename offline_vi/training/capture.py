@@ -242,7 +242,7 @@ def lifted(recording: GraphModule) -> list[Tensor]:
 
 def compiled(recording: GraphModule, inputs: list[Tensor], batch: slice) -> Run:
     """The recording in TorchInductor's loops (on a GPU: Triton's), with torch's own random numbers."""
-    options = {"fallback_random": True, "loop_ordering_after_fusion": False}  # torch 2.11 stumbles over the latter
+    options = {"fallback_random": True, "loop_ordering_after_fusion": False}  # torch 2.11 fails to order loops
     return cast(Run, torch._inductor.compile(recording, [*inputs], options=options))
 
 

@@ -27,6 +27,9 @@ TOGETHER = 10  # updates in one replay
 Sums = list[tuple[Metrics, int]]
 """Metrics, summed over so many updates."""
 
+Way = Callable[[Sequence[Tensor], int], Sums]
+"""(what the batches are made of, how many) -> the metrics of the updates on them."""
+
 
 class Updates:
     """The updates of an algorithm on batches of a source.
@@ -36,13 +39,12 @@ class Updates:
     """
 
     def __init__(self, algorithm: Algorithm, source: Source, graph: Graph = "off") -> None:
-        self.algorithm, self.source = algorithm, source
+        self.algorithm = algorithm
         self.rows: Rows = Batches(source)
-        self.way: Callable[[Sequence[Tensor], int], Sums] = self._written
+        self.way: Way = self._one_by_one(algorithm.update)
         try:
             if graph == "compiled":
-                self.captured = Captured(algorithm, *PROGRAMS[graph])
-                self.way = self._compiled
+                self.way = self._one_by_one(Captured(algorithm, *PROGRAMS[graph]))
             elif graph == "replayed":
                 self.rows = numbered(source) or self.rows
                 self.way = Replays(Captured(algorithm, *PROGRAMS[graph]), self.rows)
@@ -55,21 +57,18 @@ class Updates:
         return self.rows.together
 
     def __call__(self, steps: int = 1) -> tuple[Tensor, Sums]:
-        """Take so many updates, one or ``together``. Returns the row numbers of the last batch, and the metrics."""
+        """Take ``steps`` updates, one or ``together``. Returns the row numbers of the last batch, and the metrics."""
         inputs = self.rows.draw(steps)
         try:
             metrics = self.way(inputs, steps)
         except CapabilityError as error:
             warnings.warn(f"{error}: it runs as it is written", GraphWarning, stacklevel=2)
-            self.way = self._written
+            self.way = self._one_by_one(self.algorithm.update)
             metrics = self.way(inputs, steps)
         return self.rows.numbers(inputs), metrics
 
-    def _written(self, inputs: Sequence[Tensor], steps: int) -> Sums:
-        return [(self.algorithm.update(self.rows.batch(inputs, step)), 1) for step in range(steps)]
-
-    def _compiled(self, inputs: Sequence[Tensor], steps: int) -> Sums:
-        return [(self.captured(self.rows.batch(inputs, step)), 1) for step in range(steps)]
+    def _one_by_one(self, update: Callable[[Batch], Metrics]) -> Way:
+        return lambda inputs, steps: [(update(self.rows.batch(inputs, step)), 1) for step in range(steps)]
 
 
 # ------------------------------------------------------------------ batches as tensors that a graph can read
@@ -164,9 +163,9 @@ class Replays:
         if self.promised not in (None, phase):
             name = type(self.captured.algorithm).__name__
             raise ConfigError(
-                f"{name}.capture_phase is {phase!r}, where {self.promised!r} followed the same phases before: some"
-                " updates were not those that it takes",
-                "let it name the place in the cycle of updates, as the count of steps modulo the cycle; or graph='off'",
+                f"{name}.capture_phase is {phase!r}, where {self.promised!r} followed the same phases before: the"
+                " last updates were the wrong ones",
+                "return the place in the cycle of updates, such as the steps modulo its length; or use graph='off'",
             )
         key = (steps, phase, *(tensor.shape for tensor in inputs))
         if key not in self.replays:

@@ -159,12 +159,13 @@ class EvaluationError(OfflineVIError):
 
 
 class Interrupted(OfflineVIError):
-    """A signal asked for the end (`stopping`): in a run, a checkpoint has every gradient step that was done."""
+    """A signal asked for the end (`stopping`). ``saved`` is the step of the newest checkpoint, if the run has one: that
+    of every gradient step that was done, except in an online run, which saves at its regular points alone."""
 
-    def __init__(self, signum: int, step: int | None = None, *, resumable: bool = False) -> None:
+    def __init__(self, signum: int, step: int | None = None, *, saved: int | None = None) -> None:
         where = "" if step is None else f" at step {step:,}"
-        saved = "; a checkpoint is written" if resumable else ""
-        super().__init__(f"interrupted{where}{saved}", "--resume continues" if resumable else "")
+        kept = "" if saved is None else f"; the newest checkpoint is of step {saved:,}"
+        super().__init__(f"interrupted{where}{kept}", "" if saved is None else "--resume continues from there")
         self.signum = signum
         self.exit_code = 128 + signum
         self.history: Any = None  # `training.History` up to then, where the training loop was stopped

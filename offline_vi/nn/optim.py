@@ -118,17 +118,31 @@ def fused_adam_(parameters: list[Tensor], states: list[dict[str, Tensor]], group
 
 
 def recorded_adam_(parameters: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]) -> None:
-    """The same step one operation after the other, which a compiler fuses."""
+    """The same step one operation after the other, which a compiler fuses.
+
+    The corrections of the moments' bias are computed for all parameters at once, see `powers`.
+    """
     (beta1, beta2), lr, eps = group["betas"], group["lr"], group["eps"]
-    torch._foreach_add_([state["step"] for state in states], 1.0)
-    for parameter, state in zip(parameters, states, strict=True):
+    counters = [state["step"] for state in states]
+    torch._foreach_add_(counters, 1.0)
+    steps = torch.stack(counters).double()
+    rates = (lr / (1.0 - powers(beta1, steps))).unbind()
+    roots = (1.0 - powers(beta2, steps)).sqrt().unbind()
+    for parameter, state, rate, root in zip(parameters, states, rates, roots, strict=True):
         mean, square, gradient = state["exp_avg"], state["exp_avg_sq"], parameter.grad
         assert gradient is not None
-        step = state["step"].double()
         mean.lerp_(gradient, 1.0 - beta1)
         square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
-        scale = lr / (1.0 - beta1**step)
-        parameter.sub_(scale * mean / (square.sqrt() / (1.0 - beta2**step).sqrt() + eps))
+        parameter.sub_(rate * mean / (square.sqrt() / root + eps))
+
+
+def powers(beta: float, steps: Tensor) -> Tensor:
+    """beta^t of every t in ``steps``, as an exponential.
+
+    TorchInductor computes what holds an exponential, and has several uses, once. A power it computes again in the loop
+    over the parameters, for every few elements, which takes longer than the rest of the step.
+    """
+    return torch.exp(steps * (math.log(beta) if beta > 0.0 else -math.inf))
 
 
 def adam(parameters: Iterable[Tensor], lr: float, *, eps: float = 1e-8) -> torch.optim.Optimizer:

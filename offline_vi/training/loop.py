@@ -192,7 +192,7 @@ class _Training:
 
     def _interrupted(self, signum: int) -> Interrupted:
         run = self.loop.run
-        stop = Interrupted(signum, self.done, resumable=run is not None and run.has_checkpoint())
+        stop = Interrupted(signum, self.done, saved=run.newest_step() if run and run.has_checkpoint() else None)
         stop.history = self.history
         return stop
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from offline_vi.nn.networks import Critic, DeterministicPolicy, EnsembleMLP, TanhNormalPolicy, join, mlp
-from offline_vi.nn.optim import adam, cosine_, polyak_, steps_taken
+from offline_vi.nn.optim import Adam, adam, cosine_, polyak_, recorded_steps, steps_taken
 from offline_vi.types import Spec
 
 
@@ -49,6 +49,25 @@ def test_join_broadcasts_the_context_over_samples() -> None:
     joined = join(torch.arange(6.0).reshape(2, 3), torch.zeros(4, 2, 1))
     assert joined.shape == (4, 2, 4)
     torch.testing.assert_close(joined[3, 1], torch.tensor([3.0, 4.0, 5.0, 0.0]))
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.99)])
+def test_a_recorded_step_of_adam_is_the_fused_one_whatever_each_counter(betas: tuple[float, float]) -> None:
+    torch.manual_seed(0)
+    fused = [torch.nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in ((3, 5), (7,))]
+    recorded = [torch.nn.Parameter(parameter.detach().clone()) for parameter in fused]
+    optimizers = [Adam(parameters, lr=1e-2, betas=betas) for parameters in (fused, recorded)]
+    for step in range(6):
+        for ours, theirs in zip(recorded, fused, strict=True):
+            theirs.grad = torch.randn_like(theirs)
+            ours.grad = theirs.grad.clone()
+        if step < 3:  # so that the two counters differ
+            fused[1].grad = recorded[1].grad = None
+        optimizers[0].step()
+        with recorded_steps(optimizers):
+            optimizers[1].step()
+    for ours, theirs in zip(recorded, fused, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_adam_has_the_bits_and_the_state_of_torch_s_fused_one() -> None:

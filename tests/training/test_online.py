@@ -274,7 +274,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path: Path, stops: tupl
                         os.kill(os.getpid(), signal.SIGTERM)
                     return {}
 
-                with nullcontext() if stop is None else pytest.raises(Interrupted):
+                with nullcontext() if stop is None else pytest.raises(Interrupted) as stopped:
                     fit_online(
                         agent,
                         pendulum,
@@ -291,6 +291,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path: Path, stops: tupl
                         log_every=30,
                         progress=False,
                     )
+                if stopped is not None:  # it says from where the run goes on, which is not where it stopped
+                    named = f"of step {directory.newest_step()}" in str(stopped.value)
+                    assert named == directory.has_checkpoint()
         return agent.snapshot(), (path / "metrics.csv").read_bytes()
 
     whole, cut = run(tmp_path / "whole"), run(tmp_path / "cut", *stops)

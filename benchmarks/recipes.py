@@ -1,11 +1,13 @@
 """What is in the locomotion data sets that the library makes, and what BC and BCQ make of them.
 
-    python benchmarks/recipes.py --output FOLDER [--robot hopper] [--levels medium expert] [--steps 20000] [--seeds 0]
+    python benchmarks/recipes.py --output FOLDER [--robot hopper] [--version v0] [--levels medium expert]
+        [--steps 20000] [--seeds 0]
 
-Each data set is collected where it is missing. recipes.md: rows, returns, ends, true log-probabilities, SHA-256 of the
-file, the default CVAE's gap to the true density on held-out episodes (`offline-vi fit-behavior cvae`), the scores of
-BC and of BCQ with the preset `fast` on that model (`offline-vi train`; no --seeds: none). returns.png: a histogram of
-the returns of each. Done cells are skipped, cut ones resumed.
+Each data set is collected where it is missing. recipes.md: rows, returns, ends, the starts' values (discounted sums of
+an episode's own rewards), true log-probabilities, SHA-256 of the file, the default CVAE's gap to the true density on
+held-out episodes (`offline-vi fit-behavior cvae`), the scores of BC and of BCQ with the preset `fast` on that model
+(`offline-vi train`; no --seeds: none). returns.png: a histogram of the returns of each. Done cells are skipped, cut
+ones resumed.
 """
 
 from __future__ import annotations
@@ -24,8 +26,7 @@ from matplotlib import pyplot as plt
 
 from offline_vi import datasets
 from offline_vi.data.transitions import Transitions
-from offline_vi.datasets.locomotion import LEVELS
-from offline_vi.datasets.tasks import ROBOTS
+from offline_vi.datasets.tasks import LEVELS, ROBOTS
 from offline_vi.study.cells import Job, is_done, result, run_job
 
 ACCENT, INK = "#0b6e99", "#1f2933"
@@ -55,6 +56,7 @@ def facts(name: str, data: Transitions, jobs: dict[str, Job], seeds: list[int]) 
         "mean score": f"{data.task.normalized(data.episode_returns()).mean():.1f}",
         "episodes": f"{len(data.episode_slices()):,}",
         "% terminated": f"{100 * data.terminated.sum() / len(data.episode_slices()):.0f}",
+        **{f"start's value at {gamma}": f"{data.observed_returns(gamma).mean():.0f}" for gamma in (0.99, 0.997)},
         "true log-probability, nats": f"{data.behavior_log_prob.mean():.2f}",
         "SHA-256": data.source.sha256[0][:12],
     }
@@ -91,13 +93,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--robot", default="hopper", choices=list(ROBOTS))
-    parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS))
+    parser.add_argument("--version", default=max(LEVELS), choices=list(LEVELS))
+    parser.add_argument("--levels", nargs="+", choices=LEVELS["v0"], help="default: all of the version")
     parser.add_argument("--steps", type=int, default=20_000, help="gradient steps (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of BC and BCQ (default: 0)")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    names = {level: f"offline-vi/{options.robot}/{level}-v0" for level in options.levels}
+    levels = options.levels or LEVELS[options.version]
+    names = {level: f"offline-vi/{options.robot}/{level}-{options.version}" for level in levels}
     sets = {level: datasets.load(name) for level, name in names.items()}
     picture(sets, options.output / "returns.png")
     jobs = {level: jobs_of(level, name, options) for level, name in names.items()}

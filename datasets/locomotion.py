@@ -2,15 +2,16 @@
 
 The policies are the library's own SAC, kept on the way (`offline-vi train-online sac --env Hopper-v5 --keep-policies`)
 as behavior models of the family "gaussian", so that the log-probabilities in a data set are `log_prob` of the very
-model that acted. "medium" returns about a third of "expert"; "medium-replay" is collected by ten policies from the
-first steps to medium, equally many rows each; "random" is uniform. Scores are on D4RL's scale.
+model that acted. "medium" returns about a third of "expert"; "medium-replay" is collected by the policies from the
+first steps to medium, equally many rows each; "random" is uniform. Scores are on D4RL's scale. Version 0 is of short
+runs; version 1 is of long ones, whose experts are better.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,6 @@ from offline_vi.types import Task
 POLICIES = Path(__file__).parent / "policies"
 SLOTS = 20  # environments in lock-step
 ROWS = 200_000
-REPLAY = tuple(f"replay-{number}" for number in range(10))
-LEVELS: dict[str, tuple[str, ...]] = {  # each policy collects equally many rows, one after the other
-    "random": ("",),
-    "medium": ("medium",),
-    "medium-replay": REPLAY,
-    "medium-expert": ("medium", "expert"),
-    "expert": ("expert",),
-}
 
 
 class Uniform:
@@ -59,11 +52,19 @@ class Uniform:
         return torch.full((len(obs),), -self.action_dim * float(np.log(2.0)))
 
 
-def policy_of(robot: str, name: str, action_dim: int) -> DensityModel | Uniform:
-    """The policy of that name; the empty name is the uniform one."""
-    if not name:
+def stages(version: str, robot: str, level: str) -> list[str]:
+    """The names of the policies of a data set. Each collects equally many rows, one after the other."""
+    if level != "medium-replay":
+        return level.split("-")
+    kept = (POLICIES / version / robot).glob("replay-*")
+    return sorted((folder.name for folder in kept), key=lambda name: int(name.removeprefix("replay-")))
+
+
+def policy_of(version: str, robot: str, name: str, action_dim: int) -> DensityModel | Uniform:
+    """The policy of that name; "random" is the uniform one."""
+    if name == "random":
         return Uniform(action_dim)
-    model = load_behavior(POLICIES / robot / name)
+    model = load_behavior(POLICIES / version / robot / name)
     assert isinstance(model, DensityModel)
     return model.eval()
 
@@ -131,24 +132,31 @@ def roll_out(policy: DensityModel | Uniform, task: Task, rows: int, seed: int) -
 
 def collect(name: str, rows: int = ROWS, seed: int = 0) -> Path:
     """Make a recipe's data set in Minari's root, whole or not at all; returns its folder. Same seed, same data."""
-    robot, level = name.removesuffix("-v0").split("/")[1:]
+    robot, level, version = parts(name)
     task = environment(ROBOTS[robot])
-    policies = LEVELS[level]
-    if rows < 1 or rows % (SLOTS * len(policies)):
-        raise UsageError(f"{rows} rows", f"{name} is made of multiples of {SLOTS * len(policies)}")
+    names = stages(version, robot, level)
+    if rows < 1 or rows % (SLOTS * len(names)):
+        raise UsageError(f"{rows} rows", f"{name} is made of multiples of {SLOTS * len(names)}")
     print(f"collecting {name} ({rows:,} steps of {task.env_id}) into {folder_of(name)}", file=sys.stderr)
-    episodes = list(_numbered(robot, policies, task, rows, seed))
+    policies = [policy_of(version, robot, stage, len(task.action_low)) for stage in names]
+    episodes = list(_numbered(policies, task, rows, seed))
     assert task.ref_min is not None
     assert task.ref_max is not None
     return write(
-        name, episodes, specified(task), task.ref_min, task.ref_max, f"{__doc__}\nPolicies: {', '.join(policies)}"
+        name, episodes, specified(task), task.ref_min, task.ref_max, f"{__doc__}\nPolicies: {', '.join(names)}"
     )
 
 
-def _numbered(robot: str, policies: tuple[str, ...], task: Task, rows: int, seed: int) -> Iterator[EpisodeBuffer]:
+def parts(name: str) -> tuple[str, str, str]:
+    """``offline-vi/hopper/medium-replay-v0`` -> ("hopper", "medium-replay", "v0")."""
+    _, robot, recipe = name.split("/")
+    level, _, version = recipe.rpartition("-")
+    return robot, level, version
+
+
+def _numbered(policies: Sequence[DensityModel | Uniform], task: Task, rows: int, seed: int) -> Iterator[EpisodeBuffer]:
     numbers = itertools.count()
-    for stage, name in enumerate(policies):
-        policy = policy_of(robot, name, len(task.action_low))
+    for stage, policy in enumerate(policies):
         stage_seed = int(np.random.SeedSequence([seed, stage]).generate_state(1)[0] >> 1)
         for episode in roll_out(policy, task, rows // len(policies), stage_seed):
             yield replace(episode, id=next(numbers))

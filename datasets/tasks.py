@@ -137,12 +137,16 @@ class Recipe(NamedTuple):
 
 
 ROBOTS = {"hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5"}
+LEVELS = {  # of the locomotion recipes, by version; uniform actions are the same in both
+    "v0": ("random", "medium", "medium-replay", "medium-expert", "expert"),
+}
 RECIPES = {
     "offline-vi/pendulum/mixed-v0": Recipe("recipes", "Pendulum-v1", "episodes"),
     **{
-        f"offline-vi/{robot}/{level}-v0": Recipe("locomotion", env, "rows")
+        f"offline-vi/{robot}/{level}-{version}": Recipe("locomotion", env, "rows")
+        for version, levels in LEVELS.items()
         for robot, env in ROBOTS.items()
-        for level in ("random", "medium", "medium-replay", "medium-expert", "expert")
+        for level in levels
     },
 }
 RECIPE_NAMES = tuple(RECIPES)

@@ -15,12 +15,19 @@ pytest.importorskip("mujoco", reason="MuJoCo is not installed")
 from offline_vi.behavior import GaussianBehavior
 from offline_vi.behavior.pretrained import load_behavior
 from offline_vi.datasets import environment, load, locomotion
-from offline_vi.datasets.tasks import ROBOTS
+from offline_vi.datasets.tasks import LEVELS, ROBOTS
 from offline_vi.distributions.squashed import log_dtanh
 from offline_vi.environments import make_env
 from offline_vi.scripts import main
 
-SHIPPED = sorted({name for names in locomotion.LEVELS.values() for name in names if name})
+VERSIONS = sorted(folder.name for folder in locomotion.POLICIES.iterdir())
+SETS = [(version, robot, level) for version in VERSIONS for robot in ROBOTS for level in LEVELS[version]]
+SHIPPED = [
+    (version, robot, name)
+    for version in VERSIONS
+    for robot in ROBOTS
+    for name in ("medium", "expert", *locomotion.stages(version, robot, "medium-replay"))
+]
 SCORES = {"hopper": 3234.3, "halfcheetah": 12135.0, "walker2d": 4592.3}  # D4RL's, of 100
 
 
@@ -29,8 +36,8 @@ def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
 
 
-def made(robot: str, level: str, rows: int = 600, seed: int = 0) -> Path:
-    return locomotion.collect(f"offline-vi/{robot}/{level}-v0", rows, seed)
+def made(robot: str, level: str, version: str = "v0", rows: int = 600, seed: int = 0) -> Path:
+    return locomotion.collect(f"offline-vi/{robot}/{level}-{version}", rows, seed)
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
@@ -43,22 +50,22 @@ def test_the_same_seed_gives_the_same_file_and_another_one_does_not(robot: str, 
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
-@pytest.mark.parametrize("level", locomotion.LEVELS)
-def test_rows_are_what_the_policies_did(robot: str, level: str) -> None:
+@pytest.mark.parametrize(("version", "robot", "level"), SETS)
+def test_rows_are_what_the_policies_did(version: str, robot: str, level: str) -> None:
     """Simulated again from the data's own seeds and actions, and scored by the policies' own densities."""
-    policies = locomotion.LEVELS[level]
-    folder = made(robot, level)
-    data = load(f"offline-vi/{robot}/{level}-v0")
-    assert len(data) == 600
+    policies = locomotion.stages(version, robot, level)
+    rows_made = 60 * len(policies)
+    folder = made(robot, level, version, rows_made)
+    data = load(f"offline-vi/{robot}/{level}-{version}")
+    assert len(data) == rows_made
     assert data.task is not None
     task = environment(ROBOTS[robot])
     assert (data.task.env_id, data.task.kwargs, data.task.ref_max) == (task.env_id, task.kwargs, SCORES[robot])
     assert not data.terminated[~data.episode_end].any()
-    share = 600 // len(policies)
+    share = rows_made // len(policies)
     for stage, name in enumerate(policies):
         rows = slice(stage * share, (stage + 1) * share)
-        policy = locomotion.policy_of(robot, name, data.spec.action_dim)
+        policy = locomotion.policy_of(version, robot, name, data.spec.action_dim)
         obs, action = torch.from_numpy(data.obs[rows]), torch.from_numpy(data.action[rows])
         with torch.no_grad():
             expected = policy.log_prob(obs, action).numpy()
@@ -66,7 +73,7 @@ def test_rows_are_what_the_policies_did(robot: str, level: str) -> None:
         np.testing.assert_allclose(data.behavior_log_prob[rows], expected, rtol=1e-4, atol=1e-3)
     env = make_env(task)
     seed = json.loads((folder / "data" / "metadata.json").read_text())  # Minari keeps each episode's seed in the file
-    assert seed["total_steps"] == 600
+    assert seed["total_steps"] == rows_made
     first = data.episode_slices()[0]
     obs, _ = env.reset(seed=minari_seed(folder))
     for row in range(first.stop):
@@ -84,13 +91,12 @@ def minari_seed(folder: Path) -> int:
         return int(file["episode_0"].attrs["seed"])
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
-@pytest.mark.parametrize("name", SHIPPED)
-def test_densities_integrate_to_one(robot: str, name: str) -> None:
+@pytest.mark.parametrize(("version", "robot", "name"), SHIPPED)
+def test_densities_integrate_to_one(version: str, robot: str, name: str) -> None:
     """In a state that the policy meets, over a grid of u, the action before the tanh. Of more than three actions over
     three at a time: the others stand still, where the density of a mean-field policy is a known factor."""
     task = environment(ROBOTS[robot])
-    policy = load_behavior(locomotion.POLICIES / robot / name)
+    policy = load_behavior(locomotion.POLICIES / version / robot / name)
     assert isinstance(policy, GaussianBehavior)
     env = make_env(task)
     obs = torch.from_numpy(env.reset(seed=0)[0][None].astype(np.float32))
@@ -111,8 +117,8 @@ def test_densities_integrate_to_one(robot: str, name: str) -> None:
 
 def test_policies_are_small() -> None:
     files = [*locomotion.POLICIES.rglob("*.safetensors")]
-    shipped = {(file.parent.parent.name, file.parent.name) for file in files}
-    assert shipped == {(robot, name) for robot in ROBOTS for name in SHIPPED}
+    assert {file.parent.relative_to(locomotion.POLICIES).parts for file in files} == set(SHIPPED)
+    assert set(VERSIONS) == set(LEVELS)  # a recipe in the list has its policies
     assert max(file.stat().st_size for file in files) <= 300_000
 
 

@@ -46,7 +46,7 @@ class BCQConfig:
     lmbda: float = 0.75  # lambda: weight of the minimum over the critics
     phi: float = 0.05  # Phi: largest perturbation, in units of the action box [-1, 1]
     num_candidates: int = 10  # n in the target: candidates per next state
-    num_acting_candidates: int = 100  # n at acting: candidates per state
+    num_acting_candidates: int = 100  # n when acting: candidates per state
     lr: float = 1e-3  # Adam, of actor and critics
     hidden: tuple[int, ...] = (400, 300)  # units per layer, of actor and critics
     batch_size: int = 100  # transitions per step

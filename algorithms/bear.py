@@ -57,7 +57,7 @@ class BEARConfig:
     threshold: float = 0.05  # epsilon: largest MMD (not squared)
     kernel: str = "laplacian"  # laplacian | gaussian
     kernel_sigma: float = 20.0  # sigma: the kernel is exp(-distance / (2 sigma))
-    num_candidates: int = 10  # p: policy samples in the target and at acting
+    num_candidates: int = 10  # p: policy samples in the target and when acting
     num_match: int = 10  # n = m: samples of policy and behavior in the MMD
     policy_noise_clip: float = 0.5  # policy noise in the actor's loss is clipped to this many standard deviations
     warmup: int = 100_000  # steps in which the policy only matches the behavior

@@ -39,7 +39,7 @@ class EMaQConfig:
     tau: float = 0.005  # rate of the target networks
     ensemble: int = 2  # number of critics; their minimum is the value
     num_candidates: int = 10  # N in the target
-    num_acting_candidates: int = 100  # N at acting
+    num_acting_candidates: int = 100  # N when acting: candidates per state
     lr: float = 1e-3  # Adam
     hidden: tuple[int, ...] = (400, 300)  # units per layer
     batch_size: int = 100  # transitions per step

@@ -41,7 +41,7 @@ class IDQLConfig:
     """Hyper-parameters; the defaults are those of the reference code for locomotion."""
 
     expectile: float = 0.7  # tau of the paper; 0.9 on AntMaze
-    num_candidates: int = 64  # N at acting; the paper also reports 16 and 256
+    num_candidates: int = 64  # N, samples ranked when acting; the paper also reports 16 and 256
     discount: float = 0.99  # gamma
     tau: float = 0.005  # rate of the target critics
     lr: float = 3e-4  # Adam, of critics and value

@@ -44,7 +44,7 @@ class OneStepConfig:
     """Hyper-parameters; the defaults are those of the reference code."""
 
     expectile: float = 0.5  # of the returns that Q is: 1/2 is the mean; above it, better ones than the behavior's
-    num_candidates: int = 10  # M: samples ranked at acting
+    num_candidates: int = 10  # M: samples ranked when acting
     discount: float = 0.99  # gamma
     tau: float = 0.0025  # rate of the target critics, of rows without returns
     ensemble: int = 1  # number of critics; their minimum ranks

@@ -51,7 +51,7 @@ class SoftQConfig:
     tau: float = 0.005  # rate of the target critics
     temperature: float = 0.1  # alpha, in units of Q: what a nat of log-density is worth
     num_candidates: int = 16  # K in the target
-    num_acting_candidates: int = 100  # K at acting
+    num_acting_candidates: int = 100  # K when acting: candidates per state
     lr: float = 3e-4  # Adam
     hidden: tuple[int, ...] = (256, 256)  # units per layer
     batch_size: int = 256  # transitions per step

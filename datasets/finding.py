@@ -62,9 +62,17 @@ def ensure(source: str) -> None:
             minari.fetch(source, download_missing=True)
     elif is_table(source):
         if not expanded(source).is_file():
-            raise MissingInputError(f"{source} is not there", "check it")
+            raise absent(expanded(source))
     elif not (path := hdf5_file(source, download=True).path).is_file():
         raise MissingInputError(f"{source} is not there", f"put it at {path}, or set OFFLINE_VI_DATA to its folder")
+
+
+def absent(path: Path) -> MissingInputError:
+    """The error for a table that is not there, or for a pattern, which the shell resolves if it is not quoted."""
+    pattern = set(path.name) & set("*?[")
+    return MissingInputError(
+        f"{path} is not there", "give the files one by one, or no quotes" if pattern else "check it"
+    )
 
 
 def is_minari(source: str) -> bool:

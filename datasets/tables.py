@@ -9,13 +9,13 @@ from offline_vi.data.provenance import Provenance
 from offline_vi.data.tables import columns_from_table
 from offline_vi.datasets.columns_file import ColumnsFile, example, read_columns_file
 from offline_vi.datasets.d4rl import check_hash
-from offline_vi.datasets.finding import TABLES
+from offline_vi.datasets.finding import TABLES, absent
 from offline_vi.datasets.reading import Read, Reading
 from offline_vi.datasets.safe import delimited, parquet
 from offline_vi.datasets.safe.delimited import FileTable
 from offline_vi.datasets.safe.hdf5 import half_of_memory
 from offline_vi.datasets.task_choice import episode_limit, task_of_file
-from offline_vi.errors import DatasetTooLargeError, MissingInputError, UsageError
+from offline_vi.errors import DatasetTooLargeError, UsageError
 from offline_vi.homes import expanded
 
 
@@ -28,7 +28,7 @@ def read(source: str, sha256: str | None, reading: Reading) -> Read:
     """
     path = expanded(source)
     if not path.is_file():
-        raise MissingInputError(f"{path} is not there", "check it")
+        raise absent(path)
     known = read_columns_file(expanded(reading.columns)) if reading.columns else None
     names, delimiter = _header(path, known.delimiter if known else "")
     if known is None:

@@ -3,6 +3,7 @@ interrupted ones resumed."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +75,14 @@ def benchmark(options: BenchmarkOptions) -> None:
     for label, error in plan.missing.items():
         print(f"{label} is left out: {error} ({error.hint})", file=sys.stderr)
     if options.check:
-        commands = plan.commands()
-        print("\n".join(" ".join(words) for words in commands.values()))
-        print(f"{len(commands)} cells; all checks passed", file=sys.stderr)
+        jobs = plan.jobs()
+        here = Path.cwd()
+        for job in jobs:
+            path = job.path.relative_to(here) if job.path.is_relative_to(here) else job.path
+            print(shlex.join(["offline-vi", *job.arguments, "--output", str(path)]))
+        fits = sum(job.arguments[0] == "fit-behavior" for job in jobs)
+        first = f", after {fits} fits of behavior models" if fits else ""
+        print(f"{len(jobs) - fits} cells{first}; all checks passed", file=sys.stderr)
         return
     print(run_study(plan, engine, quiet=options.quiet))
 

@@ -103,19 +103,23 @@ class Info:
 
 @dataclass(frozen=True)
 class Check:
-    """Read a data set (a file, a name, a folder of images) exactly as training would with the same options, and report
-    what is in it and what training would drop. The exit code is 65 if the data set cannot be used."""
+    """Read data sets (files, names, a folder of images) exactly as training would with the same options, and report
+    what is in them and what training would drop. Several are each read alone and then joined, as for `--dataset`. The
+    exit code is 65 if the data cannot be used."""
 
-    name: Name
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE ...")]
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = AS_TRAINED
     json: Json = False
     """Machine-readable output on stdout."""
 
     def run(self) -> None:
-        if self.name in PIXEL_NAMES or Path(self.name).is_dir():
-            record = _images(self.name, self.reading)
+        if not self.names:
+            raise UsageError("no data set is given", "name one, or several: FILE MORE ...")
+        first, *more = self.names
+        if not more and (first in PIXEL_NAMES or Path(first).is_dir()):
+            record = _images(first, self.reading)
         else:
-            record = _record(datasets.inspect(self.name, reading=self.reading))
+            record = _record(datasets.inspect(first, *more, reading=self.reading))
         if self.json:
             _print_json(record)
             return

@@ -32,10 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     use_threads(options.threads)
     found = fit_guard(options.run, options.steps, seed=options.seed)
-    print(f"fitted to {found.rows:,} states, quantiles of {found.calibration_rows:,} others")
-    print(f"states of {found.episodes} further episodes that are called unknown:")
+    print(f"fitted to {found.rows:,} states; the thresholds are quantiles of {found.calibration_rows:,} others")
+    print(f"familiar states that are called unknown, in {found.episodes} further episodes (false alarms):")
     for level, share in found.false_alarms.items():
-        print(f"  --guard-states {level:<6g} {100 * share:6.2f} %")
+        print(f"  {100 * share:6.2f} % with --guard-states {level:g}, which means {100 * level:g} %")
 
 
 if __name__ == "__main__":

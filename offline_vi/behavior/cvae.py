@@ -52,7 +52,7 @@ class CVAEConfig:
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam; the published loss is 1/(4A) of ours: multiply its 1e-8 by 4A for the same steps
-    schedule: Schedule = "cosine"  # of fit_behavior's learning rate: cosine (it falls to 0) | constant
+    schedule: Schedule = "cosine"  # of fit_behavior's learning rate: cosine (falling to 0) | constant
 
     @classmethod
     def default(cls, spec: Spec) -> CVAEConfig:

@@ -31,7 +31,7 @@ class GaussianBehaviorConfig:
     batch_size: int = 256  # transitions per step of fit_behavior
     lr: float = 1e-3  # Adam
     eps: float = 1e-8  # Adam
-    schedule: Schedule = "cosine"  # of fit_behavior's learning rate: cosine (it falls to 0) | constant
+    schedule: Schedule = "cosine"  # of fit_behavior's learning rate: cosine (falling to 0) | constant
 
     @classmethod
     def default(cls, spec: Spec) -> GaussianBehaviorConfig:

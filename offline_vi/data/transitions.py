@@ -443,8 +443,10 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
     for flags in episode_end:
         flags[-1] = True
     log_probs = [part.behavior_log_prob for part in parts if part.behavior_log_prob is not None]
+    tasks = [part.task for part in parts if part.task is not None]
     return replace(
         first,
+        task=replace(tasks[0], name="+".join(dict.fromkeys(task.name for task in tasks))) if tasks else None,
         obs=np.concatenate([part.obs for part in parts]),
         action=np.concatenate([part.action for part in parts]),
         reward=np.concatenate([part.reward for part in parts]),

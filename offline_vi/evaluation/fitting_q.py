@@ -3,7 +3,8 @@ has converged.
 
 A fit that stops early reports too small a value with a small standard error. Each step carries values back by about tau
 steps of the environment, so that after n steps about exp(-n tau / H) of the value is still missing, where H = 1 / (1 -
-gamma) is the horizon: that share is known before anything is fitted.
+gamma) is the horizon: that share is known before anything is fitted. A fit can also diverge, most often where the
+policy leaves the data. Then its value soon lies beyond every return that the data's rewards allow.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from offline_vi.rl.policies import Policy
 from offline_vi.training.loop import fit
 
 MISSING = 0.05  # share of the value that may be missing in a fit that counts as converged
+SLACK = 0.01  # share of the range of possible returns by which an estimate may lie outside: the error of a network
 DRIFT = 0.05  # change over the last quarter of the fit, as a share of the value
 
 
@@ -38,15 +40,29 @@ class FittedQReport:
     missing: float  # share of the value that so many steps cannot have carried back
     drift: float  # change of the mean over the last quarter of the fit, as a share of the value
     enough_steps: int  # after which at most `MISSING` would be missing
+    possible: tuple[float, float]  # lowest and highest return that rewards like the data's allow
 
     @property
     def converged(self) -> bool:
-        """Whether the fit was long enough for the horizon, and the estimate has come to rest: ``missing`` and ``drift``
-        are at most 0.05 each."""
-        return self.missing <= MISSING and self.drift <= DRIFT
+        """Whether the fit was long enough for the horizon, and the estimate has come to rest within what is possible:
+        ``missing`` and ``drift`` are at most 0.05 each."""
+        return self.missing <= MISSING and self.drift <= DRIFT and not self.diverged
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a fit ended beyond the possible returns, by more than a hundredth of their range."""
+        low, high = self.possible
+        margin, final = SLACK * (high - low), self.curves[:, -1]
+        return not bool(np.all((final >= low - margin) & (final <= high + margin)))  # NaN: it has
 
     def doubt(self) -> str:
         """Why it has not converged, and what to do; empty where it has."""
+        if self.diverged:
+            low, high = self.possible
+            return (
+                f"diverged: the data's rewards allow returns from {low:.2f} to {high:.2f}; "
+                "the policy may leave the data, or a lower tau or discount may help"
+            )
         if self.missing > MISSING:
             return (
                 f"not converged: {self.steps[-1]:,} steps leave about {self.missing:.0%} of the value out; "
@@ -132,6 +148,7 @@ def _report(
         missing=math.exp(-config.tau * config.steps / horizon),
         drift=float(abs(mean[-1] - before) / scale),
         enough_steps=math.ceil(-math.log(MISSING) * horizon / config.tau),
+        possible=possible_returns(data, config.discount),
     )
 
 
@@ -140,6 +157,13 @@ def horizon_of(data: Transitions, discount: float) -> float:
     if discount < 1.0:
         return 1.0 / (1.0 - discount)
     return float(max(rows.stop - rows.start for rows in data.episode_slices()))
+
+
+def possible_returns(data: Transitions, discount: float) -> tuple[float, float]:
+    """The lowest and the highest discounted return of rewards between the data's smallest and largest: of one step, or
+    of one that is repeated over the whole horizon."""
+    horizon, low, high = horizon_of(data, discount), float(data.reward.min()), float(data.reward.max())
+    return min(low, low * horizon), max(high, high * horizon)
 
 
 def discounted_returns(data: Transitions, discount: float) -> NDArray[np.float64]:

@@ -95,7 +95,7 @@ def against_lines(comparisons: Sequence[Against]) -> Iterator[str]:
             f"  {one.method.label:<{wide}}{one.dataset}{'  ' if one.dataset else ''}{number(found.difference.value)}"
             f"{f' ({span(found.difference)})' if several else ''}{ahead}, P(better) "
             f"{number(found.improvement.value, 2)}{f' ({span(found.improvement, 2)})' if several else ''}, "
-            f"p {number(found.p_value, 4)} (at best {number(found.smallest_p, 4)})"
+            f"p {number(found.p_value, 4)} (smallest possible {number(found.smallest_p, 4)})"
         )
     if any(one.found.smallest_p > SHOWN for one in comparisons):
-        yield f"  at best above {SHOWN}: with so few runs no p-value can show a difference"
+        yield f"  smallest possible p above {SHOWN}: with so few runs, no p-value can show a difference"

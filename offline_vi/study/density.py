@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,13 +78,14 @@ def density_report(model: BehaviorModel, data: Transitions, num_samples: int, ma
     report: dict[str, float] = {"rows": float(count)}
     losses: list[float] = []
     bounds: list[float] = []
+    apart = deepcopy(model)  # for the loss, which may keep the rows that it is shown: densities are of a model without
     with torch.random.fork_rng():
         torch.manual_seed(0)
         device = next(model.parameters()).device
         for start in range(0, count, 500):
             obs = torch.from_numpy(rows.obs[start : start + 500]).to(device)
             action = torch.from_numpy(rows.action[start : start + 500]).to(device)
-            losses += (float(model.loss(obs, action)[0]),) * len(obs)
+            losses += (float(apart.loss(obs, action)[0]),) * len(obs)
             if isinstance(model, DensityModel):
                 bounds += model.log_prob(obs, action, num_samples).tolist()
     if not bounds:

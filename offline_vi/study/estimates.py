@@ -47,13 +47,17 @@ def check_comparable(runs: Sequence[str], options: JudgeOptions) -> None:
 
 def study_of(judged: Mapping[str, Judgment]) -> Study:
     """The runs, by their directories, with the estimates in the place of scores; methods are grouped as `read_runs`
-    does. Of several seeds that were trained in parallel the first is the one that is judged."""
+    does. An estimate that diverged counts as a run without a score. Of several seeds that were trained in parallel the
+    first is the one that is judged."""
     study = read_runs(list(judged))
     by_path = {Path(run).resolve(): one for run, one in judged.items()}
     first: dict[Path, Run] = {}
     for run in study.runs:
         first.setdefault(run.path.resolve(), run)
-    runs = [replace(run, done=True, scores=scores_of(by_path[path])) for path, run in first.items()]
+    runs = [
+        replace(run, done=not by_path[path].fitted[POLICY].diverged, scores=scores_of(by_path[path]))
+        for path, run in first.items()
+    ]
     return study._replace(runs=runs)
 
 
@@ -67,6 +71,13 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
     study = study_of(judged)
     wide = max(len(method.label) for method in study.methods) + 2
     rows = tables.score_rows(study)
+    policies = {run: one.fitted[POLICY] for run, one in judged.items()}
+    diverged = [run for run, one in policies.items() if one.diverged]
+    doubtful = sum(not one.converged for one in policies.values()) - len(diverged)
+    if diverged:
+        yield f"{len(diverged)} of {len(judged)} estimates diverged and are left out: {', '.join(diverged)}"
+    if doubtful:
+        yield f"{doubtful} of {len(judged)} estimates have not converged: do not compare them, take more --steps"
     for dataset in dict.fromkeys(row.dataset for row in rows):
         here = [judged[run] for run in judged if judged[run].dataset == dataset]
         clone = tables.mean_of([one.fitted[CLONE].value for one in here])
@@ -74,9 +85,6 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
         yield f"{dataset}: estimated discounted return ({gamma}) of the final policies, one number for each run"
         yield from score_lines([row for row in rows if row.dataset == dataset], wide, {CLONE: number(clone)})
     yield from against_lines(tables.comparisons(study))
-    doubtful = sum(not one.fitted[POLICY].converged for one in judged.values())
-    if doubtful:
-        yield f"  {doubtful} of {len(judged)} estimates have not converged: do not compare them, take more --steps"
     yield f"  The intervals are over runs. They do not contain the bias of the method: look at {CLONE} and {DATA}."
 
 

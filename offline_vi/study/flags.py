@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field, make_dataclass
+from dataclasses import field, fields, make_dataclass
 from typing import Any
 
 import tyro
 
+from offline_vi.errors import ConfigError
 from offline_vi.ranges import check_numbers
 
 Parts = dict[str, Any]
@@ -21,7 +22,9 @@ def parse(
     parts: Parts, arguments: Sequence[str], prog: str, description: str, prefixed: Sequence[str] = PREFIXED
 ) -> Any:
     """An object with the same names, its dataclasses as the flags say. The flags of the ``prefixed`` parts carry the
-    part's name, those of all others do not. Raises ConfigError for a number out of its range."""
+    part's name, those of all others do not. Raises ConfigError for a number out of its range, and where two parts have
+    a flag of the same name."""
+    check_names({name: default for name, default in parts.items() if name not in prefixed})
     omit: Any = tyro.conf.OmitArgPrefixes
     fields = [
         (name, type(default) if name in prefixed else omit[type(default)], field(default=default))
@@ -32,6 +35,20 @@ def parse(
     )
     check_numbers(options)
     return options
+
+
+def check_names(parts: Parts) -> None:
+    """Raises ConfigError where a field of one part would be the same flag as that of another."""
+    taken: dict[str, str] = {}
+    for default in parts.values():
+        kind = type(default).__name__
+        for one in fields(default):
+            if one.name in taken:
+                raise ConfigError(
+                    f"{kind}.{one.name} would be the flag --{one.name.replace('_', '-')}, which {taken[one.name]} has",
+                    "rename the field",
+                )
+            taken[one.name] = kind
 
 
 def value_of(arguments: Sequence[str], name: str) -> str:

@@ -69,7 +69,7 @@ class Judgment:
 
     def to_json(self) -> dict[str, Any]:
         """The judgment, JSON-ready."""
-        numbers = ("value", "over_starts", "over_seeds", "missing", "drift", "converged")
+        numbers = ("value", "over_starts", "over_seeds", "missing", "drift", "converged", "diverged")
         fitted = {
             name: {key: finite(getattr(one, key)) for key in numbers}
             | {"steps": one.steps.tolist(), "curves": one.curves.tolist()}
@@ -149,11 +149,12 @@ def lines(found: Judgment) -> Iterator[str]:
     yield f"{found.dataset}: discounted return ({gamma}) from the first states of {found.episodes} episodes"
     yield f"  {'':<12}{'value':>10}{'std. error over starts':>24}{'std. over fits':>16}"
     for name, one in found.fitted.items():
-        yield f"  {name:<12}{one.value:>10.2f}{one.over_starts:>24.2f}{one.over_seeds:>16.2f}  {one.doubt()}".rstrip()
+        spread = f"{one.over_seeds:.2f}" if len(one.curves) > 1 else "of one fit: -"
+        yield f"  {name:<12}{one.value:>10.2f}{one.over_starts:>24.2f}{spread:>16}  {one.doubt()}".rstrip()
     yield f"  {DATA:<12}{found.data.value:>10.2f}{found.data.standard_error:>24.2f}{'':>16}  observed"
-    yield "  Policy and clone are estimated by fitted Q evaluation. The two errors are those of the average over first"
-    yield "  states and of the fit's randomness. Neither holds the bias of the method: look at the clone and the data."
-    yield "  Episodes that the data cut by time count up to there under observed; fitted Q goes on beyond."
+    yield "  Policy and clone are estimated by fitted Q evaluation: compare these two with each other. Errors are those"
+    yield "  of averaging over first states, and of the fit's randomness. They leave out the bias of the method."
+    yield "  An episode that was cut by time counts up to there under observed, and goes on in fitted Q."
 
 
 def curve_picture(found: Judgment, path: Path) -> None:

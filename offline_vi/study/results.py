@@ -230,7 +230,7 @@ def result_row(run: Run) -> dict[str, str | int | float | None]:
         "dataset": run.cell.dataset,
         "seed": run.cell.seed,
         "status": "done" if run.done else "failed",
-        "measure": scores.measure,
+        "measure": "" if scores.final is None else scores.measure,
         "final": scores.final,
         "best": scores.best,
         "best_step": scores.best_step,

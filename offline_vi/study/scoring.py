@@ -153,7 +153,10 @@ def task_of_run(
     reading = Reading(env=env, env_kwargs=tuple(env_kwargs), max_episode_steps=max_episode_steps)
     task = scored_on(Task.from_json(config["task"]) if config.get("task") else None, reading)
     if task is None or not task.env_id:
-        raise UsageError("no environment is known for this run", "name one: env=ID")
+        raise UsageError(
+            "no environment is known for this run",
+            "name one: env=ID; without one, `offline-vi ope RUN` estimates from the data what the policy is worth",
+        )
     given = kwargs_from(env_kwargs)
     check_kwargs(task.env_id, {name: value for name, value in task.kwargs.items() if name not in given})
     limit = config.get("max_episode_steps")

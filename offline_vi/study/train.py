@@ -50,10 +50,10 @@ class TrainOptions:
     steps: int = 50_000
     """Gradient steps."""
     preset: Literal["published", "recommended", "fast", "likely"] = "published"
-    """published: the paper's procedure; recommended, to start with (bc): clone the steps that went better than expected
-    in the better half of the episodes, by a regularized network; fast: a fitted, frozen model (BCQ: the
-    likeliest tenth of a tanh-Normal's samples; others: a CVAE), candidates drawn ahead, bfloat16 targets; likely: the
-    same on a mixture, whose samples are filtered by their own density (algorithms that rank candidates)."""
+    """published: the paper's procedure; recommended: a good start with new data, best with bc, which then clones the
+    steps worth imitating; fast: a behavior model that is fitted first and frozen (BCQ: the likeliest tenth of a
+    tanh-Normal's samples; others: a CVAE), candidates drawn ahead, bfloat16 targets; likely: the same with a mixture,
+    whose samples are filtered by their own density (algorithms that rank candidates)."""
     tuned_for: Annotated[str, tyro.conf.arg(metavar="TASK")] = ""
     """Start from the settings that the algorithm's paper tuned for this D4RL task or domain, rewards and observations
     among them."""

@@ -190,6 +190,8 @@ def print_result(name: str, outcome: Outcome, options: RunOptions) -> None:
         print_report(result)
     elif "return_mean" in result:
         print(f"{score_line(result)}, final policy")
+    elif "note" in result:
+        print(result["note"])
     for seed, own in result.get("seeds", {}).items():
         print(f"  seed {seed}: {score_line(own) if 'return_mean' in own else 'not scored'}")
     print(f"run directory: {outcome.path}")

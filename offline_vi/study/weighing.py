@@ -30,10 +30,11 @@ class WeightOptions:
     """Which rows count, and how much."""
 
     episode_weights: Literal["all", "best", "returns", "advantages", "improving", "worthwhile"] = "all"
-    """Rows that batches are drawn from. all: alike; best: those of the best episodes by return; returns: all, by a
-    softmax of their episode's return; advantages: by a softmax of that return above a linear prediction from the first
-    observation; improving: of the best episodes, the best steps of each state, by values fitted ahead; worthwhile: all
-    steps of the best episodes where the returns of these agree, else the improving ones."""
+    """How often batches draw each row. all: every row alike; best: only rows of the episodes with the highest returns;
+    returns: by a softmax of the episode's return; advantages: by a softmax of how far that return exceeds a linear
+    prediction from the first observation; improving: only the best steps in each state, among the best episodes, by
+    values that are fitted first; worthwhile: every row of the best episodes if their returns agree, else the improving
+    ones."""
     best_share: float = 0.25
     """best, improving, worthwhile: share of all rows that the best episodes hold at least."""
     best_steps: float = 0.3

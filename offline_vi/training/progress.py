@@ -46,10 +46,12 @@ class Progress:
             print(line, file=self.console, flush=True)
 
     def evaluated(self, step: int, numbers: dict[str, float]) -> None:
+        if not numbers:
+            return
         text = "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
         line = f"{self.head}step {step:>9,}/{self.steps:,}  {self.left(step)}evaluation: {text}"
         self.write(line)
-        if self.enabled and numbers:
+        if self.enabled:
             self.bar.clear()
             print(line, file=self.console, flush=True)
 

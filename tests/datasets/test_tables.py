@@ -138,6 +138,24 @@ def test_the_check_of_a_table_counts_the_rows_that_the_file_has(tmp_path: Path, 
     assert report.returns.min == 3.0 and report.lengths.max == 4.0
 
 
+def test_several_tables_are_checked_as_they_are_trained_on(
+    tmp_path: Path, toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "may.csv", tmp_path / "june.csv"]
+    for file in files:
+        frame().to_csv(file, index=False)
+    command.main(["check", *map(str, files), "--columns", str(toml)])
+    assert "12 transitions, 4 episodes" in capsys.readouterr().out
+    with pytest.warns(DataWarning):
+        data = datasets.load(*files, columns=toml)
+    assert data.task is not None and data.task.name == "may+june"
+    with pytest.raises(MissingInputError) as caught:
+        command.main(["check", str(tmp_path / "*.csv"), "--columns", str(toml)])
+    assert "quotes" in caught.value.hint
+    with pytest.raises(UsageError, match="no data set"):
+        command.main(["check"])
+
+
 def test_decimal_commas_and_thousands(tmp_path: Path, toml: Path) -> None:
     path = tmp_path / "log.csv"
     frame().to_csv(path, index=False, sep=";", decimal=",")

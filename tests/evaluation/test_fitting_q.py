@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from test_off_policy import DISCOUNT, Law, walk
 
-from offline_vi.evaluation.fitting_q import FittedQReport, discounted_returns, fitted_q_report, horizon_of
+from offline_vi.evaluation.fitting_q import (
+    FittedQReport,
+    discounted_returns,
+    fitted_q_report,
+    horizon_of,
+    possible_returns,
+)
 from offline_vi.evaluation.off_policy import FQEConfig, fitted_q
 
 LONG = FQEConfig(steps=320, discount=DISCOUNT, tau=0.2, lr=3e-3, hidden=(32, 32), batch_size=64)
@@ -43,11 +49,32 @@ def test_a_short_fit_with_a_small_standard_error_is_called_not_converged() -> No
 
 def test_an_estimate_that_still_moves_is_called_not_converged() -> None:
     steps, curves = np.array([1]), np.ones((1, 1))
-    resting = FittedQReport(1.0, 0.0, np.nan, steps, curves, missing=0.01, drift=0.02, enough_steps=9)
+    resting = FittedQReport(1.0, 0.0, np.nan, steps, curves, 0.01, 0.02, 9, possible=(0.0, 5.0))
     moving = replace(resting, drift=0.2)
     assert (resting.converged, resting.doubt()) == (True, "")
     assert not moving.converged
     assert "20%" in moving.doubt()
+
+
+@pytest.mark.parametrize("final", [(2.0, 900.0), (-300.0, 2.0), (2.0, np.nan)])
+def test_a_fit_beyond_every_possible_return_has_diverged(final: tuple[float, float]) -> None:
+    """One of two fits; however still the mean stands."""
+    curves = np.array(final)[:, None]
+    found = FittedQReport(2.0, 0.0, 1.0, np.array([9]), curves, 0.0, 0.0, 9, possible=(-10.0, 50.0))
+    assert found.diverged
+    assert not found.converged
+    assert "-10.00" in found.doubt() and "50.00" in found.doubt()
+
+
+@pytest.mark.parametrize(
+    ("rewards", "expected"),
+    [((2.0, 5.0), (2.0, 500.0)), ((-5.0, -2.0), (-500.0, -2.0)), ((-1.0, 3.0), (-100.0, 300.0))],
+)
+def test_possible_returns_by_hand(rewards: tuple[float, float], expected: tuple[float, float]) -> None:
+    """Where all rewards have one sign, an episode may end after a single one."""
+    data = walk(Law(0.0), 5, 4)
+    found = possible_returns(replace(data, reward=np.tile(np.array(rewards, np.float32), len(data) // 2)), 0.99)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_discounted_returns_and_horizons_by_hand() -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -137,7 +138,10 @@ def test_a_bad_data_set_is_found_out_before_anything_runs(
     assert not (tmp_path / "out" / "runs").exists()
     code, out, _ = run(["benchmark", suite, "--output", str(tmp_path / "out"), "--skip-missing", "--check"], capsys)
     assert code == 0
-    assert len(out.strip().splitlines()) == 2
+    fit, *cells = [shlex.split(line) for line in out.splitlines()]  # in their order, each to be copied as it is
+    assert [words[1:3] for words in (fit, *cells)] == [["fit-behavior", "cvae"], ["train", "bc"], ["train", "bcq"]]
+    assert cells[1][cells[1].index("--behavior-from") + 1] == fit[-1]
+    assert len({words[-1] for words in (fit, *cells)}) == 3
 
 
 def test_an_unwritable_folder_is_found_out_before_anything_runs(

@@ -92,7 +92,7 @@ def test_single_runs_are_compared_and_named_by_their_directory(
     (line,) = [line for line in out.splitlines() if "P(better)" in line]
     assert "bcq, phi 0.2" in line
     assert "20.0 (20.0 to 20.0), ahead in 3 of 3 seeds" in line
-    assert "p 0.1000 (at best 0.1000)" in line
+    assert "p 0.1000 (smallest possible 0.1000)" in line
     assert "0.05" in out.splitlines()[out.splitlines().index(line) + 1]  # three against three cannot reach it
 
 

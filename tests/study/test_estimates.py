@@ -25,7 +25,7 @@ VALUES = {"bc": [11.0, 13.0, 12.0], "bcq": [21.0, 18.0, 24.0]}
 
 
 def judgment(value: float) -> Judgment:
-    one = FittedQReport(value, 0.5, math.nan, np.array([10]), np.array([[value]]), 0.0, 0.0, 10)
+    one = FittedQReport(value, 0.5, math.nan, np.array([10]), np.array([[value]]), 0.0, 0.0, 10, (0.0, 100.0))
     return Judgment("hopper-medium-v2", 0.99, 5, {POLICY: one, CLONE: replace(one, value=12.5)}, Estimate(14.25, 0.5))
 
 
@@ -50,6 +50,17 @@ def test_methods_are_compared_by_the_estimates_of_their_runs(judged: dict[str, J
     means = {line[2:].split("  ")[0]: line.split()[-1] for line in found if line.startswith("  the ")}
     assert means == {"the data": "14.2", "the clone": "12.5"}
     assert not any("not converged" in line for line in found)
+
+
+def test_estimates_that_diverged_are_left_out(judged: dict[str, Judgment]) -> None:
+    last = list(judged)[-1]
+    one = judged[last]
+    wild = replace(one.fitted[POLICY], value=4803.0, curves=np.array([[4803.0]]))
+    found = list(lines({**judged, last: replace(one, fitted={**one.fitted, POLICY: wild})}))
+    assert "1 of 6 estimates diverged" in found[0] and found[0].endswith(last)
+    (row,) = [line for line in found if line.startswith("  bcq") and "P(better)" not in line]
+    assert f"{bootstrap_interval([VALUES['bcq'][:-1]]).value:.1f}" in row
+    assert not any("4803" in line for line in found)
 
 
 def test_doubtful_estimates_are_counted(judged: dict[str, Judgment]) -> None:
@@ -93,4 +104,4 @@ def test_a_report_without_scores_names_the_way_to_estimates(tmp_path: Path, caps
     assert run(["report", str(path)], capsys)[0] == 0
     for name in ("report.md", "report.html"):
         text = (path / name).read_text()
-        assert "offline-vi ope RUN RUN" in text and "14.2" in text
+        assert "offline-vi ope" in text and "the folder of this report" in text and "14.2" in text

@@ -11,6 +11,7 @@ import abc
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from offline_vi.errors import CapabilityError, ConfigError
@@ -79,6 +80,13 @@ class DensityModel(BehaviorModel):
     def log_prob(self, obs: Tensor, action: Tensor, num_samples: int = 64) -> Tensor:
         """(B, O), (..., B, A) -> (..., B) nats, of actions in [-1, 1]; exact where possible, else a lower bound (IWAE
         with ``num_samples``); differentiable in the action."""
+
+    @torch.no_grad()
+    def sample_and_log_prob(self, obs: Tensor, num_samples: int = 1, bound_samples: int = 64) -> tuple[Tensor, Tensor]:
+        """`sample` and the `log_prob` of each sample, (B, O) -> (N, B, A), (N, B). A model that draws u and returns
+        tanh(u) computes both from u: from a rounded tanh(u) near 1, u is known to few digits."""
+        action = self.sample(obs, num_samples)
+        return action, self.log_prob(obs, action, bound_samples)
 
 
 def training_loss(model: BehaviorModel, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:

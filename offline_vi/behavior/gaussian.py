@@ -71,6 +71,12 @@ class GaussianBehavior(LatentModel, DensityModel):
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return self.distribution(obs).rsample((num_samples,))
 
+    @torch.no_grad()
+    def sample_and_log_prob(self, obs: Tensor, num_samples: int = 1, bound_samples: int = 64) -> tuple[Tensor, Tensor]:
+        distribution = self.distribution(obs)
+        u = distribution.base.rsample((num_samples,))
+        return torch.tanh(u), distribution.log_prob_before(u)
+
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
         """tanh(m(s) + s(s) z): standard normal z makes samples, z = 0 the median action."""
         base = self.distribution(obs).base

@@ -7,6 +7,7 @@ and yields separate modes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +61,10 @@ class MixtureBehavior(CentralModel, DensityModel):
 
     def log_joint(self, obs: Tensor, action: Tensor) -> Tensor:
         """(B, O), (B, A) -> log p(a, z = k|s), (B, K) nats."""
-        u = torch.atanh(action.clamp(-1.0 + TanhNormal.margin, 1.0 - TanhNormal.margin))
+        return self._log_joint(obs, torch.atanh(action.clamp(-1.0 + TanhNormal.margin, 1.0 - TanhNormal.margin)))
+
+    def _log_joint(self, obs: Tensor, u: Tensor) -> Tensor:
+        """log p(a = tanh(u), z = k|s), (B, K) nats."""
         return self.mixture.log_joint(u, self.inputs(obs)) - log_dtanh(u).sum(-1, keepdim=True)
 
     def loss(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Metrics]:
@@ -76,6 +80,12 @@ class MixtureBehavior(CentralModel, DensityModel):
     @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return torch.tanh(self.mixture.sample(num_samples, self.inputs(obs)))
+
+    @torch.no_grad()
+    def sample_and_log_prob(self, obs: Tensor, num_samples: int = 1, bound_samples: int = 64) -> tuple[Tensor, Tensor]:
+        u = self.mixture.sample(num_samples, self.inputs(obs))
+        edge = math.atanh(1.0 - TanhNormal.margin)
+        return torch.tanh(u), self._log_joint(obs, u.clamp(-edge, edge)).logsumexp(-1)
 
     def center(self, obs: Tensor) -> Tensor:
         """tanh of the location of the component that weighs most, (B, O) -> (B, A)."""

@@ -188,7 +188,7 @@ class MostLikelySamples(Proposals):
 
     @torch.no_grad()
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
-        drawn = self.model.sample(obs, math.ceil(num_samples / self.keep))  # (M, B, A)
-        likely = self.model.log_prob(obs, drawn, self.num_samples)  # (M, B)
+        count = math.ceil(num_samples / self.keep)
+        drawn, likely = self.model.sample_and_log_prob(obs, count, self.num_samples)  # (M, B, A), (M, B)
         best = likely.topk(num_samples, dim=0).indices  # (N, B)
         return drawn.gather(0, best.unsqueeze(-1).expand(-1, -1, drawn.shape[-1]))

@@ -58,7 +58,12 @@ class TanhNormal(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(..., D) -> (...) nats, of data in [-1, 1]; finite and differentiable on the border too."""
-        u = torch.atanh(value.clamp(-1.0 + self.margin, 1.0 - self.margin))
+        return self.log_prob_before(torch.atanh(value.clamp(-1.0 + self.margin, 1.0 - self.margin)))
+
+    def log_prob_before(self, u: Tensor) -> Tensor:
+        """`log_prob` of tanh(u), (..., D) -> (...) nats, without the digits that tanh(u) has lost."""
+        edge = math.atanh(1.0 - self.margin)
+        u = u.clamp(-edge, edge)
         return self.base.log_prob(u) - log_dtanh(u).sum(-1)
 
 

@@ -17,9 +17,11 @@ from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.algorithms.bear import BEAR, BEARConfig
 from offline_vi.algorithms.emaq import EMaQ, EMaQConfig
 from offline_vi.behavior import DecoderMeans, GaussianBehavior, GaussianBehaviorConfig, MostLikelySamples, Proposals
+from offline_vi.behavior.mixture import MixtureBehavior
 from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.data.samplers import Sampler
 from offline_vi.data.transitions import Transitions
+from offline_vi.distributions.squashed import TanhNormal
 from offline_vi.errors import CapabilityError, ConfigError
 from offline_vi.rl.policies import CandidatePolicy
 from offline_vi.runs.directory import RunDirectory
@@ -306,3 +308,27 @@ def test_likely_samples_are_the_likeliest_of_those_drawn() -> None:
     assert torch.equal(MostLikelySamples(model, keep=1.0).sample(obs, 20).sort(0).values, drawn.sort(0).values)
     with pytest.raises(ConfigError, match="keep"):
         MostLikelySamples(model, keep=0.0)
+
+
+@pytest.mark.parametrize("kind", [GaussianBehavior, MixtureBehavior])
+def test_samples_come_with_their_densities(kind: Any) -> None:
+    """The samples of the same seed, and log_prob of them where the rounding of tanh costs it no digits."""
+    torch.manual_seed(0)
+    model, obs = kind(Spec((3,), 2)), torch.randn(5, 3)
+    torch.manual_seed(1)
+    plain = model.sample(obs, 400)
+    torch.manual_seed(1)
+    action, log_prob = model.sample_and_log_prob(obs, 400)
+    assert torch.equal(action, plain)
+    inner = action.abs().amax(-1) < 0.99
+    assert inner.float().mean() > 0.5
+    torch.testing.assert_close(log_prob[inner], model.log_prob(obs, action)[inner], rtol=1e-4, atol=1e-4)
+
+
+def test_densities_near_the_bounds_have_the_digits_that_tanh_loses() -> None:
+    """Against float64: rankings by density depend on them."""
+    u = torch.linspace(-7.0, 7.0, 201).unsqueeze(-1)
+    law = TanhNormal(torch.full((201, 1), 3.0), torch.zeros(201, 1))
+    exact = TanhNormal(law.base.loc.double(), law.base.log_scale.double()).log_prob(torch.tanh(u.double()))
+    assert (law.log_prob_before(u) - exact).abs().max() < 1e-4
+    assert (law.log_prob(torch.tanh(u)) - exact).abs().max() > 1e-2

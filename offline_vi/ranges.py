@@ -69,7 +69,7 @@ RANGES: Mapping[str, Range] = {
         PART: "dropout guard guard_states",
         INSIDE: "expectile held_out best_steps kept",
         FINITE: "reward_shift shift init_log_scale log_multiplier log_multiplier_range target_entropy action_low "
-        "action_high",
+        "action_high safe_action",
     }.items()
     for name in names.split()
 }

@@ -137,7 +137,7 @@ def as_flags(hint: str) -> str:
     ``unscored=True`` becomes ``--unscored``."""
     from offline_vi.datasets.reading import NAMES
 
-    names = "|".join((*NAMES, "alignment", "overwrite"))  # of the arguments of `load` and `load_images`, and of `save`
+    names = "|".join((*NAMES, "alignment", "overwrite", "guard_states"))  # of `load`, `save`, `export_run`
     return re.sub(
         rf'\b({names})=(?:"([^"]*)"|([\w.-]*\w))?',
         lambda found: f"--{found[1].replace('_', '-')} {_value(found[2] or found[3] or '')}".rstrip(),

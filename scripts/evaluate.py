@@ -42,6 +42,9 @@ class EvaluateOptions:
     """In states that are unlike the data's, take the middle of the action box instead of the policy's action.
     `offline-vi fit-guard RUN` fits the density of states; this share of the data's own states counts as unknown (0.001,
     0.01, 0.05, 0.5); 0: no guard."""
+    safe_action: tuple[float, ...] = ()
+    """The action to take in unknown states instead of the middle of the box, in the environment's units: one number for
+    each dimension."""
     video: int = 0
     """Film this many episodes, from --seed on, into RUN/videos."""
     threads: int = 1
@@ -68,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         seed_index=options.seed_index,
         guard=options.guard,
         guard_states=options.guard_states,
+        safe_action=options.safe_action,
         video=options.video,
         progress=not options.quiet,
     )

@@ -32,6 +32,9 @@ class ExportOptions:
     guard_states: float = 0.0
     """Include the guard of states that `offline-vi fit-guard` fitted, at this quantile (0.001, 0.01, 0.05, 0.5); 0: no
     guard."""
+    safe_action: tuple[float, ...] = ()
+    """The action that the file returns in unknown states instead of the middle of the box, in the environment's units:
+    one number for each dimension."""
     seed_index: int = 0
     """Which seed to export, of a run that trained several in parallel (--parallel-seeds), counted from 0."""
     overwrite: bool = False
@@ -52,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         seed_index=options.seed_index,
         guard=options.guard,
         guard_states=options.guard_states,
+        safe_action=options.safe_action,
         overwrite=options.overwrite,
     )
     if options.json:

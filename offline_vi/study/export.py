@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -95,11 +96,13 @@ def export_run(
     seed_index: int = 0,
     guard: float = 0.0,
     guard_states: float = 0.0,
+    safe_action: Sequence[float] = (),
     overwrite: bool = False,
 ) -> Export:
     """`export` of a run's final policy, by default to ``RUN/policy.pt2``, ``.onnx`` or ``.ts``.
 
-    ``guard`` and ``guard_states`` are the quantiles of the two guards, as in `ScoringOptions`. Raises what loading,
+    ``guard`` and ``guard_states`` are the quantiles of the two guards, and ``safe_action`` is taken in unknown states,
+    all as in `ScoringOptions`. Raises what loading,
     `guarded` and `export` raise.
     """
     suffix = FORMATS[to].suffix
@@ -107,7 +110,7 @@ def export_run(
     if path.suffix != suffix:
         raise UsageError(f"a file of the format {to} ends in {suffix}, {path.name} does not", f"{path.stem}{suffix}")
     agent = load_policy(run, seed_index)
-    around = guarded(agent, run, seed_index, guard, guard_states)
+    around = guarded(agent, run, seed_index, guard, guard_states, safe_action=safe_action)
     return export(agent, path, guard=around, overwrite=overwrite)
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from offline_vi.errors import ConfigError, EnvError, UsageError
 from offline_vi.factories import Factory, allow, check_kwargs, environment_title, kwargs_from, words_of
 from offline_vi.runs.files import read_json
@@ -37,6 +39,7 @@ class ScoringOptions:
     seed_index: int = 0  # which seed of a run of several that were trained in parallel, counted from 0
     guard: float = 0.0  # quantile of the data's log-density below which an action is replaced; 0: no guard
     guard_states: float = 0.0  # quantile of the data's states below which a state is unknown; 0: no guard
+    safe_action: tuple[float, ...] = ()  # taken in unknown states, in the environment's units; empty: the box's middle
     video: int = 0  # film so many episodes into RUN/videos
     progress: bool = False  # show a bar
 
@@ -86,7 +89,9 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     config = read_config(run)
     task = task_of_run(config.record, options.env, options.env_kwargs, options.max_episode_steps)
     check_spaces(config.spec, task)
-    around = guarded(policy, run, options.seed_index, options.guard, options.guard_states)
+    around = guarded(
+        policy, run, options.seed_index, options.guard, options.guard_states, safe_action=options.safe_action
+    )
     acting = around or policy
     evaluation = evaluate(acting, task, options.episodes, options.seed, progress=options.progress)
     changed = differences(run, config.record, task, evaluation)
@@ -189,18 +194,29 @@ def use_products_of(run: str | Path) -> None:
 
 
 def guarded(
-    policy: Algorithm, run: str | Path, seed_index: int = 0, actions: float = 0.0, states: float = 0.0
+    policy: Algorithm,
+    run: str | Path,
+    seed_index: int = 0,
+    actions: float = 0.0,
+    states: float = 0.0,
+    *,
+    safe_action: Sequence[float] = (),
 ) -> GuardedPolicy | None:
     """The policy, guarded by the density that its run measured the support with, at the quantile ``actions``, and by
-    the density of states that `fit_guard` left in the run, at the quantile ``states``; 0 leaves a guard out.
+    the density of states that `fit_guard` left in the run, at the quantile ``states``; 0 leaves a guard out. In unknown
+    states it takes ``safe_action`` (A,), in the environment's units.
 
-    Raises ConfigError where the run has no such density or does not know that quantile.
+    Raises ConfigError where the run has no such density or does not know that quantile, UsageError for a safe action
+    without a guard of states, or one that is not in the action box.
     """
     from offline_vi.evaluation.states import load_states
     from offline_vi.evaluation.support import Support
     from offline_vi.rl.policies import GuardedPolicy, q_value
     from offline_vi.study.kept import load_with_density
 
+    safe = safe_in_box(safe_action, policy.task) if safe_action else None
+    if safe is not None and not states:
+        raise UsageError("a safe action is for unknown states", "add guard_states=0.01")
     if not (actions or states):
         return None
     density, threshold = None, -math.inf
@@ -215,4 +231,18 @@ def guarded(
     def value(obs: Tensor, action: Tensor) -> Tensor:
         return q_value(policy, obs, action)
 
-    return GuardedPolicy(policy, density, threshold, value=value, states=known, level=states or 0.01)
+    return GuardedPolicy(policy, density, threshold, value=value, states=known, level=states or 0.01, safe_action=safe)
+
+
+def safe_in_box(action: Sequence[float], task: Task | None) -> Tensor:
+    """An action in the environment's units, (A,), in those of the policy: [-1, 1]. Raises UsageError."""
+    import torch
+
+    low, high = (task.action_low, task.action_high) if task is not None else ((-1.0,), (1.0,))
+    if task is not None and len(action) != len(low):
+        raise UsageError(f"the safe action has {len(action)} numbers", f"one for each of the {len(low)} actions")
+    given = np.asarray(action, np.float32)
+    if not ((given >= np.asarray(low, np.float32)) & (given <= np.asarray(high, np.float32))).all():
+        box = " and ".join(f"{below:g} to {above:g}" for below, above in zip(low, high, strict=True))
+        raise UsageError(f"the safe action {' '.join(map(str, action))} is not in the action box", f"its bounds: {box}")
+    return torch.from_numpy(given if task is None else task.from_env(given).clip(-1.0, 1.0))

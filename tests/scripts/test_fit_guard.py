@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from command_line import run
 from small_data import pendulum
 
@@ -49,6 +50,23 @@ def test_the_fitted_density_guards_the_policy_in_evaluate(trained: str, capsys: 
     assert 0.0 <= guard["share"] <= 1.0
     code, out, _ = run(["evaluate", trained, *SCORE[:-1]], capsys)
     assert "unknown states" in out
+
+
+def test_a_file_returns_the_safe_action_in_an_unknown_state(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the environment's units: the pendulum's torque is from -2 to 2."""
+    assert run(["fit-guard", trained, "--steps", "5"], capsys)[0] == 0
+    file = Path(trained) / "safe.ts"
+    words = ["export", trained, "--to", "torchscript", "--output", str(file), "--guard-states", "0.05"]
+    code, _, error = run([*words, "--safe-action", "-1.5"], capsys)
+    assert code == 0, error
+    action, outside = torch.jit.load(str(file))(torch.full((1, 3), 1e4))
+    assert outside[0, 0]
+    assert action[0].tolist() == pytest.approx([-1.5])
+    for wrong, why in ((["-2.5"], "-2 to 2"), (["1", "1"], "each of the 1")):
+        code, _, error = run([*words, "--overwrite", "--safe-action", *wrong], capsys)
+        assert code == 2 and why in error
+    code, _, error = run(["export", trained, "--output", str(file.with_name("b.pt2")), "--safe-action", "0"], capsys)
+    assert code == 2 and "--guard-states" in error
 
 
 def test_its_help_names_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:

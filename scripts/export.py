@@ -17,7 +17,7 @@ class ExportOptions:
     """Write the final policy of a run to one file: observations in, actions in the environment's units out.
 
     The file is loaded in a process that cannot import this library and compared with the policy on 1,000 observations
-    before it is kept. What was measured is printed, and written to a card beside the file.
+    before it is kept. What was measured is printed, and written to a card next to the file.
     """
 
     run: tyro.conf.Positional[str]

@@ -20,8 +20,8 @@ class OpeOptions:
     not converged is marked."""
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
-    """Run directories of `offline-vi train`, or a directory of `offline-vi benchmark`, which stands for its runs. Their
-    data are read again. Several runs that differ only in their seed are one method; methods are compared with the
+    """Run directories of `offline-vi train`, or a directory of `offline-vi benchmark`, which means all of its runs.
+    Their data are read again. Several runs that differ only in their seed are one method; methods are compared with the
     first."""
     env: str = ""
     """Allow the run's environment to be imported, where it is code of yours: module:Id. It is not simulated."""

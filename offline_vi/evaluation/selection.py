@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 class BanditConfig:
     """How much is explored, and how much an estimate is believed."""
 
-    alpha: float = 2.0  # the bonus is s sqrt(alpha log t / n)
+    alpha: float = 2.0  # the bonus is s sqrt(alpha log t / (w + n_k))
     prior_rollouts: float = 1.0  # rollouts that an off-policy estimate is worth
 
 

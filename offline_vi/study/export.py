@@ -60,7 +60,7 @@ def export(
     The ending of ``path`` says the format: ``.pt2`` (`torch.export`), ``.onnx`` or ``.ts`` (TorchScript). The units are
     those of ``agent.task``; ``guard`` is a `GuardedPolicy` around the agent. The file is then loaded in a process that
     cannot import this library and compared with `Algorithm.predict` on ``observations`` (R, O), by default 1,000 drawn
-    from the Normal that the agent normalizes by. What it measured is written to a card beside the file, ``path.json``.
+    from the Normal that the agent normalizes by. What it measured is written to a card next to the file, ``path.json``.
 
     Raises UsageError for another ending, OutputDirError where the file is there already unless ``overwrite``,
     CapabilityError for a policy that cannot be exported, MissingDependencyError without the packages of ONNX, and

@@ -30,7 +30,8 @@ class SelectOptions:
     seed: int = 1000
     """Seed of the first episode of each policy; its n-th has seed + n, so that policies meet the same starts."""
     alpha: float = 2.0
-    """Exploration: the bonus of a policy is s sqrt(alpha log t / n)."""
+    """Exploration: the bonus of a policy is s sqrt(alpha log t / (w + n)), where w is --prior-rollouts and n the number
+    of its rollouts so far."""
     prior_rollouts: float = 1.0
     """How many rollouts an off-policy estimate counts for; 0: no prior."""
 

@@ -7,7 +7,6 @@ and yields separate modes.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -84,8 +83,7 @@ class MixtureBehavior(CentralModel, DensityModel):
     @torch.no_grad()
     def sample_and_log_prob(self, obs: Tensor, num_samples: int = 1, bound_samples: int = 64) -> tuple[Tensor, Tensor]:
         u = self.mixture.sample(num_samples, self.inputs(obs))
-        edge = math.atanh(1.0 - TanhNormal.margin)
-        return torch.tanh(u), self._log_joint(obs, u.clamp(-edge, edge)).logsumexp(-1)
+        return torch.tanh(u), self._log_joint(obs, u.clamp(-TanhNormal.edge, TanhNormal.edge)).logsumexp(-1)
 
     def center(self, obs: Tensor) -> Tensor:
         """tanh of the location of the component that weighs most, (B, O) -> (B, A)."""

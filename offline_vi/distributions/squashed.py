@@ -29,6 +29,7 @@ class TanhNormal(Distribution):
     support = constraints.independent(constraints.interval(-1.0, 1.0), 1)
     has_rsample = True
     margin = 1e-6  # data at +-1 have u = +-inf; they are read as +-(1 - margin)
+    edge = math.atanh(1.0 - margin)  # the largest u of them
 
     def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
         self.base = DiagonalNormal(loc, log_scale)
@@ -62,8 +63,7 @@ class TanhNormal(Distribution):
 
     def log_prob_before(self, u: Tensor) -> Tensor:
         """`log_prob` of tanh(u), (..., D) -> (...) nats, without the digits that tanh(u) has lost."""
-        edge = math.atanh(1.0 - self.margin)
-        u = u.clamp(-edge, edge)
+        u = u.clamp(-self.edge, self.edge)
         return self.base.log_prob(u) - log_dtanh(u).sum(-1)
 
 

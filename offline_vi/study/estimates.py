@@ -75,7 +75,7 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
     diverged = [run for run, one in policies.items() if one.diverged]
     doubtful = sum(not one.converged for one in policies.values()) - len(diverged)
     if diverged:
-        yield f"{len(diverged)} of {len(judged)} estimates diverged and are left out: {', '.join(diverged)}"
+        yield f"{len(diverged)} of {len(judged)} estimates diverged and are in no number: {', '.join(diverged)}"
     if doubtful:
         yield f"{doubtful} of {len(judged)} estimates have not converged: do not compare them, take more --steps"
     for dataset in dict.fromkeys(row.dataset for row in rows):
@@ -84,7 +84,11 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
         gamma = f"gamma {next(iter(judged.values())).discount:g}"
         yield f"{dataset}: estimated discounted return ({gamma}) of the final policies, one number for each run"
         yield from score_lines([row for row in rows if row.dataset == dataset], wide, {CLONE: number(clone)})
-    yield from against_lines(tables.comparisons(study))
+    lost = {run.method for run in study.runs if not run.done}
+    if lost:  # the runs that are left are those that went well
+        yield f"not compared, because an estimate diverged: {', '.join(sorted(method.label for method in lost))}"
+    whole = study._replace(methods=[method for method in study.methods if method not in lost])
+    yield from against_lines(tables.comparisons(whole) if study.methods[0] not in lost else [])
     yield f"  The intervals are over runs. They do not contain the bias of the method: look at {CLONE} and {DATA}."
 
 
@@ -110,6 +114,7 @@ def to_json(judged: Mapping[str, Judgment]) -> dict[str, Any]:
             "p_value": row.found.p_value,
         }
         for row in tables.comparisons(study)
+        if all(run.done for run in study.runs if run.method in (row.method, row.baseline))
     ]
     runs = {run: one.to_json() for run, one in judged.items()}
     return {"runs": runs, "methods": methods, "comparisons": comparisons}

@@ -31,7 +31,7 @@ from offline_vi.rl.prediction import as_rows, evaluation_mode, predict
 from offline_vi.runs.files import finite, replace_file, require_regular, write_json, writing
 from offline_vi.study.kept import algorithm_name, load_policy
 from offline_vi.study.scoring import guarded
-from offline_vi.types import FloatArray, unit_task
+from offline_vi.types import FloatArray, Task, unit_task
 
 To = Literal["torch", "onnx", "torchscript"]
 ROWS = 1_000  # that a file and its agent are compared on
@@ -160,6 +160,17 @@ def valued_alike(
     return ((first - second).abs() <= SAME_VALUE * (1.0 + second.abs())).numpy()
 
 
+def guard_card(guard: GuardedPolicy, task: Task) -> dict[str, Any]:
+    """The guard on a card: its two quantiles or thresholds, and what is done in an unknown state, in the environment's
+    units."""
+    safe = torch.zeros(len(task.action_low)) if guard.safe_action is None else guard.safe_action
+    return {
+        "states": guard.known and guard.level,
+        "action": finite(guard.threshold),
+        "safe_action": task.to_env(safe.numpy()).tolist() if guard.known else None,
+    }
+
+
 def card_of(acting: Acting, form: Format, path: Path, trial: Trial) -> dict[str, Any]:
     """The card, JSON-ready: what the file holds, how it was checked, and how fast it is."""
     agent, spec, guard = acting.agent, acting.spec, acting.guard
@@ -174,7 +185,7 @@ def card_of(acting: Acting, form: Format, path: Path, trial: Trial) -> dict[str,
         "observation": {"name": OBSERVATION, "shape": ["batch", *spec.obs_shape], "dtype": "float32"},
         "action": {"shape": ["batch", spec.action_dim], "low": list(task.action_low), "high": list(task.action_high)},
         "random_numbers": sum(noise.numel() for noise in acting.noise),  # that are stored, the same for every row
-        "guard": None if guard is None else {"states": guard.known and guard.level, "action": finite(guard.threshold)},
+        "guard": None if guard is None else guard_card(guard, task),
         "checked": {
             "rows": trial.rows,
             "batches": [1, 7, trial.rows],

@@ -86,7 +86,7 @@ def adam(model: Any) -> str:
 def preprocessing(name: str, options: Any) -> Iterator[str]:
     """What is done to observations and rewards, which rows count, and what the algorithm is given of its model."""
     chosen: TrainOptions = options.train
-    model = f", as they are for {chosen.behavior_model}" if chosen.behavior_model else ""
+    model = f" for {name}; {chosen.behavior_model} has its own 'inputs'" if chosen.behavior_model else ""
     yield f"observations: {f'normalized{model}' if chosen.normalize else 'as they are'}"
     scales = {"": "r", "returns": "1000 / (largest - smallest return) r"}
     scale = scales.get(chosen.reward_scale, f"{chosen.reward_scale} r")

@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import tyro
 
 from offline_vi import registry
 from offline_vi.behavior.base import BehaviorModel, DensityModel, Proposals
+from offline_vi.behavior.cvae import CVAEConfig
 from offline_vi.behavior.pretrained import load_behavior, read_card
 from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.console import standard_error
+from offline_vi.data.columns import warn
 from offline_vi.data.samplers import Source, StackedSampler
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import CapabilityError, ConfigError, EnvError, EvaluationError, SpaceMismatchError
@@ -41,6 +44,20 @@ from offline_vi.study.weighing import WeightOptions, with_weights
 from offline_vi.training.critic_start import critics_of
 from offline_vi.training.randomness import seeds
 from offline_vi.types import RewardMap, Spec, from_json
+
+LARGE = 100.0  # observations beyond which a network of raw inputs does not learn
+
+
+def check_scale(config: Any, data: Transitions) -> None:
+    """Warn where a CVAE is to see large observations as they are: its bound then becomes absurd, and its actions one
+    constant."""
+    if isinstance(config, CVAEConfig) and config.inputs == "raw":
+        largest = float(np.abs(data.obs[:: max(len(data) // 10_000, 1)]).max())
+        if largest > LARGE:
+            warn(
+                f"observations are as large as {largest:.0f}, and the CVAE sees them as they are: give it "
+                "--behavior.inputs normalized (in Python: CVAEConfig(inputs='normalized'))"
+            )
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,9 @@ class TrainOptions:
     keep: float = 0.25
     """For most-likely: the share of the samples that is kept, by their log-density."""
     normalize: bool = False
-    """Normalize observations, with statistics that are stored with the policy; default: as in the published results."""
+    """Normalize the observations of actors and critics, with statistics that are stored with the policy; default: as in
+    the published results. Behavior models normalize by themselves, except for cvae-published, which does with
+    --behavior.inputs normalized."""
     reward_scale: Annotated[str, tyro.conf.arg(metavar="C|returns")] = ""
     """Train on C times the reward; returns: 1000 over the range of the episodes' returns (IQL's on locomotion tasks).
     Scores, and Q where it is reported, stay in the data's units."""
@@ -161,6 +180,8 @@ class Training(Experiment):
         if not self.options.run.quiet and len(phases := self._phases()) > 1:
             print(", then ".join(f"{what}: {steps:,} steps" for what, steps in phases), file=standard_error())
         self.rows = with_weights(self.data, self.options.weights, run, self.options.run)
+        if self.choice.behavior_config is not None:
+            check_scale(self.choice.behavior_config, self.data)
         if chosen.normalize:
             for each in {agent, self.agents.one}:
                 normalizer_of(each).fit(self.data.obs)

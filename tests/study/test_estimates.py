@@ -52,15 +52,18 @@ def test_methods_are_compared_by_the_estimates_of_their_runs(judged: dict[str, J
     assert not any("not converged" in line for line in found)
 
 
-def test_estimates_that_diverged_are_left_out(judged: dict[str, Judgment]) -> None:
+def test_estimates_that_diverged_are_in_no_number_and_their_method_is_not_compared(judged: dict[str, Judgment]) -> None:
     last = list(judged)[-1]
     one = judged[last]
     wild = replace(one.fitted[POLICY], value=4803.0, curves=np.array([[4803.0]]))
-    found = list(lines({**judged, last: replace(one, fitted={**one.fitted, POLICY: wild})}))
+    some = {**judged, last: replace(one, fitted={**one.fitted, POLICY: wild})}
+    found = list(lines(some))
     assert "1 of 6 estimates diverged" in found[0] and found[0].endswith(last)
-    (row,) = [line for line in found if line.startswith("  bcq") and "P(better)" not in line]
+    (row,) = [line for line in found if line.startswith("  bcq")]
     assert f"{bootstrap_interval([VALUES['bcq'][:-1]]).value:.1f}" in row
-    assert not any("4803" in line for line in found)
+    assert not any("4803" in line or "P(better)" in line for line in found)
+    assert any(line.startswith("not compared") and line.endswith("bcq") for line in found)
+    assert to_json(some)["comparisons"] == [] and len(to_json(judged)["comparisons"]) == 1
 
 
 def test_doubtful_estimates_are_counted(judged: dict[str, Judgment]) -> None:

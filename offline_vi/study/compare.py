@@ -64,17 +64,19 @@ def lines(content: Content) -> Iterator[str]:
     yield from against_lines(content.comparisons)
 
 
-def score_lines(rows: Sequence[ScoreRow], wide: int, others: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+def score_lines(
+    rows: Sequence[ScoreRow], wide: int, others: Mapping[str, str] = MappingProxyType({}), digits: int = 1
+) -> Iterator[str]:
     """The methods on one data set, below what the data and ``others`` earned; names take ``wide`` columns."""
     yield f"  {'':<{wide}}{'seeds':>6}{'mean':>9}{'std':>8}{'IQM':>9}  95 % interval of the IQM"
-    for name, mean in {"the data": number(rows[0].data), **others}.items():
+    for name, mean in {"the data": number(rows[0].data, digits), **others}.items():
         yield f"  {name:<{wide}}{'':>6}{mean:>9}"
     for row in rows:
-        iqm, interval = (row.iqm, span(row.iqm) if row.seeds > 1 else "–")
+        iqm, interval = (row.iqm, span(row.iqm, digits) if row.seeds > 1 else "–")
         covers = "" if row.coverage is None else f" (covers {percent(row.coverage)})"
         yield (
-            f"  {row.method.label:<{wide}}{row.seeds:>6}{number(row.mean):>9}{number(row.std):>8}"
-            f"{number(iqm.value if iqm else None):>9}  {interval}{covers}"
+            f"  {row.method.label:<{wide}}{row.seeds:>6}{number(row.mean, digits):>9}{number(row.std, digits):>8}"
+            f"{number(iqm.value if iqm else None, digits):>9}  {interval}{covers}"
         )
     if any(row.coverage is not None for row in rows):
         yield "  covers: how often an interval from so few seeds contains the truth, of simulated normal scores"
@@ -83,17 +85,18 @@ def score_lines(rows: Sequence[ScoreRow], wide: int, others: Mapping[str, str] =
 SHOWN = 0.05  # the p-value from which on a difference is usually believed
 
 
-def against_lines(comparisons: Sequence[Against]) -> Iterator[str]:
+def against_lines(comparisons: Sequence[Against], digits: int = 1) -> Iterator[str]:
     """Methods against the baseline; nothing where there are no two."""
     if comparisons:
         yield f"against {comparisons[0].baseline.label}: difference of the IQM, chance that a run is better"
     wide = max((len(one.method.label) for one in comparisons), default=0) + 2
     for one in comparisons:
         found, several = one.found, one.fewest > 1
+        gain = number(found.difference.value, digits)
         ahead = "" if found.wins is None else f", ahead in {found.wins} of {found.runs[0]} seeds"
         yield (
-            f"  {one.method.label:<{wide}}{one.dataset}{'  ' if one.dataset else ''}{number(found.difference.value)}"
-            f"{f' ({span(found.difference)})' if several else ''}{ahead}, P(better) "
+            f"  {one.method.label:<{wide}}{one.dataset}{'  ' if one.dataset else ''}{gain}"
+            f"{f' ({span(found.difference, digits)})' if several else ''}{ahead}, P(better) "
             f"{number(found.improvement.value, 2)}{f' ({span(found.improvement, 2)})' if several else ''}, "
             f"p {number(found.p_value, 4)} (smallest possible {number(found.smallest_p, 4)})"
         )

@@ -17,6 +17,8 @@ from offline_vi.study.results import Run, Study, is_study, read_study
 from offline_vi.study.scores import RETURN, Scores
 from offline_vi.study.single_runs import read_runs
 
+DIGITS = 2  # after the point: the rewards have any size
+
 
 def runs_in(folders: Sequence[str]) -> list[str]:
     """Run directories as they are; of a benchmark directory, those of its runs that are done.
@@ -83,12 +85,14 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
         clone = tables.mean_of([one.fitted[CLONE].value for one in here])
         gamma = f"gamma {next(iter(judged.values())).discount:g}"
         yield f"{dataset}: estimated discounted return ({gamma}) of the final policies, one number for each run"
-        yield from score_lines([row for row in rows if row.dataset == dataset], wide, {CLONE: number(clone)})
+        yield from score_lines(
+            [row for row in rows if row.dataset == dataset], wide, {CLONE: number(clone, DIGITS)}, DIGITS
+        )
     lost = {run.method for run in study.runs if not run.done}
     if lost:  # the runs that are left are those that went well
         yield f"not compared, because an estimate diverged: {', '.join(sorted(method.label for method in lost))}"
     whole = study._replace(methods=[method for method in study.methods if method not in lost])
-    yield from against_lines(tables.comparisons(whole) if study.methods[0] not in lost else [])
+    yield from against_lines(tables.comparisons(whole) if study.methods[0] not in lost else [], DIGITS)
     yield f"  The intervals are over runs. They do not contain the bias of the method: look at {CLONE} and {DATA}."
 
 

@@ -53,17 +53,21 @@ def title(name: str, chosen: TrainOptions) -> str:
 def procedure(name: str, options: Any) -> Iterator[str]:
     """What is trained, in which order and for how long."""
     chosen: TrainOptions = options.train
-    model, joint = chosen.behavior_model, not (chosen.behavior_steps or chosen.behavior_from)
+    model, joint, returns = chosen.behavior_model, not (chosen.behavior_steps or chosen.behavior_from), options.returns
+    parts: list[str] = []
     if model and not joint:
         paper = PRESETS["published"].each.get(name, {}).get("behavior_steps")
         fit = f"fit {model} for {lengths(chosen.behavior_steps, paper)}, {fitting(options)}"
-        yield f"1. {f'take {model} from {chosen.behavior_from}' if chosen.behavior_from else fit}; freeze it"
+        parts.append(f"{f'take {model} from {chosen.behavior_from}' if chosen.behavior_from else fit}; freeze it")
+    if returns.used and returns.return_steps:
+        parts.append(f"fit the values of the data's trajectories for {returns.return_steps:,} steps")
+    if returns.critic_start_steps:
+        parts.append(f"start the critics on returns for {returns.critic_start_steps:,} steps")
     batch = vars(options.algorithm).get("batch_size", Algorithm.batch_size)
     train = f"train {name} for {lengths(chosen.steps, PAPER_STEPS.get(name))}, batch {batch}"
     if model and joint:
-        yield f"1. jointly, a step each on the same batch: fit {model} by {adam(options.behavior)}, then {train}"
-    else:
-        yield f"{2 if model else 1}. {train}"
+        train = f"jointly, a step each on the same batch: fit {model} by {adam(options.behavior)}, then {train}"
+    yield from (f"{number}. {part}" for number, part in enumerate([*parts, train], 1))
 
 
 def lengths(steps: int, paper: int | None) -> str:

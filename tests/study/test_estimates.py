@@ -44,11 +44,11 @@ def test_methods_are_compared_by_the_estimates_of_their_runs(judged: dict[str, J
     expected = compare([VALUES["bcq"]], [VALUES["bc"]], iqm, paired=True)
     interval = bootstrap_interval([VALUES["bcq"]])
     (row,) = [line for line in found if line.startswith("  bcq") and "P(better)" not in line]
-    assert f"{interval.value:.1f}  {interval.low:.1f} to {interval.high:.1f} (covers" in row
+    assert f"{interval.value:.2f}  {interval.low:.2f} to {interval.high:.2f} (covers" in row
     (row,) = [line for line in found if "P(better)" in line]
-    assert f"{expected.difference.value:.1f}" in row and f"p {expected.p_value:.4f}" in row
+    assert f"{expected.difference.value:.2f}" in row and f"p {expected.p_value:.4f}" in row
     means = {line[2:].split("  ")[0]: line.split()[-1] for line in found if line.startswith("  the ")}
-    assert means == {"the data": "14.2", "the clone": "12.5"}
+    assert means == {"the data": "14.25", "the clone": "12.50"}
     assert not any("not converged" in line for line in found)
 
 
@@ -60,7 +60,7 @@ def test_estimates_that_diverged_are_in_no_number_and_their_method_is_not_compar
     found = list(lines(some))
     assert "1 of 6 estimates diverged" in found[0] and found[0].endswith(last)
     (row,) = [line for line in found if line.startswith("  bcq")]
-    assert f"{bootstrap_interval([VALUES['bcq'][:-1]]).value:.1f}" in row
+    assert f"{bootstrap_interval([VALUES['bcq'][:-1]]).value:.2f}" in row
     assert not any("4803" in line or "P(better)" in line for line in found)
     assert any(line.startswith("not compared") and line.endswith("bcq") for line in found)
     assert to_json(some)["comparisons"] == [] and len(to_json(judged)["comparisons"]) == 1

@@ -71,7 +71,7 @@ def absent(path: Path) -> MissingInputError:
     """The error for a table that is not there, or for a pattern, which the shell resolves if it is not quoted."""
     pattern = set(path.name) & set("*?[")
     return MissingInputError(
-        f"{path} is not there", "give the files one by one, or no quotes" if pattern else "check it"
+        f"{path} is not there", "name the files one by one, or leave out the quotes" if pattern else "check it"
     )
 
 

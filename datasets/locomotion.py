@@ -3,8 +3,7 @@
 The policies are the library's own SAC, kept on the way (`offline-vi train-online sac --env Hopper-v5 --keep-policies`)
 as behavior models of the family "gaussian", so that the log-probabilities in a data set are `log_prob` of the very
 model that acted. "medium" returns about a third of "expert"; "medium-replay" is collected by the policies from the
-first steps to medium, equally many rows each; "random" is uniform. Scores are on D4RL's scale. Version 0 is of short
-runs; version 1 is of long ones, whose experts are better.
+first steps to medium, equally many rows each; "random" is uniform. Scores are on D4RL's scale.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class Recipe(NamedTuple):
 
 
 ROBOTS = {"hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5"}
-LEVELS = {  # of the locomotion recipes, by version; uniform actions are the same in both
+LEVELS = {  # of the locomotion recipes, by version
     "v0": ("random", "medium", "medium-replay", "medium-expert", "expert"),
 }
 RECIPES = {

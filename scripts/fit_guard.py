@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"fitted to {found.rows:,} states; the thresholds are quantiles of {found.calibration_rows:,} others")
     print(f"familiar states that are called unknown, in {found.episodes} further episodes (false alarms):")
     for level, share in found.false_alarms.items():
-        print(f"  {100 * share:6.2f} % with --guard-states {level:g}, which means {100 * level:g} %")
+        print(f"  {100 * share:6.2f} % with --guard-states {level:g} (expected: {100 * level:g} %)")
 
 
 if __name__ == "__main__":

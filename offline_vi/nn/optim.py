@@ -139,8 +139,8 @@ def recorded_adam_(parameters: list[Tensor], states: list[dict[str, Tensor]], gr
 def powers(beta: float, steps: Tensor) -> Tensor:
     """beta^t of every t in ``steps``, as an exponential.
 
-    TorchInductor computes what holds an exponential, and has several uses, once. A power it computes again in the loop
-    over the parameters, for every few elements, which takes longer than the rest of the step.
+    TorchInductor computes an expression once and keeps it, if it contains an exponential and is used several times. It
+    would compute a power again for every few elements of each parameter, which takes longer than the rest of the step.
     """
     return torch.exp(steps * (math.log(beta) if beta > 0.0 else -math.inf))
 

@@ -78,7 +78,7 @@ def density_report(model: BehaviorModel, data: Transitions, num_samples: int, ma
     report: dict[str, float] = {"rows": float(count)}
     losses: list[float] = []
     bounds: list[float] = []
-    apart = deepcopy(model)  # for the loss, which may keep the rows that it is shown: densities are of a model without
+    apart = deepcopy(model)  # for the loss, which may keep the rows that it is shown
     with torch.random.fork_rng():
         torch.manual_seed(0)
         device = next(model.parameters()).device

@@ -13,7 +13,7 @@ from offline_vi.study.compare import against_lines, score_lines
 from offline_vi.study.judging import CLONE, DATA, POLICY, JudgeOptions, Judgment, discount_for
 from offline_vi.study.kept import read_config
 from offline_vi.study.report import number
-from offline_vi.study.results import Run, Study, is_study, read_study
+from offline_vi.study.results import Method, Run, Study, is_study, read_study
 from offline_vi.study.scores import RETURN, Scores
 from offline_vi.study.single_runs import read_runs
 
@@ -88,12 +88,23 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
         yield from score_lines(
             [row for row in rows if row.dataset == dataset], wide, {CLONE: number(clone, DIGITS)}, DIGITS
         )
-    lost = {run.method for run in study.runs if not run.done}
-    if lost:  # the runs that are left are those that went well
+    if lost := lost_methods(study):
         yield f"not compared, because an estimate diverged: {', '.join(sorted(method.label for method in lost))}"
-    whole = study._replace(methods=[method for method in study.methods if method not in lost])
-    yield from against_lines(tables.comparisons(whole) if study.methods[0] not in lost else [], DIGITS)
+    yield from against_lines(compared(study), DIGITS)
     yield f"  The intervals are over runs. They do not contain the bias of the method: look at {CLONE} and {DATA}."
+
+
+def lost_methods(study: Study) -> set[Method]:
+    """The methods with an estimate that diverged: the runs that they have left are those that went well."""
+    return {run.method for run in study.runs if not run.done}
+
+
+def compared(study: Study) -> list[tables.Against]:
+    """The other methods against the first one; none where that one is lost."""
+    lost = lost_methods(study)
+    if study.methods[0] in lost:
+        return []
+    return tables.comparisons(study._replace(methods=[method for method in study.methods if method not in lost]))
 
 
 def to_json(judged: Mapping[str, Judgment]) -> dict[str, Any]:
@@ -117,8 +128,7 @@ def to_json(judged: Mapping[str, Judgment]) -> dict[str, Any]:
             "difference": list(row.found.difference),
             "p_value": row.found.p_value,
         }
-        for row in tables.comparisons(study)
-        if all(run.done for run in study.runs if run.method in (row.method, row.baseline))
+        for row in compared(study)
     ]
     runs = {run: one.to_json() for run, one in judged.items()}
     return {"runs": runs, "methods": methods, "comparisons": comparisons}

@@ -149,7 +149,7 @@ def lines(found: Judgment) -> Iterator[str]:
     yield f"{found.dataset}: discounted return ({gamma}) from the first states of {found.episodes} episodes"
     yield f"  {'':<12}{'value':>10}{'std. error over starts':>24}{'std. over fits':>16}"
     for name, one in found.fitted.items():
-        spread = f"{one.over_seeds:.2f}" if len(one.curves) > 1 else "of one fit: -"
+        spread = f"{one.over_seeds:.2f}" if len(one.curves) > 1 else "-"
         yield f"  {name:<12}{one.value:>10.2f}{one.over_starts:>24.2f}{spread:>16}  {one.doubt()}".rstrip()
     yield f"  {DATA:<12}{found.data.value:>10.2f}{found.data.standard_error:>24.2f}{'':>16}  observed"
     yield "  Policy and clone are estimated by fitted Q evaluation: compare these two with each other. Errors are those"

@@ -211,10 +211,13 @@ def guarded(
     """
     from offline_vi.evaluation.states import load_states
     from offline_vi.evaluation.support import Support
+    from offline_vi.nn.recorded import spec_in
     from offline_vi.rl.policies import GuardedPolicy, q_value
     from offline_vi.study.kept import load_with_density
+    from offline_vi.types import unit_task
 
-    safe = safe_in_box(safe_action, policy.task) if safe_action else None
+    task = policy.task or unit_task(spec_in(policy).action_dim)
+    safe = safe_in_box(safe_action, task) if safe_action else None
     if safe is not None and not states:
         raise UsageError("a safe action is for unknown states", "add guard_states=0.01")
     if not (actions or states):
@@ -234,15 +237,15 @@ def guarded(
     return GuardedPolicy(policy, density, threshold, value=value, states=known, level=states or 0.01, safe_action=safe)
 
 
-def safe_in_box(action: Sequence[float], task: Task | None) -> Tensor:
+def safe_in_box(action: Sequence[float], task: Task) -> Tensor:
     """An action in the environment's units, (A,), in those of the policy: [-1, 1]. Raises UsageError."""
     import torch
 
-    low, high = (task.action_low, task.action_high) if task is not None else ((-1.0,), (1.0,))
-    if task is not None and len(action) != len(low):
+    low, high = task.action_low, task.action_high
+    if len(action) != len(low):
         raise UsageError(f"the safe action has {len(action)} numbers", f"one for each of the {len(low)} actions")
     given = np.asarray(action, np.float32)
     if not ((given >= np.asarray(low, np.float32)) & (given <= np.asarray(high, np.float32))).all():
         box = " and ".join(f"{below:g} to {above:g}" for below, above in zip(low, high, strict=True))
         raise UsageError(f"the safe action {' '.join(map(str, action))} is not in the action box", f"its bounds: {box}")
-    return torch.from_numpy(given if task is None else task.from_env(given).clip(-1.0, 1.0))
+    return torch.from_numpy(task.from_env(given).clip(-1.0, 1.0))

@@ -39,7 +39,7 @@ def test_the_fitted_density_guards_the_policy_in_evaluate(trained: str, capsys: 
     code, out, _ = run(["fit-guard", trained, "--steps", "5", "--seed", "1"], capsys)
     assert code == 0
     assert "fitted to 266 states" in out and "76 others" in out
-    levels = [line.split("--guard-states ")[1].split(",")[0] for line in out.splitlines() if "--guard-states" in line]
+    levels = [line.split("--guard-states ")[1].split()[0] for line in out.splitlines() if "--guard-states" in line]
     assert levels == ["0.001", "0.01", "0.05", "0.5"]
     assert {path.name for path in (Path(trained) / "states").iterdir()} >= {"card.json", "model.safetensors"}
     assert strangers(Path(trained)) == []

@@ -131,6 +131,17 @@ def use_products(name: str) -> None:
     torch.set_float32_matmul_precision(name)
 
 
+@contextmanager
+def full_products() -> Iterator[None]:
+    """Float32 products are those of float32 in here, whichever path was chosen."""
+    before = torch.get_float32_matmul_precision()
+    use_products("highest")
+    try:
+        yield
+    finally:
+        use_products(before)
+
+
 @functools.cache
 def keep_freed_memory(limit: int = 1 << 30) -> bool:
     """Let the C library keep blocks up to ``limit`` bytes that are freed instead of handing them back to the kernel.

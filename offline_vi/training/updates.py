@@ -193,7 +193,7 @@ class Replays:
                 run, metrics = RECORDERS[inputs[0].device.type](lambda: self._updates(programs, inputs))
                 before.restore()
                 run()
-            if not all(map(took_the_step, before.tensors, after, before.state)):
+            if not all(map(took_the_step, before.tensors, after, after, before.state)):
                 raise CapabilityError("the captured updates take other steps", HINT)
         except RuntimeError as error:  # of the device
             raise CapabilityError(f"the update cannot be captured: {str(error).partition(chr(10))[0]}", HINT) from error

@@ -27,7 +27,8 @@ from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans
 from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.data.samplers import Sampler
 from offline_vi.errors import CapabilityError, GraphWarning, Interrupted
-from offline_vi.nn.precision import precision_of_targets
+from offline_vi.nn.optim import adam, gradient_step
+from offline_vi.nn.precision import precision_of_targets, use_products, without_gradient
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.stopping import requests
@@ -132,6 +133,55 @@ def test_seeds_in_parallel_are_captured_together() -> None:
             advance(Batch(*(torch.stack(pair) for pair in zip(one, two, strict=True))))
         states.append(agent.snapshot())
     assert_same(states[0], states[1])
+
+
+class Regressing(BC):
+    """Regresses a large value from its mean, where the gradient is nothing but the rounding of the targets."""
+
+    def __init__(self) -> None:
+        super().__init__(SPEC, BCConfig(hidden=(8,)))
+        self.bias = torch.nn.Parameter(torch.tensor([1201.2]))
+        self.actor_opt = adam([self.bias], lr=1e-3)
+
+    @without_gradient
+    def target(self, batch: Batch) -> torch.Tensor:
+        return (400.4 * torch.ones(len(batch.reward), 3) @ torch.ones(3, 1)).float()  # 1,201.2
+
+    def update(self, batch: Batch) -> Metrics:
+        loss = (self.bias - self.target(batch)).square().mean()
+        gradient_step(self.actor_opt, loss)
+        return {"loss": loss.detach()}
+
+
+def test_a_step_that_is_only_rounding_may_be_rounded_in_another_way() -> None:
+    agent, batch = Regressing(), Sampler(toy(), 16).sample()
+
+    def unrounded(graph: Any, inputs: list[torch.Tensor], rows: slice) -> capture.Run:
+        def run(*given: torch.Tensor) -> list[torch.Tensor]:
+            with torch.enable_grad(), precision_of_targets("float32", torch.device("cpu")):
+                return list(agent.update(Batch(*given[rows])).values())
+
+        return run
+
+    with precision_of_targets("bfloat16", torch.device("cpu")):
+        Captured(agent, unrounded)(batch)  # another step by far, and as good a one
+
+
+def test_products_are_not_rounded_while_a_program_is_compared() -> None:
+    use_products("medium")
+    agent, seen = BC(SPEC, BCConfig(hidden=(8,))), []
+
+    def watched(graph: Any, inputs: list[torch.Tensor], rows: slice) -> capture.Run:
+        def run(*given: torch.Tensor) -> Any:
+            seen.append(torch.get_float32_matmul_precision())
+            return graph(*given)
+
+        return run
+
+    update, batch = Captured(agent, watched), Sampler(toy(), 16).sample()
+    update(batch)
+    assert seen == ["highest", "medium"]
+    assert torch.get_float32_matmul_precision() == "medium"
 
 
 # ------------------------------------------------------------------ what is refused

@@ -1,5 +1,5 @@
 """How fast `evaluate` is, and what limits it: ten episodes of BCQ with its 100 candidates, ten environments beside each
-other and one at a time.
+other, in one process and in ten, and one at a time.
 
     python benchmarks/evaluating.py [--env HalfCheetah-v5] [--steps 300] [--rounds 3]
 
@@ -56,23 +56,23 @@ def main() -> None:
     spec = Spec(shapes[0], shapes[1][0])
     task = replace(task_on(options.env, None), max_episode_steps=options.steps)
     policy = BCQ(spec, DecoderMeans(CVAE(spec).eval().requires_grad_(False))).eval()
-    rows: dict[int, list[tuple[float, float, float]]] = {WIDTH: [], 1: []}
+    ten, apart, one = f"{WIDTH}", f"{WIDTH}, in processes", "1"
+    how: dict[str, dict[str, Any]] = {ten: {}, apart: {"env_processes": True}, one: {"num_envs": 1}}
+    rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in how}
     for _ in range(options.rounds):
-        for beside, laps in rows.items():
+        for name, laps in rows.items():
             timed = Timed(policy)
             started = time.perf_counter()
-            evaluation = evaluate(timed, task, WIDTH, num_envs=beside)
+            evaluation = evaluate(timed, task, WIDTH, **how[name])
             seconds, steps = time.perf_counter() - started, int(evaluation.lengths.sum())
             laps.append((steps / seconds, 1e3 * timed.seconds / timed.calls, 1e3 * (seconds - timed.seconds) / steps))
     print(f"{options.env}, {WIDTH} episodes of {options.steps} steps, 100 candidates, one thread\n")
     print("| environments beside each other | environment steps/s | policy, ms a batch of ten | the rest, ms a step |")
     print("|---|---|---|---|")
-    medians = {
-        beside: [statistics.median(column) for column in zip(*laps, strict=True)] for beside, laps in rows.items()
-    }
-    for beside, (speed, thinking, rest) in medians.items():
-        print(f"| {beside} | {speed:.0f} | {thinking:.2f} | {rest:.3f} |")
-    print(f"\n{medians[WIDTH][0] / medians[1][0]:.1f} times as fast as one environment at a time")
+    medians = {name: [statistics.median(column) for column in zip(*laps, strict=True)] for name, laps in rows.items()}
+    for name, (speed, thinking, rest) in medians.items():
+        print(f"| {name} | {speed:.0f} | {thinking:.2f} | {rest:.3f} |")
+    print(f"\n{medians[ten][0] / medians[one][0]:.1f} times as fast as one environment at a time")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LARGEST = float(np.finfo(np.float32).max)  # a reward beyond it is as good as infinite
 REASON = 200  # characters of a reason
+
+Question = Literal["reset", "step"]
 
 
 class EpisodeFailure(EnvError):
@@ -49,6 +51,7 @@ class Simulator:
         self.task, self.wrap = task, wrap
         self._env: Env | None = None
         self._space: Any = None  # of its observations
+        self._question: tuple[Question, Any] = "reset", 0
 
     def open(self) -> Env:
         """The environment, made where there is none. Raises what `make_env` raises."""
@@ -75,6 +78,16 @@ class Simulator:
             return Step(self._observation(obs), number(reward), *ends)
         except (Exception, SystemExit) as error:  # whatever a simulator raises
             raise self._failure(error) from error
+
+    def begin(self, question: Question, argument: Any) -> None:
+        """Note a "reset" with its seed, or a "step" with its action, of which `answer` is asked: see
+        `processes.Elsewhere`, whose child answers meanwhile."""
+        self._question = question, argument
+
+    def answer(self) -> Any:
+        """What `reset` or `step` returns. Raises EpisodeFailure."""
+        question, argument = self._question
+        return getattr(self, question)(argument)
 
     def close(self) -> None:
         """Close the environment; what it raises then harms no episode any more."""

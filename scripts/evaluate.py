@@ -47,6 +47,9 @@ class EvaluateOptions:
     each dimension."""
     video: int = 0
     """Film this many episodes, from --seed on, into RUN/videos."""
+    env_processes: bool = False
+    """Run each environment in a process of its own, on Linux: the same numbers, sooner on a machine with spare cores if
+    a step of the simulator takes several milliseconds, later if it takes less than one."""
     threads: int = 1
     """CPU threads of torch."""
     json: bool = False
@@ -73,6 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
         guard_states=options.guard_states,
         safe_action=options.safe_action,
         video=options.video,
+        env_processes=options.env_processes,
         progress=not options.quiet,
     )
     score, path = score_run(options.run, scoring), None

@@ -3,8 +3,8 @@
 The protocol: the policy sees batches of a fixed width W = 10. Episode e sits in row e mod W and belongs to wave e // W;
 the rows of a wave run in lock-step, rows without a running environment hold zeros. Before each ``act`` the (forked)
 random state is set from (seed, wave, step). Batch width, row and noise of an episode then never depend on how many
-environments run beside each other, nor on which episodes ended before: padding alone would not be enough for a policy
-that samples candidates.
+environments run beside each other, in which processes they run, nor on which episodes ended before: padding alone would
+not be enough for a policy that samples candidates.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from offline_vi.errors import (
 )
 from offline_vi.evaluation.statistics import Interval, bootstrap_interval, mean
 from offline_vi.factories import Factory, allow
+from offline_vi.processes import POSSIBLE, Elsewhere
 from offline_vi.rl.algorithm import find_capability
 from offline_vi.rl.policies import Counting, Policy, StatefulPolicy
 from offline_vi.rl.prediction import evaluation_mode
-from offline_vi.simulator import EpisodeFailure, Simulator, as_it_is
+from offline_vi.simulator import EpisodeFailure, Simulator, Step, as_it_is
 from offline_vi.types import FloatArray, Task
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def evaluate(
     progress: bool = False,
     wrap: Callable[[Env], Env] = as_it_is,
     max_episode_steps: int | None = None,
+    env_processes: bool = False,
 ) -> Evaluation:
     """Run ``episodes`` episodes; episode e is reset with ``seed + e``; ``discount`` is that of `Evaluation.discounted`;
     ``wrap`` puts something around each environment, e.g. what films it.
@@ -172,9 +174,9 @@ def evaluate(
     ``task`` may also be a Gymnasium id, a class of environments or a function that makes one; its box then gives the
     action bounds. ``max_episode_steps`` cuts episodes there, instead of where task or environment do.
 
-    ``num_envs`` environments run side by side, at most W = 10, the default; the numbers do not depend on it. An episode
-    in which an environment does anything impossible (see `Simulator`) is repeated once in a new one; then it counts as
-    failed.
+    ``num_envs`` environments run side by side, at most W = 10, the default; with ``env_processes`` each of them in a
+    process of its own, on Linux. The numbers do not depend on either. An episode in which an environment does anything
+    impossible (see `Simulator`) is repeated once in a new one; then it counts as failed.
 
     Raises EnvError where the policy produces NaN or wrong shapes, EvaluationError where every episode failed,
     UsageError where no limit of the episodes is known, and what `make_env` raises. The caller's random state is left
@@ -187,14 +189,15 @@ def evaluate(
     if not isinstance(task, Task):
         task = require_bounded(task_in(allow(task), max_episode_steps=max_episode_steps))
     task = task if max_episode_steps is None else replace(task, max_episode_steps=max_episode_steps)
-    simulators = [Simulator(task, wrap) for _ in range(min(num_envs, WIDTH, episodes))]
+    first = Simulator(task, wrap)  # which says how long its episodes may be
+    simulators = _simulators(first, min(num_envs, WIDTH, episodes), env_processes)
     records: dict[int, _Episode] = {}
     runner = _Runner(policy, task, seed, discount, torch.device(device))
     # torch.manual_seed reaches every CUDA device, so every one in use is forked, whichever the policy is on
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     bar = tqdm(total=episodes, unit="episode", disable=not progress, dynamic_ncols=True, file=standard_error(as_drawn))
     try:
-        limit = episode_limit(simulators[0].open(), task)
+        limit = episode_limit(first.open(), task)
         with torch.random.fork_rng(devices=cuda), evaluation_mode(policy):
             for group in _groups(episodes, len(simulators)):
                 for episode, simulator in zip(group, simulators, strict=False):
@@ -207,17 +210,23 @@ def evaluate(
                 bar.update(len(group))
     finally:
         bar.close()
-        for simulator in simulators:
+        for simulator in (first, *simulators):
             simulator.close()
     runner.warn_about_clipping()
     found = _summary(task, seed, discount, [records[episode] for episode in range(episodes)])
     return replace(found, max_episode_steps=limit)
 
 
+def _simulators(first: Simulator, count: int, apart: bool) -> Sequence[Simulator | Elsewhere]:
+    if apart and POSSIBLE:
+        return [Elsewhere(first.task, first.wrap) for _ in range(count)]
+    return [first, *(Simulator(first.task, first.wrap) for _ in range(count - 1))]
+
+
 class _Episode:
     """One episode: its environment and what happened in it."""
 
-    def __init__(self, number: int, simulator: Simulator) -> None:
+    def __init__(self, number: int, simulator: Simulator | Elsewhere) -> None:
         self.number, self.simulator = number, simulator
         self.row = number % WIDTH
         self.total, self.length, self.terminated, self.running = 0.0, 0, False, True
@@ -242,8 +251,10 @@ class _Runner:
         """Step all episodes (of one wave) until the last one ends."""
         obs: FloatArray | None = None
         for episode in episodes:
+            episode.simulator.begin("reset", self.seed + episode.number)
+        for episode in episodes:
             try:
-                first = episode.simulator.reset(self.seed + episode.number)
+                first = episode.simulator.answer()
             except EpisodeFailure as failure:
                 episode.fail(failure)
                 continue
@@ -265,9 +276,11 @@ class _Runner:
             if action.shape != (WIDTH, len(self.task.action_low)):  # NumPy would broadcast some of these silently
                 expected = (WIDTH, len(self.task.action_low))
                 raise EnvError(f"the policy's actions have the shape {action.shape}, expected {expected}")
-            for episode in episodes:
-                if episode.running:
-                    self._step(episode, action[episode.row], obs)
+            stepped = [episode for episode in episodes if episode.running]
+            for episode in stepped:
+                self._begin(episode, action[episode.row], obs)
+            for episode in stepped:
+                self._finish(episode, obs)
             step += 1
         if counting is not None:
             counting.count_only(None)
@@ -280,7 +293,7 @@ class _Runner:
         else:
             torch.manual_seed(seed)
 
-    def _step(self, episode: _Episode, action: FloatArray, obs: FloatArray) -> None:
+    def _begin(self, episode: _Episode, action: FloatArray, obs: FloatArray) -> None:
         if not np.isfinite(action).all():
             where = f"at step {episode.length} of episode {episode.number}"
             raise EnvError(f"the policy's action is not finite {where}: {action}", "the policy has diverged")
@@ -289,8 +302,11 @@ class _Runner:
         self.entries += action.size
         if episode.length == 0:
             episode.first_obs, episode.first_action = obs[episode.row].copy(), inside
+        episode.simulator.begin("step", inside)
+
+    def _finish(self, episode: _Episode, obs: FloatArray) -> None:
         try:
-            found = episode.simulator.step(inside)
+            found: Step = episode.simulator.answer()
         except EpisodeFailure as failure:
             episode.fail(failure)
         else:

@@ -29,6 +29,9 @@ class EvalOptions:
     """Episodes per evaluation."""
     eval_seed: int = 100
     """Seed of the first evaluation episode; independent of --seed."""
+    env_processes: bool = False
+    """Run each environment of an evaluation in a process of its own, on Linux: the same numbers, sooner on a machine
+    with spare cores if a step of the simulator takes several milliseconds, later if it takes less than one."""
 
     @property
     def interval(self) -> int | None:
@@ -50,7 +53,15 @@ def evaluate_into(
     """Evaluate a policy, and log a row per episode; ``whose`` are further columns, e.g. the seed of several."""
     from offline_vi.evaluation.evaluate import evaluate  # here, not above: gymnasium
 
-    evaluation = evaluate(policy, task, options.eval_episodes, options.eval_seed, discount=discount, device=device)
+    evaluation = evaluate(
+        policy,
+        task,
+        options.eval_episodes,
+        options.eval_seed,
+        discount=discount,
+        device=device,
+        env_processes=options.env_processes,
+    )
     for row in evaluation.episode_rows(step):
         run.log_episode({**row, **whose})
     return evaluation

@@ -59,7 +59,7 @@ CLASSES: Mapping[str, Mapping[str, OnResume]] = {
         "support_from": R,
         "print_config": F,
     },
-    "eval": dict.fromkeys(("eval_every", "eval_episodes", "eval_seed"), R),
+    "eval": dict.fromkeys(("eval_every", "eval_episodes", "eval_seed"), R) | {"env_processes": F},
     "fit": {"steps": M, "held_out": S, **dict.fromkeys(("iwae_samples", "max_rows", "policy_from"), R)},
     "where": dict.fromkeys(("env", "env_kwargs", "max_episode_steps", "normalize", "bonus"), S),
     "collect": {

@@ -41,6 +41,7 @@ class ScoringOptions:
     guard_states: float = 0.0  # quantile of the data's states below which a state is unknown; 0: no guard
     safe_action: tuple[float, ...] = ()  # taken in unknown states, in the environment's units; empty: the box's middle
     video: int = 0  # film so many episodes into RUN/videos
+    env_processes: bool = False  # run each environment in a process of its own
     progress: bool = False  # show a bar
 
 
@@ -93,7 +94,9 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
         policy, run, options.seed_index, options.guard, options.guard_states, safe_action=options.safe_action
     )
     acting = around or policy
-    evaluation = evaluate(acting, task, options.episodes, options.seed, progress=options.progress)
+    evaluation = evaluate(
+        acting, task, options.episodes, options.seed, progress=options.progress, env_processes=options.env_processes
+    )
     changed = differences(run, config.record, task, evaluation)
     score = RunScore(task, evaluation, changed, around, None, data_score_of(run, config.record, task))
     if not options.video:

@@ -217,14 +217,20 @@ def our_step(name: str, kind: list[str]) -> Step:
 
 
 def updates(algorithm: Any, kind: list[str]) -> Callable[[Any], object]:
-    """The algorithm's update as ``kind`` has it, on the faster of torch's paths."""
-    from offline_vi.nn.precision import exact_products, keep_freed_memory, use_products
+    """The algorithm's update as ``kind`` has it and as the training loop takes it, on the faster of torch's paths."""
+    from offline_vi.nn.precision import exact_products, keep_freed_memory, use_products, without_denormals
     from offline_vi.training.capture import PROGRAMS, Captured
 
     keep_freed_memory()
     use_products(exact_products())
     algorithm.train()
-    return Captured(algorithm, *PROGRAMS["compiled"]) if "compiled" in kind else algorithm.update
+    update = Captured(algorithm, *PROGRAMS["compiled"]) if "compiled" in kind else algorithm.update
+
+    def advance(batch: Any) -> object:
+        with without_denormals():
+            return update(batch)
+
+    return advance
 
 
 def precision_in(kind: list[str]) -> str:

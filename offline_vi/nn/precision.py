@@ -142,6 +142,22 @@ def full_products() -> Iterator[None]:
         use_products(before)
 
 
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Numbers too small for a full mantissa (in float32, below 1.2e-38) are zero in here, in this thread.
+
+    A processor takes a hundred times as long for each of them. Adam is full of them: the mean gradient of a unit that
+    no input reaches any more shrinks by a tenth a step, until it is the smallest number there is, and stays there,
+    because nine tenths of that round to it again. In SAC on hopper, 7 % of all moments, they cost a fifth of a step.
+    """
+    before = float(torch.tensor(1e-40, dtype=torch.float32) * 1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
 @functools.cache
 def keep_freed_memory(limit: int = 1 << 30) -> bool:
     """Let the C library keep blocks up to ``limit`` bytes that are freed instead of handing them back to the kernel.

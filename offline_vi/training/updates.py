@@ -17,6 +17,7 @@ from torch import Tensor
 
 from offline_vi.data.samplers import Sampler, Source, StackedSampler
 from offline_vi.errors import CapabilityError, ConfigError, GraphWarning
+from offline_vi.nn.precision import without_denormals
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.stopping import held
 from offline_vi.training.capture import HINT, PROGRAMS, Captured, Graph, Program, took_the_step
@@ -59,12 +60,13 @@ class Updates:
     def __call__(self, steps: int = 1) -> tuple[Tensor, Sums]:
         """Take ``steps`` updates, one or ``together``. Returns the row numbers of the last batch, and the metrics."""
         inputs = self.rows.draw(steps)
-        try:
-            metrics = self.way(inputs, steps)
-        except CapabilityError as error:
-            warnings.warn(f"{error}: it runs as it is written", GraphWarning, stacklevel=2)
-            self.way = self._one_by_one(self.algorithm.update)
-            metrics = self.way(inputs, steps)
+        with without_denormals():
+            try:
+                metrics = self.way(inputs, steps)
+            except CapabilityError as error:
+                warnings.warn(f"{error}: it runs as it is written", GraphWarning, stacklevel=2)
+                self.way = self._one_by_one(self.algorithm.update)
+                metrics = self.way(inputs, steps)
         return self.rows.numbers(inputs), metrics
 
     def _one_by_one(self, update: Callable[[Batch], Metrics]) -> Way:

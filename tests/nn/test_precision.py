@@ -13,12 +13,14 @@ from offline_vi.algorithms.bcq import BCQ, BCQConfig
 from offline_vi.behavior import CVAE, CVAEConfig, DecoderMeans
 from offline_vi.errors import ConfigError
 from offline_vi.nn.networks import Critic
+from offline_vi.nn.optim import Adam
 from offline_vi.nn.precision import (
     exact_products,
     full_precision,
     precision_of_targets,
     preferred_precision,
     use_products,
+    without_denormals,
     without_gradient,
 )
 from offline_vi.runs.directory import RunDirectory
@@ -115,6 +117,36 @@ def test_products_of_half_precision_are_not_taken_for_exact(monkeypatch: pytest.
     exact_products.cache_clear()
     assert exact_products() == "highest"
     exact_products.cache_clear()
+
+
+def test_moments_of_dead_units_end_at_zero_and_nothing_else_changes() -> None:
+    """Nine tenths of the smallest number round to it again, so a mean gradient that only shrinks never ends."""
+    data = transitions()
+    agent = BC(data.spec, BCConfig(hidden=(8,), batch_size=8))
+    with torch.no_grad():
+        next(agent.parameters()).view(8, -1)[:4] = 0.0
+        for bias in (part for part in agent.parameters() if part.shape == (8,)):
+            bias[:4] = -1e3  # no input reaches these units
+    assert isinstance(agent.actor_opt, Adam)
+    moments = agent.actor_opt.moments(next(agent.parameters()))
+    fit(agent, data, 1, progress=False)
+    for moment in moments.values():
+        moment.fill_(1e-37)
+    fit(agent, data, 60, progress=False)
+    tiny = torch.finfo(torch.float32).tiny
+    assert moments and not any(((moment != 0.0) & (moment.abs() < tiny)).any() for moment in moments.values())
+    assert float(torch.tensor(1e-40) * 0.5) > 0.0  # what others compute afterwards
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_whoever_had_no_denormals_has_none_afterwards(before: bool) -> None:
+    torch.set_flush_denormal(before)
+    try:
+        with without_denormals():
+            assert float(torch.tensor(1e-40) * 1.0) == 0.0
+        assert (float(torch.tensor(1e-40) * 1.0) == 0.0) == before
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @pytest.mark.parametrize(("flags", "expected"), [({"avx512_bf16"}, "bfloat16"), ({"avx512f", "avx2"}, "float32")])

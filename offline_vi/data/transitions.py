@@ -30,6 +30,7 @@ from offline_vi.data.provenance import ColumnOptions as ColumnOptions, Provenanc
 from offline_vi.data.rows import following_rows, library_actions, rewards_cut_off, rows_within_episodes
 from offline_vi.data.steps import Steps
 from offline_vi.data.tables import Roles, Table, columns_from_table, name_of, names_of
+from offline_vi.data.unknown_ends import UnknownEnds, report_unknown_ends
 from offline_vi.errors import ConfigError, EmptyDatasetError, SpaceMismatchError
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
@@ -194,6 +195,7 @@ class Transitions:
         """Ends and next observations of own data are known: no row leans on another episode's."""
         task = bounded_task(options.get("task"), low, high, columns, _name(options))
         changed: ValueOptions = {**options, "task": task}
+        report_unknown_ends([UnknownEnds.of(columns)], _name(options))
         return cls.from_columns(columns, next_obs="within_episode", **changed)
 
     @classmethod

@@ -315,9 +315,29 @@ def test_a_data_set_without_an_environment_trains_and_says_that_nothing_was_scor
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unknown = Path(data).rename(tmp_path / "mystery.hdf5")
-    code, _, _ = run(["train", "bc", "--dataset", str(unknown), *TINY, "--output", str(tmp_path / "run")], capsys)
+    code, out, _ = run(["train", "bc", "--dataset", str(unknown), *TINY, "--output", str(tmp_path / "run")], capsys)
     assert code == 0
     assert "nothing was scored" in (tmp_path / "run" / "result.json").read_text()
+    assert "nothing was scored" in out  # also with -q
+
+
+def test_quiet_leaves_the_result_on_stdout_and_nothing_else(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "bc", "--dataset", data, "--env", "Pendulum-v1", *TINY, "--hidden", "8"]
+    words += ["--episode-weights", "best", "--max-episode-steps", "20"]
+    code, out, err = run([*words, "--output", str(tmp_path / "quiet")], capsys)
+    assert (code, err) == (0, "")
+    mean = json.loads((tmp_path / "quiet" / "result.json").read_text())["return_mean"]
+    assert f"{mean:.1f}" in out and str(tmp_path / "quiet") in out and len(out.splitlines()) == 2
+    loud = [word for word in words if word != "-q"]
+    code, out, err = run([*loud, "--json", "--output", str(tmp_path / "loud")], capsys)
+    assert code == 0 and "rows" in err
+    assert json.loads(out)["return_mean"] == mean  # stdout is the result alone: status lines are on stderr
+
+    fit = ["fit-behavior", "gaussian", "--dataset", data, "--steps", "4", "--hidden", "8", "-q"]
+    code, out, err = run([*fit, "--output", str(tmp_path / "model")], capsys)
+    assert (code, err) == (0, "") and "nats" in out and str(tmp_path / "model") in out
 
 
 def spoil(key: str, value: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:

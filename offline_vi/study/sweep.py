@@ -102,7 +102,7 @@ def sweep(options: Sweep) -> dict[str, Any]:
     use_threads(options.threads)
     policy, config = load_policy(options.run), read_config(options.run)
     use_products_of(options.run)
-    trained, task = ranking(policy), task_of_run(config.record, options.env)
+    trained, task = ranking(policy), task_of_run(config.record, options.env, run=options.run)
     check_spaces(config.spec, task)
     ways = settings(trained, options)
     direct: list[tuple[str, Policy, CandidatePolicy]] = [

@@ -16,6 +16,18 @@ from offline_vi.training.loop import LoopOptions
 
 
 @contextmanager
+def same_command_goes_on(what: str) -> Iterator[None]:
+    """A request to stop within it says what was going on, and that the same command goes on with it."""
+    try:
+        yield
+    except Stop as stop:
+        error = Interrupted(stop.signum)
+        error.during(what)
+        error.hint = "what was done is saved: the same command goes on where it stopped"
+        raise error from None
+
+
+@contextmanager
 def doing(what: str, run: RunDirectory) -> Iterator[None]:
     """A request to stop within it says what was going on, and what the run keeps."""
     try:

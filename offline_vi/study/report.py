@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from offline_vi.escaping import code, latex, markdown, visible
 from offline_vi.runs.files import read_json, write_text
 from offline_vi.runs.ownership import claim
 from offline_vi.study.again import command_on, entries, near
+from offline_vi.study.cells import status
 from offline_vi.study.report_plots import ReportPlots, report_plots
 from offline_vi.study.results import Failure, Method, Run, Study, is_study, read_study, write_results
 from offline_vi.study.single_runs import read_runs
@@ -101,7 +103,8 @@ class Content:
     methods: list[Method]  # in the suite's order
     runs: list[Run]  # every run, done or not
     done: int  # runs
-    failures: list[Failure]  # runs that ended in an error
+    failures: list[Failure]  # runs that are not done
+    going_on: list[str]  # commands that go on with them
     scores: list[ScoreRow]  # one row for each data set
     unscored: bool  # whether no run has a score
     estimate: str  # the command that estimates from the data alone what the policies are worth
@@ -137,6 +140,7 @@ def contents(study: Study) -> Content:
         runs=study.runs,
         done=sum(run.done for run in study.runs),
         failures=study.failures,
+        going_on=going_on(study),
         scores=scores,
         unscored=bool(scores) and all(row.mean is None for row in scores),
         estimate=command_for("ope", study),
@@ -172,6 +176,17 @@ def command_for(verb: str, study: Study) -> str:
     each: list[str | Path] = [near(path) for path in done] if len(done) <= MOST else ["RUN", "..."]
     runs = [near(study.folder)] if is_study(study.folder) else each
     return command_on(verb, *runs, config={"plugins": list(plugins.values()), "task": task})
+
+
+def going_on(study: Study) -> list[str]:
+    """The commands that go on with the runs that are not done: of a benchmark it is the one that began it."""
+    left = [run.path for run in study.runs if not run.done]
+    if not study.failures:
+        return []
+    if is_study(study.folder):
+        return [f"offline-vi benchmark SUITE --output {shlex.quote(str(near(study.folder)))}"]
+    begun = [path for path in left if status(path).get("status") == "interrupted"]
+    return [command_on("resume", near(path), config=record_of(path)) for path in begun]
 
 
 def record_of(run: Path) -> Mapping[str, object]:

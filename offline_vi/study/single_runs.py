@@ -4,6 +4,7 @@ config.json and run.json."""
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -205,7 +206,7 @@ def runs_of_directory(one: Described, method: Method) -> list[Run]:
     reason."""
     from offline_vi.runs.files import read_json
 
-    command = " ".join(["offline-vi", *command_words(one.record)])
+    command = shlex.join(["offline-vi", *command_words(one.record)])
     cell = Cell(one.algorithm, one.dataset, one.preset, one.seed)
     try:
         seconds = number(one.record, "wall_seconds") or 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,31 @@ def test_a_run_that_is_not_done_is_reported_with_the_reason(tmp_path: Path) -> N
     read = read_runs([broken, fake_run(tmp_path / "whole", 2.0, seed=1)])
     assert [(failure.name, failure.error) for failure in read.failures] == [("broken", "a loss is not finite")]
     assert contents(read).scores[0].per_seed == [2.0]
+
+
+def test_a_run_that_was_interrupted_is_reported_with_the_command_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fake_run(tmp_path / "my run", 1.0)
+    stopped = "interrupted while training bcq, at step 7 of 60"
+    (path / "run.json").write_text(json.dumps({"status": "interrupted", "error": f"Interrupted: {stopped}"}))
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "plugins": [{"name": "mine.py", "sha256": "0"}]}))
+    code, out, _ = run(["report", str(path)], capsys)
+    command = f"offline-vi resume '{path}' --plugin mine.py"
+    assert code == 0 and f"my run: {stopped}" in out and command in out
+    text = (path / "report.md").read_text()
+    assert command in text and "| data set |" not in text and "## Commands" not in text  # nothing would be in them
+    assert '<table class="sortable">' not in (path / "report.html").read_text()
+
+
+def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "mine", 1.0)
+    words = ["train", "bcq", "--dataset", "my log.csv", "--env-kwargs", '{"a": 1}']
+    record = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**record, "command": ["/usr/bin/offline-vi", *words]}))
+    (found,) = read_runs([path]).runs
+    assert shlex.split(found.command) == ["offline-vi", *words]
 
 
 def test_a_task_without_reference_scores_has_a_curve_of_returns(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def contents(study: Study) -> Content:
     scores, aggregates = tables.score_rows(study), tables.aggregate_rows(study) if many else []
     return Content(
         suite=study.suite,
-        environment=study.environment,
+        environment={**study.environment, **facts_of_runs(study.runs)},
         methods=study.methods,
         runs=study.runs,
         done=sum(run.done for run in study.runs),
@@ -162,6 +162,14 @@ def contents(study: Study) -> Content:
         notes=sorted({f"{run.cell.dataset}: {run.note}" for run in study.runs if run.note}),
         plots=report_plots(study, aggregates),
     )
+
+
+def facts_of_runs(runs: Sequence[Run]) -> dict[str, str]:
+    """Precision and path of matrix products that the runs had, where they say so: `machine.json` of a benchmark says
+    what it would give to runs that leave the choice open."""
+    names = ("precision", "products")
+    found = {name: sorted({run.facts[name] for run in runs if name in run.facts}) for name in names}
+    return {name: ", ".join(values) for name, values in found.items() if values}
 
 
 MOST = 8  # runs that a command names one by one

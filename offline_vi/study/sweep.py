@@ -120,11 +120,12 @@ def sweep(options: Sweep) -> dict[str, Any]:
         scores = (evaluation.normalized if evaluation.scored else evaluation.returns)[evaluation.succeeded]
         numbers = {"score": float(scores.mean()), "std": float(scores.std()), "scores": scores.tolist()}
         rows.append({"axis": axis, **described(way), **numbers})
-    record = {"run": options.run, "episodes": options.episodes, "seed": options.seed, "rows": rows}
+    measure = "normalized score" if task.has_references else "return"
+    about = {"run": options.run, "measure": measure, "episodes": options.episodes, "seed": options.seed}
+    record = {**about, "rows": rows}
     folder = Path(options.output or options.run)
     claim(folder, "report", ["sweep.json", "sweep.png"])
     write_json(folder / "sweep.json", {**record, "rows": [spoken(row) for row in rows]})
-    measure = "normalized score" if task.has_references else "return"
     with harmless("the plot"):
         sweep_plot(rows, folder / "sweep.png", title_of(Path(options.run)), measure)
     return record

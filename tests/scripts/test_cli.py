@@ -165,6 +165,8 @@ def test_a_sweep_over_ways_to_act_ends_at_cloning_and_at_the_greedy_policy(
     assert {"candidates", "phi", "noise_clip", "temperature"} <= rows.keys()
     assert (output / "sweep.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((output / "sweep.json").read_text())["rows"] == json.loads(out)["rows"]
+    head, *lines = run(["sweep-inference", str(output), "--episodes", "2", *axes], capsys)[1].splitlines()
+    assert head.startswith("return") and "2 episodes" in head and "+-" in head and "+-" in lines[0]
     assert run(["train", "bc", *train[:4], *TINY, "--hidden", "8", "--output", str(tmp_path / "bc")], capsys)[0] == 0
     code, out, error = run(["sweep-inference", str(tmp_path / "bc")], capsys)
     check_one_line(code, 2, out, error, "BC")

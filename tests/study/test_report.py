@@ -188,6 +188,21 @@ def test_no_published_number_is_there_twice_or_without_a_source() -> None:
     assert all(row["source"] and np.isfinite(row["score"]) for row in record())
 
 
+def test_the_precision_is_that_of_the_runs_as_in_results_csv(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_study(tmp_path)
+    with (tmp_path / "environment.txt").open("a") as file:
+        file.write("precision bfloat16\n")
+    for path in (tmp_path / "runs").glob("*/run.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "float32"}))
+    assert run(["report", str(tmp_path)], capsys)[0] == 0
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert {row["precision"] for row in csv.DictReader(file)} == {"float32"}
+    text = (tmp_path / "report.md").read_text()
+    assert "- precision float32" in text and "bfloat16" not in text
+
+
 def test_failed_runs_are_in_no_number_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tuple(f"{DATASETS[0]}_spot_fast_seed{seed}" for seed in range(3))
     fake_study(tmp_path, failed=broken)

@@ -35,6 +35,7 @@ from offline_vi.datasets.task_choice import (
     task_on as task_on,
     with_bounds,
 )
+from offline_vi.joined import short_name
 
 if TYPE_CHECKING:
     from offline_vi.data.frames import Frames
@@ -132,8 +133,9 @@ def _report(data: Transitions, parts: list[Part]) -> None:
     from offline_vi.data.unknown_ends import report_unknown_ends
     from offline_vi.types import unit_task
 
-    report_unknown_ends([part.ends for part in parts if part.ends is not None], data.source.name)
-    report_narrow_actions(data.action, data.task or unit_task(data.spec.action_dim), data.source.name)
+    name = short_name(data.source.name)
+    report_unknown_ends([part.ends for part in parts if part.ends is not None], name)
+    report_narrow_actions(data.action, data.task or unit_task(data.spec.action_dim), name)
 
 
 def _load_one(source: str, sha256: str | None, reading: Reading) -> Part:

@@ -32,6 +32,7 @@ from offline_vi.data.steps import Steps
 from offline_vi.data.tables import Roles, Table, columns_from_table, name_of, names_of
 from offline_vi.data.unknown_ends import UnknownEnds, report_unknown_ends
 from offline_vi.errors import ConfigError, EmptyDatasetError, SpaceMismatchError
+from offline_vi.joined import JOIN, short_name
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
 
@@ -278,7 +279,7 @@ class Transitions:
         return len(self.reward)
 
     def __repr__(self) -> str:
-        name = f"{self.source.name}: " if self.source.name else ""
+        name = f"{short_name(self.source.name)}: " if self.source.name else ""
         return f"Transitions({name}{len(self):,} rows, {len(self.episode_slices()):,} episodes)"
 
     def episode_slices(self) -> list[slice]:
@@ -448,7 +449,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
     tasks = [part.task for part in parts if part.task is not None]
     return replace(
         first,
-        task=replace(tasks[0], name="+".join(dict.fromkeys(task.name for task in tasks))) if tasks else None,
+        task=replace(tasks[0], name=JOIN.join(dict.fromkeys(task.name for task in tasks))) if tasks else None,
         obs=np.concatenate([part.obs for part in parts]),
         action=np.concatenate([part.action for part in parts]),
         reward=np.concatenate([part.reward for part in parts]),
@@ -460,7 +461,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
         returns=None,
         cut_off=np.concatenate([_cut_off(part) for part in parts]),
         source=Provenance(
-            "+".join(part.source.name for part in parts),
+            JOIN.join(part.source.name for part in parts),
             tuple(path for part in parts for path in part.source.paths),
             tuple(digest for part in parts for digest in part.source.sha256),
             first.source.next_obs,

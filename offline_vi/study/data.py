@@ -15,6 +15,7 @@ from offline_vi.data.frames import Frames
 from offline_vi.data.transitions import Transitions
 from offline_vi.datasets.reading import NextObs, Reading
 from offline_vi.errors import UsageError
+from offline_vi.joined import JOIN
 from offline_vi.types import from_json
 
 
@@ -57,7 +58,7 @@ class DataOptions(Reading):
     def of(cls, data: Transitions) -> DataOptions:
         """How these data could be read again, as far as they say."""
         env = data.task.env_id if data.task is not None else ""
-        names = data.source.name.split("+")  # of data sets that were joined
+        names = data.source.name.split(JOIN)
         named = len(names) == len(data.source.paths)
         found = [_by_name(name, path) for name, path in zip(names, data.source.paths, strict=True)] if named else []
         return cls(

@@ -42,7 +42,7 @@ class RunOptions:
     """Where a run is kept, and how it is made."""
 
     output: str = ""
-    """Run directory; default: runs/ALGORITHM-PRESET-MODEL-DATASET-seedN."""
+    """Run directory; default: runs/ALGORITHM-DATASET-PRESET-MODEL-seedN."""
     seed: int = 0
     """One seed for initialization, batches and noise."""
     device: str = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -321,6 +322,20 @@ def test_a_data_set_without_an_environment_trains_and_says_that_nothing_was_scor
     assert code == 0
     assert "nothing was scored" in (tmp_path / "run" / "result.json").read_text()
     assert "nothing was scored" in out  # also with -q
+
+
+def test_a_run_of_many_files_has_a_folder_with_a_name_that_fits(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [str(Path(data).with_name(f"{number:->40}.hdf5")) for number in range(9)]
+    for file in files:
+        shutil.copy(data, file)
+    monkeypatch.chdir(tmp_path)
+    few = ["--steps", "2", "--hidden", "8", "--unscored", "-q"]
+    assert run(["train", "bc", "--dataset", *files, *few], capsys)[0] == 0
+    (path,) = (tmp_path / "runs").iterdir()
+    assert "7-more" in path.name
+    assert json.loads((path / "config.json").read_text())["data"]["name"].count("+") == 8  # the record has all names
 
 
 def test_quiet_leaves_the_result_on_stdout_and_nothing_else(

@@ -394,6 +394,12 @@ def test_a_run_that_was_interrupted_is_reported_with_the_command_that_goes_on(
     assert '<table class="sortable">' not in (path / "report.html").read_text()
 
 
+def test_joined_data_sets_have_short_names_that_tell_them_apart(tmp_path: Path) -> None:
+    names = ("a+b+c+d", "a+b+e+f", "a+b")
+    study = read_runs([fake_run(tmp_path / f"run{place}", 1.0, dataset=name) for place, name in enumerate(names)])
+    assert [row.dataset for row in contents(study).scores] == ["a+b+2 more", "a+b+e+f", "a+b"]
+
+
 def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
     path = fake_run(tmp_path / "mine", 1.0)
     words = ["train", "bcq", "--dataset", "my log.csv", "--env-kwargs", '{"a": 1}']

@@ -33,7 +33,7 @@ def report_unknown_ends(found: Sequence[UnknownEnds], name: str) -> None:
         return
     several = f" of {sum(ends.rows > 0 for ends in found)} data sets" if len(found) > 1 else ""
     warn(
-        f"{name}: {rows} rows{several} end episodes that were cut, and nobody knows what followed them: no policy "
+        f"{name}: {rows} rows{several} end episodes that were cut, and their next observation is not known: no policy "
         "learns from these rows, but their rewards count in the returns of the data"
         + (f"; {alone} episodes of one row are left out" if alone else "")
     )

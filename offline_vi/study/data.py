@@ -42,9 +42,9 @@ class DataOptions(Reading):
 
     # as in Reading, with the flag's former name
     next_obs: Annotated[NextObs, _NEXT_OBS, tyro.conf.arg(aliases=["--rows"])] = "following_row"
-    """Next observations of a file in D4RL's layout: following_row takes them from the next row, as D4RL's
-    qlearning_dataset does; within_episode only from the same episode, so that steps cut by time are kept. Tables and
-    Minari's sets know all of theirs, so this makes no difference there. (Formerly --rows d4rl and --rows strict.)"""
+    """Where the next observations of a file in D4RL's layout come from. following_row: from the next row, as in D4RL's
+    qlearning_dataset; within_episode: from the same episode alone, stored ones first, so that steps cut by time are
+    kept. Tables and Minari's sets are always read as within_episode. --rows is the former name."""
     dataset: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME|FILE ...")] = ()
     """D4RL, Minari or offline-vi names, .hdf5 files, or tables (.csv, .tsv, .parquet) with --columns; several are each
     read alone and then joined."""

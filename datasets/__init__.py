@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from offline_vi.datasets.finding import (
     ensure as ensure,
@@ -35,12 +35,14 @@ from offline_vi.datasets.task_choice import (
     task_on as task_on,
     with_bounds,
 )
+from offline_vi.joined import short_name
 
 if TYPE_CHECKING:
     from offline_vi.data.frames import Frames
     from offline_vi.data.report import DataReport
     from offline_vi.data.steps import Steps
     from offline_vi.data.transitions import Transitions
+    from offline_vi.data.unknown_ends import UnknownEnds
     from offline_vi.datasets.minari import Described
     from offline_vi.datasets.vd4rl import Alignment
     from offline_vi.types import Task
@@ -48,6 +50,14 @@ if TYPE_CHECKING:
 __all__ = ["Reading", "ensure", "inspect", "load", "load_images", "names", "read"]
 
 DEFAULT = Reading()
+
+
+class Part(NamedTuple):
+    """One of the data sets that are joined."""
+
+    data: Transitions
+    steps: Callable[[], Steps]  # what became of its rows
+    ends: UnknownEnds | None = None  # those of its episodes after which nothing is known
 
 
 def load(
@@ -74,7 +84,8 @@ def load(
 
     reading = reading_from(reading, options)
     parts = _load([str(source) for source in (name_or_path, *more)], reading)
-    data = _reported(concatenate([data for data, _ in parts]))
+    data = concatenate([part.data for part in parts])
+    _report(data, parts)
     return replace(data, source=replace(data.source, rules=reading.rules()))
 
 
@@ -89,13 +100,14 @@ def inspect(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
-        data = _reported(concatenate([data for data, _ in parts]))
+        data = concatenate([part.data for part in parts])
+        _report(data, parts)
     messages = [str(warning.message) for warning in caught]
-    return DataReport.of(data, [steps() for _, steps in parts], messages)
+    return DataReport.of(data, [part.steps() for part in parts], messages)
 
 
-def _load(sources: list[str], reading: Reading) -> list[tuple[Transitions, Callable[[], Steps]]]:
-    """Each data set read alone: its transitions, and a function that tells what became of its rows."""
+def _load(sources: list[str], reading: Reading) -> list[Part]:
+    """Each data set read alone."""
     from offline_vi.datasets import mapped, minari_mapped
 
     hashes = reading.hashes(len(sources))
@@ -106,32 +118,36 @@ def _load(sources: list[str], reading: Reading) -> list[tuple[Transitions, Calla
         found = _described(sources[0], reading)
         if minari_mapped.bytes_in_memory(found) > budget:
             data = minari_mapped.load_mapped(found, _task_of_minari(found, reading), hashes[0], reading)
-            return [(data, lambda: minari_mapped.steps_of(found, reading))]
+            return [Part(data, lambda: minari_mapped.steps_of(found, reading))]
     elif alone:
         file = hdf5_file(sources[0], reading.download)
         if mapped.is_larger(file.path, reading):
-            return [(mapped.load_mapped(file, hashes[0], reading), lambda: mapped.steps_of(file, reading))]
+            return [Part(mapped.load_mapped(file, hashes[0], reading), lambda: mapped.steps_of(file, reading))]
     return [_load_one(source, sha256, reading) for source, sha256 in zip(sources, hashes, strict=True)]
 
 
-def _reported(data: Transitions) -> Transitions:
-    """The data; bounds that are far wider than their actions are reported."""
+def _report(data: Transitions, parts: list[Part]) -> None:
+    """Report bounds that are far wider than the actions, and ends of episodes after which nothing is known, once for
+    all parts of the data."""
     from offline_vi.data.rows import report_narrow_actions
+    from offline_vi.data.unknown_ends import report_unknown_ends
     from offline_vi.types import unit_task
 
-    report_narrow_actions(data.action, data.task or unit_task(data.spec.action_dim), data.source.name)
-    return data
+    name = short_name(data.source.name)
+    report_unknown_ends([part.ends for part in parts if part.ends is not None], name)
+    report_narrow_actions(data.action, data.task or unit_task(data.spec.action_dim), name)
 
 
-def _load_one(source: str, sha256: str | None, reading: Reading) -> tuple[Transitions, Callable[[], Steps]]:
+def _load_one(source: str, sha256: str | None, reading: Reading) -> Part:
     from offline_vi.data.steps import Steps
     from offline_vi.data.transitions import Transitions
+    from offline_vi.data.unknown_ends import UnknownEnds
     from offline_vi.datasets import registered
 
     if is_registered(source):
         found = registered.load(source, reading)
         if isinstance(found, Transitions):
-            return found, lambda: Steps.of_transitions(found)
+            return Part(found, lambda: Steps.of_transitions(found))
         columns, task, provenance = found
     else:
         columns, task, provenance = _read(source, sha256, reading)
@@ -145,7 +161,7 @@ def _load_one(source: str, sha256: str | None, reading: Reading) -> tuple[Transi
         max_episode_steps=episode_limit(task, reading) if columns.timeout is None else None,
         source=provenance,
     )
-    return replace(data, task=acting(data.task, reading)), lambda: steps
+    return Part(replace(data, task=acting(data.task, reading)), lambda: steps, UnknownEnds.of(columns))
 
 
 def load_images(
@@ -166,9 +182,13 @@ def read(name_or_path: str | Path, *, reading: Reading = DEFAULT, **options: Unp
 
     Raises what `load` raises, but for the checks of values.
     """
+    from offline_vi.data.unknown_ends import UnknownEnds, report_unknown_ends
+
     reading = reading_from(reading, options)
     _check_columns([str(name_or_path)], reading)
-    return _read(str(name_or_path), reading.hashes(1)[0], reading)
+    found = _read(str(name_or_path), reading.hashes(1)[0], reading)
+    report_unknown_ends([UnknownEnds.of(found.columns)], found.source.name)
+    return found
 
 
 def _described(name: str, reading: Reading) -> Described:

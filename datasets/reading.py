@@ -39,8 +39,9 @@ class Reading:
     """How data are read."""
 
     next_obs: NextObs = "following_row"
-    """Next observations: of the following row, as in D4RL's qlearning_dataset; or those of the same episode alone, so
-    that steps cut by time are kept. Minari's sets hold them all."""
+    """Where the next observations of a file in D4RL's layout come from. following_row: from the next row, as in D4RL's
+    qlearning_dataset; within_episode: from the same episode alone, stored ones first, so that steps cut by time are
+    kept. Tables and Minari's sets are always read as within_episode."""
     action_range: ActionRange = "error"
     """Actions outside the bounds: refuse, clip, or map the data's range to [-1, 1]."""
     on_nonfinite: OnNonfinite = "error"

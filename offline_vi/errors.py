@@ -159,16 +159,40 @@ class EvaluationError(OfflineVIError):
 
 
 class Interrupted(OfflineVIError):
-    """A signal asked for the end (`stopping`). ``saved`` is the step of the newest checkpoint, if the run has one: that
-    of every gradient step that was done, except in an online run, which saves at its regular points alone."""
+    """A signal asked for the end (`stopping`), at a step of so many. ``saved`` is the step of the newest checkpoint, 0
+    without one, None where nothing is kept at all: that of every gradient step that was done, except in an online run,
+    which saves at its regular points alone."""
 
-    def __init__(self, signum: int, step: int | None = None, *, saved: int | None = None) -> None:
-        where = "" if step is None else f" at step {step:,}"
-        kept = "" if saved is None else f"; the newest checkpoint is of step {saved:,}"
-        super().__init__(f"interrupted{where}{kept}", "" if saved is None else "--resume continues from there")
-        self.signum = signum
+    def __init__(
+        self, signum: int, step: int | None = None, steps: int | None = None, *, saved: int | None = None
+    ) -> None:
+        self.signum, self.step, self.steps, self.saved = signum, step, steps, saved
         self.exit_code = 128 + signum
+        self.doing = ""  # what was going on, e.g. "training bcq"
+        self.ahead = False  # whether the run holds parts that were fitted before
         self.history: Any = None  # `training.History` up to then, where the training loop was stopped
+        super().__init__(self._message(), "--resume continues from there" if saved else "")
+
+    def during(self, doing: str, *, ahead: bool = False) -> None:
+        """Say what was going on, unless something within it has said so."""
+        if not self.doing:
+            self.doing, self.ahead = doing, ahead
+            self.args = (self._message(),)
+
+    def _message(self) -> str:
+        doing = f" while {self.doing}" if self.doing else ""
+        at = "" if self.step is None else f"{',' if doing else ''} at step {self.step:,}"
+        of = f" of {self.steps:,}" if at and self.steps is not None else ""
+        return f"interrupted{doing}{at}{of}{self._kept()}"
+
+    def _kept(self) -> str:
+        if self.saved is None:
+            return ""
+        if not self.saved:
+            return "; none of its steps is saved yet" + (", what was fitted before is" if self.ahead else "")
+        if self.saved == self.step:
+            return "; everything up to there is saved"
+        return f"; the newest checkpoint is of step {self.saved:,}"
 
 
 class ExportError(OfflineVIError):

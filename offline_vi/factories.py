@@ -44,9 +44,14 @@ def allow(env: str | Factory) -> str:
     return name
 
 
+def needs_allowing(env_id: str) -> bool:
+    """Whether the name is that of code which is imported only if the caller names it."""
+    return ":" in env_id and not env_id.startswith(OWN)
+
+
 def require_allowed(env_id: str) -> None:
     """Raises UsageError where only a file names the module that would be imported."""
-    if ":" in env_id and env_id not in ALLOWED and not env_id.startswith(OWN):
+    if needs_allowing(env_id) and env_id not in ALLOWED:
         raise UsageError(
             f"the environment {env_id} is code of the module {env_id.partition(':')[0]!r}, and only a file names it",
             f'if you trust it, name it yourself: env="{env_id}"',

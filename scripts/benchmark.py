@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def benchmark(options: BenchmarkOptions) -> None:
     """Check, run, print where the table is."""
+    from offline_vi.study.ahead import same_command_goes_on
     from offline_vi.study.benchmark import run_study
     from offline_vi.study.engines import LocalOptions, RayOptions
     from offline_vi.study.plan import plan_study
@@ -84,7 +85,8 @@ def benchmark(options: BenchmarkOptions) -> None:
         first = f", after {fits} fits of behavior models" if fits else ""
         print(f"{len(jobs) - fits} cells{first}; all checks passed", file=sys.stderr)
         return
-    print(run_study(plan, engine, quiet=options.quiet))
+    with same_command_goes_on(f"running the suite {suite.name}"):
+        print(run_study(plan, engine, quiet=options.quiet))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     from offline_vi.errors import UsageError
     from offline_vi.study.compare import against_baseline, lines
     from offline_vi.study.names import new_folder
-    from offline_vi.study.report import LATEX, PAGES, contents, read_any, write_report
+    from offline_vi.study.report import LATEX, PAGES, contents, going_on, read_any, write_report
 
     if not options.folders:
         raise UsageError("no run is given", "offline-vi compare runs/A runs/B --baseline runs/A")
@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(path)
     for failure in study.failures:
         print(f"left out: {failure.name}: {failure.error}")
+    for command in going_on(study):
+        print(f"to go on: {command}")
 
 
 if __name__ == "__main__":

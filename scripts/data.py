@@ -30,6 +30,7 @@ from offline_vi.datasets.tasks import (
     family_of,
 )
 from offline_vi.errors import DataError, UsageError
+from offline_vi.joined import JOIN, short_name
 from offline_vi.ranges import check_numbers
 from offline_vi.registry import data_sets
 
@@ -125,7 +126,8 @@ class Check:
             return
         for message in record["warnings"]:
             print(f"warning: {message}")
-        print(f"ok: {record['name']}, {record['transitions']:,} transitions, {record['training episodes']:,} episodes")
+        name, rows, episodes = (record[key] for key in ("name", "transitions", "training episodes"))
+        print(f"ok: {short_name(name)}, {rows:,} transitions, {episodes:,} episodes")
         _print_table({title: value for title, value in record.items() if title not in ("name", "warnings")})
 
 
@@ -251,7 +253,9 @@ def _record(report: DataReport) -> dict[str, Any]:
         record["normalized"] = report.scores._asdict()
     record["environment"] = report.environment or "none"
     record["note"] = report.note
-    record["known defects"] = defects_of(report.name) or "none known"
+    names = report.name.split(JOIN)
+    defects = [f"{name}: {text}" if len(names) > 1 else text for name in names for text in defects_of(name)]
+    record["known defects"] = list(dict.fromkeys(defects)) or "none known"
     return record | {"warnings": list(report.warnings)}
 
 

@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
 def demonstrate(options: DemoOptions) -> None:
     """Data, four policies, scores, picture."""
     from offline_vi.errors import StudyError
-    from offline_vi.study.cells import is_done, run_cells  # here, not above: not for --help
+    from offline_vi.study.ahead import same_command_goes_on  # here and below: not for --help
+    from offline_vi.study.cells import is_done, run_cells
     from offline_vi.study.demo import EPISODES, data_facts, picture, trained
 
     started = time.monotonic()
@@ -51,7 +52,8 @@ def demonstrate(options: DemoOptions) -> None:
     contenders = options.contenders()
     cores = min(2, os.cpu_count() or 1)
     print(f"2/3  {len(contenders)} policies, {cores} at a time: {', '.join(contenders)}", flush=True)
-    run_cells({path: words for path, words in contenders.values()}, jobs=cores)
+    with same_command_goes_on("training the policies"):
+        run_cells({path: words for path, words in contenders.values()}, jobs=cores)
     failed = [path.name for path, _ in contenders.values() if not is_done(path)]
     if failed:
         raise StudyError(f"{', '.join(failed)} did not come to an end", "see above why; the same command goes on")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from offline_vi.joined import short_name
 from offline_vi.scripts.arguments import parsed
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def print_score(score: RunScore) -> None:
     from offline_vi.study.scores import RETURN, SCORE
 
     task, evaluation = score.task, score.evaluation
-    print(f"{task.name or task.env_id}: {len(evaluation.returns)} episodes on {evaluation.env_id}")
+    print(f"{short_name(task.name) or task.env_id}: {len(evaluation.returns)} episodes on {evaluation.env_id}")
     of_returns, of_scores = evaluation.spread
     kinds = [("return", False, of_returns, RETURN), ("normalized score", True, of_scores, SCORE)]
     for name, scores, spread, measure in kinds if evaluation.scored else kinds[:1]:

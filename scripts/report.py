@@ -35,7 +35,7 @@ def report(options: ReportOptions) -> None:
     """Read, write, print what was written and what was left out."""
     from offline_vi.errors import UsageError
     from offline_vi.study.names import new_folder
-    from offline_vi.study.report import LATEX, read_any, write_report
+    from offline_vi.study.report import LATEX, going_on, read_any, write_report
 
     if not options.folders:
         raise UsageError("no folder is given", "offline-vi report runs/NAME")
@@ -48,6 +48,8 @@ def report(options: ReportOptions) -> None:
         print(path)
     for failure in study.failures:
         print(f"left out: {failure.name}: {failure.error}")
+    for command in going_on(study):
+        print(f"to go on: {command}")
 
 
 if __name__ == "__main__":

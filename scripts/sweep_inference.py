@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
         json.dump({**record, "rows": [spoken(row) for row in rows]}, sys.stdout, indent=1)
         print()
         return
+    print(f"{record['measure']}, mean over {record['episodes']} episodes +- their standard deviation")
     for row in rows:
         print(f"{label(row):<42} {row['score']:8.1f} +- {row['std']:.1f}")
     print(f"plot: {Path(options.output or options.run) / 'sweep.png'}")

@@ -42,12 +42,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def tune(options: TuneOptions) -> None:
     """Run one search for each algorithm."""
+    from offline_vi.study.ahead import same_command_goes_on
     from offline_vi.study.search import SearchOptions, run_search
     from offline_vi.study.suite import read_suite
 
     suite = read_suite(options.suite)
     folder = Path(options.output or Path("runs") / f"tune-{suite.name}")
-    run_search(suite, folder, SearchOptions(options.trials, options.jobs, options.startup, options.seed, options.quiet))
+    search = SearchOptions(options.trials, options.jobs, options.startup, options.seed, options.quiet)
+    with same_command_goes_on(f"searching on the suite {suite.name}"):
+        run_search(suite, folder, search)
 
 
 if __name__ == "__main__":

@@ -288,13 +288,6 @@ def _with_next_obs(columns: Columns, name: str) -> Columns:
         raise EmptyDatasetError(
             f"{name}: no step is followed by another one of its episode", "record the observations after each step, too"
         )
-    if unknown.any():
-        alone = np.count_nonzero(np.isin(columns.episode[unknown], columns.episode[known], invert=True))
-        warn(
-            f"{name}: {unknown.sum()} rows end episodes that were cut, and nobody knows what followed them: no policy "
-            "learns from these rows, but their rewards count in the returns of the data"
-            + (f"; {alone} episodes of one row are left out" if alone else "")
-        )
     rows = np.arange(len(unknown))
     filled = {"action": columns.action, "log_prob": columns.log_prob}
     used: Any = {

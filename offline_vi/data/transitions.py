@@ -30,7 +30,9 @@ from offline_vi.data.provenance import ColumnOptions as ColumnOptions, Provenanc
 from offline_vi.data.rows import following_rows, library_actions, rewards_cut_off, rows_within_episodes
 from offline_vi.data.steps import Steps
 from offline_vi.data.tables import Roles, Table, columns_from_table, name_of, names_of
+from offline_vi.data.unknown_ends import UnknownEnds, report_unknown_ends
 from offline_vi.errors import ConfigError, EmptyDatasetError, SpaceMismatchError
+from offline_vi.joined import JOIN, short_name
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
 
@@ -194,6 +196,7 @@ class Transitions:
         """Ends and next observations of own data are known: no row leans on another episode's."""
         task = bounded_task(options.get("task"), low, high, columns, _name(options))
         changed: ValueOptions = {**options, "task": task}
+        report_unknown_ends([UnknownEnds.of(columns)], _name(options))
         return cls.from_columns(columns, next_obs="within_episode", **changed)
 
     @classmethod
@@ -276,7 +279,7 @@ class Transitions:
         return len(self.reward)
 
     def __repr__(self) -> str:
-        name = f"{self.source.name}: " if self.source.name else ""
+        name = f"{short_name(self.source.name)}: " if self.source.name else ""
         return f"Transitions({name}{len(self):,} rows, {len(self.episode_slices()):,} episodes)"
 
     def episode_slices(self) -> list[slice]:
@@ -446,7 +449,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
     tasks = [part.task for part in parts if part.task is not None]
     return replace(
         first,
-        task=replace(tasks[0], name="+".join(dict.fromkeys(task.name for task in tasks))) if tasks else None,
+        task=replace(tasks[0], name=JOIN.join(dict.fromkeys(task.name for task in tasks))) if tasks else None,
         obs=np.concatenate([part.obs for part in parts]),
         action=np.concatenate([part.action for part in parts]),
         reward=np.concatenate([part.reward for part in parts]),
@@ -458,7 +461,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
         returns=None,
         cut_off=np.concatenate([_cut_off(part) for part in parts]),
         source=Provenance(
-            "+".join(part.source.name for part in parts),
+            JOIN.join(part.source.name for part in parts),
             tuple(path for part in parts for path in part.source.paths),
             tuple(digest for part in parts for digest in part.source.sha256),
             first.source.next_obs,

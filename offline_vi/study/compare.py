@@ -52,7 +52,7 @@ def lines(content: Content) -> Iterator[str]:
     if content.unscored:
         raise UsageError(
             "no run has a score, since no environment is known for its data",
-            "estimate what each policy is worth from the data alone: offline-vi ope RUN RUN ...",
+            f"estimate what each policy is worth from the data alone: `{content.estimate}`",
         )
     wide = max(len(method.label) for method in content.methods) + 2
     for dataset in dict.fromkeys(row.dataset for row in content.scores):

@@ -15,6 +15,7 @@ from offline_vi.data.frames import Frames
 from offline_vi.data.transitions import Transitions
 from offline_vi.datasets.reading import NextObs, Reading
 from offline_vi.errors import UsageError
+from offline_vi.joined import JOIN
 from offline_vi.types import from_json
 
 
@@ -41,9 +42,9 @@ class DataOptions(Reading):
 
     # as in Reading, with the flag's former name
     next_obs: Annotated[NextObs, _NEXT_OBS, tyro.conf.arg(aliases=["--rows"])] = "following_row"
-    """Next observations of a file in D4RL's layout: following_row takes them from the next row, as D4RL's
-    qlearning_dataset does; within_episode only from the same episode, so that steps cut by time are kept. Tables and
-    Minari's sets know all of theirs, so this makes no difference there. (Formerly --rows d4rl and --rows strict.)"""
+    """Where the next observations of a file in D4RL's layout come from. following_row: from the next row, as in D4RL's
+    qlearning_dataset; within_episode: from the same episode alone, stored ones first, so that steps cut by time are
+    kept. Tables and Minari's sets are always read as within_episode. --rows is the former name."""
     dataset: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME|FILE ...")] = ()
     """D4RL, Minari or offline-vi names, .hdf5 files, or tables (.csv, .tsv, .parquet) with --columns; several are each
     read alone and then joined."""
@@ -57,7 +58,7 @@ class DataOptions(Reading):
     def of(cls, data: Transitions) -> DataOptions:
         """How these data could be read again, as far as they say."""
         env = data.task.env_id if data.task is not None else ""
-        names = data.source.name.split("+")  # of data sets that were joined
+        names = data.source.name.split(JOIN)
         named = len(names) == len(data.source.paths)
         found = [_by_name(name, path) for name, path in zip(names, data.source.paths, strict=True)] if named else []
         return cls(

@@ -26,6 +26,8 @@ from offline_vi.nn.precision import exact_products, use_threads
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.checkpoint import saved_bytes
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.study.again import command_on
+from offline_vi.study.ahead import doing
 from offline_vi.study.plots import harmless
 from offline_vi.study.run import SCHEMA, Record, RunOptions, open_run, plugins_used, recorded
 from offline_vi.training.capture import preferred_graph
@@ -116,9 +118,12 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
         began = run.read_json("config.json")
         experiment.precision, config["graph"] = (began.get(name, config[name]) for name in ("precision", "graph"))
     facts = {"verb": experiment.verb, "seed": options.seed, "precision": experiment.precision, "graph": config["graph"]}
-    with run, _resume_hint(run), recorded(run, facts) as status:
-        experiment.prepare(run, agent)
-        with experiment.batches(agent, device) as source:
+    phase = str(config.get("algorithm") or config.get("behavior") or experiment.verb)
+    what = f"{'fitting the behavior model' if experiment.verb == 'fit-behavior' else 'training'} {phase}"
+    with run, _resume_hint(run, config), recorded(run, facts) as status:
+        with doing("preparing the data and the models", run):
+            experiment.prepare(run, agent)
+        with doing(what, run), experiment.batches(agent, device) as source:
             history = fit(
                 agent,
                 source,
@@ -135,13 +140,14 @@ def conduct(experiment: Experiment, options: RunOptions, *, extends: bool = Fals
                 save_every=options.save_every,
                 resume=resumes,
                 progress=not options.quiet,
-                phase=str(config.get("algorithm") or config.get("behavior") or experiment.verb),
+                phase=phase,
             )
-            result = experiment.finish(run, agent)
-            run.write_json("result.json", result)
-            status["result"] = {key: result[key] for key in RESULT if key in result}
-            with harmless("the pictures"):
-                experiment.draw(run, agent)
+            with doing("writing the results", run):
+                result = experiment.finish(run, agent)
+                run.write_json("result.json", result)
+                status["result"] = {key: result[key] for key in RESULT if key in result}
+                with harmless("the pictures"):
+                    experiment.draw(run, agent)
     return Outcome(result, run.path, history)
 
 
@@ -160,12 +166,12 @@ def scored(experiment: Experiment, run: RunDirectory, step: int, agent: Algorith
 
 
 @contextmanager
-def _resume_hint(run: RunDirectory) -> Iterator[None]:
+def _resume_hint(run: RunDirectory, config: Record) -> Iterator[None]:
     """An interrupted run says with which command it goes on."""
     try:
         yield
     except Interrupted as error:
-        error.hint = f"offline-vi resume {run.path}"
+        error.hint = command_on("resume", run.path, config=config)
         raise
 
 

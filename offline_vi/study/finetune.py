@@ -61,7 +61,7 @@ class Finetuning(Collecting):
                 f"{data.source.name} has other shapes than the data of {directory}", "give its own: --dataset"
             )
         chosen = options.data
-        self.task = task_of_run(config.record, chosen.env, chosen.env_kwargs, chosen.max_episode_steps)
+        self.task = task_of_run(config.record, chosen.env, chosen.env_kwargs, chosen.max_episode_steps, run=directory)
         self.data = data.with_task(self.task)
         self.limit = check_task(self.data)
         self.spec = self.data.spec

@@ -17,6 +17,7 @@ from offline_vi.errors import UsageError
 from offline_vi.evaluation.fitting_q import FittedQReport, discounted_returns, fitted_q_report
 from offline_vi.evaluation.off_policy import Estimate, FQEConfig, estimate
 from offline_vi.factories import check_kwargs, kwargs_from
+from offline_vi.joined import short_name
 from offline_vi.rl.algorithm import Algorithm, normalizer_of
 from offline_vi.rl.policies import Policy
 from offline_vi.study.data import DataOptions
@@ -107,7 +108,9 @@ def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False, clo
     if key not in clones:
         clones[key] = report(CLONE, load_policy(options.clone) if options.clone else cloned(data, options, progress))
     returns = discounted_returns(data, discount)
-    return Judgment(data.source.name, discount, len(returns), fitted | {CLONE: clones[key]}, estimate(returns))
+    return Judgment(
+        short_name(data.source.name), discount, len(returns), fitted | {CLONE: clones[key]}, estimate(returns)
+    )
 
 
 def discount_for(config: RunConfig, options: JudgeOptions) -> float:
@@ -127,7 +130,8 @@ def data_of(config: RunConfig, run: str | Path) -> Transitions:
     rewards = RewardMap(saved.get("reward_scale", 1.0), saved.get("reward_shift", 0.0))
     as_trained = (data, data.with_reward(rewards.scale, rewards.shift))
     if saved.get("fingerprint") not in (None, *map(fingerprint, as_trained)):
-        warn(f"{run} was trained on other rows than {data.source.name} holds now; what follows is of the latter")
+        name = short_name(data.source.name)
+        warn(f"{run} was trained on other rows than {name} holds now; what follows is of the latter")
     return data
 
 
@@ -146,7 +150,7 @@ def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorith
 def lines(found: Judgment) -> Iterator[str]:
     """The lines of a judgment for a terminal. Every number is named, and so is what none of them contains."""
     gamma = f"gamma {found.discount:g}"
-    yield f"{found.dataset}: discounted return ({gamma}) from the first states of {found.episodes} episodes"
+    yield f"{short_name(found.dataset)}: discounted return ({gamma}) from the first states of {found.episodes} episodes"
     yield f"  {'':<12}{'value':>10}{'std. error over starts':>24}{'std. over fits':>16}"
     for name, one in found.fitted.items():
         spread = f"{one.over_seeds:.2f}" if len(one.curves) > 1 else "-"

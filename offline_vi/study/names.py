@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
+from offline_vi.joined import short_name
+
 
 def run_name(what: str, data: str, seeds: Sequence[int], *parts: str) -> str:
     """ALGORITHM-DATASET-PRESET-MODEL-seedN: commands that differ in one of these are runs of their own.
@@ -14,6 +16,8 @@ def run_name(what: str, data: str, seeds: Sequence[int], *parts: str) -> str:
     in parallel, first to last; ``parts`` are preset, model and the like, empty ones left out.
     """
     numbers = f"{seeds[0]}" + (f"-{seeds[-1]}" if len(seeds) > 1 else "")
+    joined = short_name(data)
+    data = data if joined == data else joined.replace(" ", "-")
     return "-".join([what, data, *filter(None, parts), f"seed{numbers}"]).replace("/", "-")
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_vi.errors import MissingDependencyError
+from offline_vi.errors import MissingDependencyError, OfflineVIError
 from offline_vi.escaping import code, latex, markdown, visible
-from offline_vi.runs.files import write_text
+from offline_vi.runs.files import read_json, write_text
 from offline_vi.runs.ownership import claim
+from offline_vi.study.again import command_on, entries, near
+from offline_vi.study.cells import status
 from offline_vi.study.report_plots import ReportPlots, report_plots
 from offline_vi.study.results import Failure, Method, Run, Study, is_study, read_study, write_results
 from offline_vi.study.single_runs import read_runs
@@ -99,9 +103,11 @@ class Content:
     methods: list[Method]  # in the suite's order
     runs: list[Run]  # every run, done or not
     done: int  # runs
-    failures: list[Failure]  # runs that ended in an error
+    failures: list[Failure]  # runs that are not done
+    going_on: list[str]  # commands that go on with them
     scores: list[ScoreRow]  # one row for each data set
     unscored: bool  # whether no run has a score
+    estimate: str  # the command that estimates from the data alone what the policies are worth
     by_return: list[str]  # data sets without normalized scores: returns stand in their place
     failed_episodes: int  # of all final evaluations
     single: bool  # whether each row has one seed, so that there is no interval
@@ -129,13 +135,15 @@ def contents(study: Study) -> Content:
     scores, aggregates = tables.score_rows(study), tables.aggregate_rows(study) if many else []
     return Content(
         suite=study.suite,
-        environment=study.environment,
+        environment={**study.environment, **facts_of_runs(study.runs)},
         methods=study.methods,
         runs=study.runs,
         done=sum(run.done for run in study.runs),
         failures=study.failures,
+        going_on=going_on(study),
         scores=scores,
         unscored=bool(scores) and all(row.mean is None for row in scores),
+        estimate=command_for("ope", study),
         by_return=sorted({row.dataset for row in scores if row.by_return}),
         failed_episodes=sum(row.failed_episodes for row in scores),
         single=bool(scores) and max(row.seeds for row in scores) == 1,
@@ -154,6 +162,46 @@ def contents(study: Study) -> Content:
         notes=sorted({f"{run.cell.dataset}: {run.note}" for run in study.runs if run.note}),
         plots=report_plots(study, aggregates),
     )
+
+
+def facts_of_runs(runs: Sequence[Run]) -> dict[str, str]:
+    """Precision and path of matrix products that the runs had, where they say so: `machine.json` of a benchmark says
+    what it would give to runs that leave the choice open."""
+    names = ("precision", "products")
+    found = {name: sorted({run.facts[name] for run in runs if name in run.facts}) for name in names}
+    return {name: ", ".join(values) for name, values in found.items() if values}
+
+
+MOST = 8  # runs that a command names one by one
+
+
+def command_for(verb: str, study: Study) -> str:
+    """A verb of the command on the runs of a study that are done: on its folder, or on each where they are few."""
+    done = [run.path for run in study.runs if run.done]
+    configs = [record_of(path) for path in done]
+    plugins = {str(entry): entry for config in configs for entry in entries(config)}
+    task = next((config["task"] for config in configs if config.get("task")), None)
+    each: list[str | Path] = [near(path) for path in done] if len(done) <= MOST else ["RUN", "..."]
+    runs = [near(study.folder)] if is_study(study.folder) else each
+    return command_on(verb, *runs, config={"plugins": list(plugins.values()), "task": task})
+
+
+def going_on(study: Study) -> list[str]:
+    """The commands that go on with the runs that are not done: of a benchmark it is the one that began it."""
+    left = [run.path for run in study.runs if not run.done]
+    if not study.failures:
+        return []
+    if is_study(study.folder):
+        return [f"offline-vi benchmark SUITE --output {shlex.quote(str(near(study.folder)))}"]
+    begun = [path for path in left if status(path).get("status") == "interrupted"]
+    return [command_on("resume", near(path), config=record_of(path)) for path in begun]
+
+
+def record_of(run: Path) -> Mapping[str, object]:
+    """A run's config.json; empty where it cannot be read."""
+    with suppress(OfflineVIError):
+        return read_json(run / "config.json")
+    return {}
 
 
 # ------------------------------------------------------------------ how numbers look

@@ -3,13 +3,14 @@ listed with the reason and left out of every number."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError
+from offline_vi.errors import ConfigError, Interrupted, MissingInputError, OfflineVIError
 from offline_vi.runs.files import read_json, read_text
 from offline_vi.study.cells import is_done, status, table as csv_rows, write_table
 from offline_vi.study.plan import model_name
@@ -94,7 +95,7 @@ def read_study(folder: str | Path) -> Study:
     runs = []
     for cell in suite.cells():
         words, path = commands.get(cell.name), folder / "runs" / cell.name
-        command = " ".join(map(str, words)) if isinstance(words, list) else ""
+        command = shlex.join(map(str, words)) if isinstance(words, list) else ""
         runs.append(
             read_run(path, cell, methods[cell.algorithm, cell.variant, cell.preset], command, seconds.get(cell.name))
         )
@@ -166,7 +167,7 @@ def read_run(path: Path, cell: Cell, method: Method, command: str, seconds: floa
 def why_not_done(path: Path, record: Mapping[str, object]) -> str:
     """Why a run is not done, in a few words; ``record`` is the content of its run.json."""
     if record:
-        return str(record.get("error") or "cut")
+        return str(record.get("error") or "cut").removeprefix(f"{Interrupted.__name__}: ")
     return "run.json cannot be read" if (path / "run.json").exists() else "not started"
 
 

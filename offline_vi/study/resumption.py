@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from offline_vi.errors import ConfigError
 from offline_vi.nn.description import completed
+from offline_vi.study.again import command_on
 
 Record = dict[str, Any]
 """A JSON object."""
@@ -90,7 +92,7 @@ def class_of(section: str, name: str) -> OnResume:
     return CLASSES.get(section, {}).get(name, OnResume.SAME)
 
 
-def recorded_changes(run: object, before: Record, now: Record, *, extends: bool) -> list[Change]:
+def recorded_changes(run: str | Path, before: Record, now: Record, *, extends: bool) -> list[Change]:
     """The changes between two configurations of one run that are to be recorded. With ``extends`` there may be more
     steps. Raises ConfigError for a change of what must be the same, naming the field and both values."""
     found = []
@@ -98,7 +100,7 @@ def recorded_changes(run: object, before: Record, now: Record, *, extends: bool)
         section, _, name = change.option.partition("_options.")
         kind = class_of(section, name) if name else OnResume.SAME
         if kind in (OnResume.SAME, OnResume.MORE):  # `_of_options` passes over steps that a run may take
-            raise refusal(run, change)
+            raise refusal(run, change, before)
         if kind is OnResume.RECORDED:
             found.append(change)
     return found
@@ -169,11 +171,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def refusal(run: object, change: Change) -> ConfigError:
-    """The error for a change that a run does not take."""
+def refusal(run: str | Path, change: Change, config: Record) -> ConfigError:
+    """The error for a change that a run does not take; ``config`` is its config.json."""
     more = change.option.rpartition(".")[2] == "steps"
-    steps = f" --steps {change.now}" if more else ""
+    command = command_on("resume", run, *(["--steps", str(change.now)] if more else []), config=config)
     return ConfigError(
         f"{run} was made with {change.option} = {shown(change.before)}, not {shown(change.now)}",
-        f"`offline-vi resume {run}{steps}` goes on as it began; --overwrite starts anew",
+        f"`{command}` goes on as it began; --overwrite starts anew",
     )

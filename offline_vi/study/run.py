@@ -42,7 +42,7 @@ class RunOptions:
     """Where a run is kept, and how it is made."""
 
     output: str = ""
-    """Run directory; default: runs/ALGORITHM-PRESET-MODEL-DATASET-seedN."""
+    """Run directory; default: runs/ALGORITHM-DATASET-PRESET-MODEL-seedN."""
     seed: int = 0
     """One seed for initialization, batches and noise."""
     device: str = "auto"
@@ -196,7 +196,7 @@ def recorded(run: RunDirectory, record: Record) -> Iterator[Record]:
 def expected(error: BaseException, run: RunDirectory) -> BaseException:
     """The error of ours that another one stands for; itself where there is none."""
     if isinstance(error, Stop):
-        return Interrupted(error.signum, saved=run.newest_step() if run.has_checkpoint() else None)
+        return Interrupted(error.signum, saved=run.newest_step())
     if isinstance(error, SystemExit):
         return EnvError(
             f"something in the run ended the program: sys.exit({error.code!r})", "an environment, or a plug-in"

@@ -13,6 +13,7 @@ import numpy as np
 from offline_vi.errors import ConfigError, EnvError, UsageError
 from offline_vi.factories import Factory, allow, check_kwargs, environment_title, kwargs_from, words_of
 from offline_vi.runs.files import read_json
+from offline_vi.study.again import command_on
 from offline_vi.study.kept_evaluations import keep_evaluation
 from offline_vi.study.scores import numbers, table
 
@@ -88,7 +89,7 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     policy = load_policy(run, options.seed_index)
     use_products_of(run)
     config = read_config(run)
-    task = task_of_run(config.record, options.env, options.env_kwargs, options.max_episode_steps)
+    task = task_of_run(config.record, options.env, options.env_kwargs, options.max_episode_steps, run=run)
     check_spaces(config.spec, task)
     around = guarded(
         policy, run, options.seed_index, options.guard, options.guard_states, safe_action=options.safe_action
@@ -145,15 +146,20 @@ def load_task(
     saved = config.record.get("task")
     if not env and not (saved and saved.get("env_id")):
         return Task.from_json(saved) if saved else unit_task(config.spec.action_dim)
-    return task_of_run(config.record, allow(env) if env else "", words, max_episode_steps)
+    return task_of_run(config.record, allow(env) if env else "", words, max_episode_steps, run=run)
 
 
 def task_of_run(
-    config: dict[str, Any], env: str = "", env_kwargs: Sequence[str] = (), max_episode_steps: int = 0
+    config: dict[str, Any],
+    env: str = "",
+    env_kwargs: Sequence[str] = (),
+    max_episode_steps: int = 0,
+    *,
+    run: str | Path,
 ) -> Task:
-    """The task that a run's config.json names, on the environment ``env`` where one is given, with these arguments of
-    its constructor and this limit, that of the run where the environment has none; its action map stays. Raises
-    UsageError, also for arguments that are not taken from a file."""
+    """The task that the config.json of ``run`` names, on the environment ``env`` where one is given, with these
+    arguments of its constructor and this limit, that of the run where the environment has none; its action map stays.
+    Raises UsageError, also for arguments that are not taken from a file."""
     from offline_vi.datasets import Reading, scored_on
     from offline_vi.environments import known_limit
     from offline_vi.types import Task
@@ -163,7 +169,8 @@ def task_of_run(
     if task is None or not task.env_id:
         raise UsageError(
             "no environment is known for this run",
-            "name one: env=ID; without one, `offline-vi ope RUN` estimates from the data what the policy is worth",
+            f"name one: env=ID; without one, `{command_on('ope', run, config=config)}` estimates from the data what "
+            "the policy is worth",
         )
     given = kwargs_from(env_kwargs)
     check_kwargs(task.env_id, {name: value for name, value in task.kwargs.items() if name not in given})

@@ -12,6 +12,7 @@ import numpy as np
 from offline_vi.errors import UsageError
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.selection import Bandit, BanditConfig, RegretCurve, regret_curve
+from offline_vi.study.again import command_on
 from offline_vi.study.judging import POLICY
 from offline_vi.study.kept import load_policy, read_config
 from offline_vi.study.kept_evaluations import evaluations
@@ -84,7 +85,7 @@ def select(runs: Sequence[str], options: SelectOptions, env: str = "") -> Select
 
 def task_in(run: str, env: str) -> Task:
     """The task of a run, on ``env`` where that is given."""
-    return task_of_run(read_config(run).record, env)
+    return task_of_run(read_config(run).record, env, run=run)
 
 
 def estimate_of(run: str) -> float | None:
@@ -103,14 +104,15 @@ def simulated(runs: Sequence[str], options: SelectOptions) -> dict[str, RegretCu
     """The regret of choosing after each number of rollouts, drawn from the episodes that `offline-vi evaluate` kept in
     each run: without a prior, and with the estimates where every run has one.
 
-    Raises UsageError where a run holds no evaluation by rollouts.
+    Raises UsageError where a run holds no evaluation by rollouts, MissingInputError where it is none.
     """
     returns = []
     for run in runs:
         record = next(evaluations(run, "rollouts"), {})
         values = record.get("returns")
         if not isinstance(values, list) or not values:
-            raise UsageError(f"{run} holds no evaluation", f"offline-vi evaluate {run}")
+            command = command_on("evaluate", run, config=read_config(run).record)
+            raise UsageError(f"{run} holds no evaluation", command)
         returns.append(values)
     prior = prior_of([estimate_of(run) for run in runs], options)
     config = BanditConfig(options.alpha, options.prior_rollouts)

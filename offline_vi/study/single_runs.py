@@ -4,6 +4,7 @@ config.json and run.json."""
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError
 from offline_vi.factories import environment_title
+from offline_vi.joined import short_name
 from offline_vi.study.cells import is_done, status
 from offline_vi.study.results import (
     Failure,
@@ -76,6 +78,7 @@ def read_runs(folders: Sequence[str | Path]) -> Study:
     """
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     described, broken = described_runs(paths)
+    described = with_short_names(described)
     trained = [one for one in described if one.algorithm]
     methods = methods_of_runs(trained)
     runs = [run for one in trained for run in runs_of_directory(one, methods[one.path])]
@@ -111,6 +114,15 @@ def described_runs(paths: Sequence[Path]) -> tuple[list[Described], list[Failure
     if not found and broken:
         raise ConfigError(f"{broken[0].name} {broken[0].error}", "is it a run of this library?")
     return found, broken
+
+
+def with_short_names(described: Sequence[Described]) -> list[Described]:
+    """The runs under short names of the data sets that were joined for them, where these tell them apart."""
+    labels: dict[str, str] = {}
+    for name in dict.fromkeys(one.dataset for one in described):
+        short = short_name(name)
+        labels[name] = name if short in labels.values() else short
+    return [replace(one, dataset=labels[one.dataset]) for one in described]
 
 
 def describe_run(path: Path) -> Described:
@@ -205,7 +217,7 @@ def runs_of_directory(one: Described, method: Method) -> list[Run]:
     reason."""
     from offline_vi.runs.files import read_json
 
-    command = " ".join(["offline-vi", *command_words(one.record)])
+    command = shlex.join(["offline-vi", *command_words(one.record)])
     cell = Cell(one.algorithm, one.dataset, one.preset, one.seed)
     try:
         seconds = number(one.record, "wall_seconds") or 0.0

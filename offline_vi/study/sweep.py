@@ -102,7 +102,7 @@ def sweep(options: Sweep) -> dict[str, Any]:
     use_threads(options.threads)
     policy, config = load_policy(options.run), read_config(options.run)
     use_products_of(options.run)
-    trained, task = ranking(policy), task_of_run(config.record, options.env)
+    trained, task = ranking(policy), task_of_run(config.record, options.env, run=options.run)
     check_spaces(config.spec, task)
     ways = settings(trained, options)
     direct: list[tuple[str, Policy, CandidatePolicy]] = [
@@ -120,11 +120,12 @@ def sweep(options: Sweep) -> dict[str, Any]:
         scores = (evaluation.normalized if evaluation.scored else evaluation.returns)[evaluation.succeeded]
         numbers = {"score": float(scores.mean()), "std": float(scores.std()), "scores": scores.tolist()}
         rows.append({"axis": axis, **described(way), **numbers})
-    record = {"run": options.run, "episodes": options.episodes, "seed": options.seed, "rows": rows}
+    measure = "normalized score" if task.has_references else "return"
+    about = {"run": options.run, "measure": measure, "episodes": options.episodes, "seed": options.seed}
+    record = {**about, "rows": rows}
     folder = Path(options.output or options.run)
     claim(folder, "report", ["sweep.json", "sweep.png"])
     write_json(folder / "sweep.json", {**record, "rows": [spoken(row) for row in rows]})
-    measure = "normalized score" if task.has_references else "return"
     with harmless("the plot"):
         sweep_plot(rows, folder / "sweep.png", title_of(Path(options.run)), measure)
     return record

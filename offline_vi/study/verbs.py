@@ -182,8 +182,6 @@ def print_result(name: str, outcome: Outcome, options: RunOptions) -> None:
         json.dump(result, sys.stdout, indent=1)
         print()
         return
-    if options.quiet:
-        return
     if name == "fit-behavior":
         from offline_vi.study.density import print_report
 

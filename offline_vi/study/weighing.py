@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from offline_vi.console import standard_error
 from offline_vi.data.transitions import Transitions
 from offline_vi.data.weights import Advantages, Best, Returns, Rule
 from offline_vi.errors import CheckpointCorruptError
@@ -80,7 +81,8 @@ def with_weights(data: Transitions, options: WeightOptions, run: RunDirectory, o
     }
     weights = rules[options.episode_weights](data)
     if not own.quiet:
-        print(f"batches are drawn from {np.count_nonzero(weights):,} of {len(data):,} rows")
+        drawn = np.count_nonzero(weights)
+        print(f"batches are drawn from {drawn:,} of {len(data):,} rows", file=standard_error())
     return data.with_weights(weights, options.rule())
 
 

@@ -192,7 +192,7 @@ class _Training:
 
     def _interrupted(self, signum: int) -> Interrupted:
         run = self.loop.run
-        stop = Interrupted(signum, self.done, saved=run.newest_step() if run and run.has_checkpoint() else None)
+        stop = Interrupted(signum, self.done, self.steps, saved=run.newest_step() if run else None)
         stop.history = self.history
         return stop
 

@@ -115,6 +115,15 @@ def by_hand() -> Rows:
     }
 
 
+def test_known_defects_of_each_of_several_files_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(write(tmp_path / f"{name}.hdf5", by_hand())) for name in ("log", "kitchen-log", "more", "rest")]
+    verb.main(["check", *files, "--json", "--action-low", "-3", "--action-high", "3", "--on-nonfinite", "split"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["name"] == "log+kitchen-log+more+rest" and len(record["file"]) == 4
+    (defect,) = record["known defects"]
+    assert defect.startswith("kitchen-log: ")
+
+
 def test_the_facts_are_those_counted_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "log.hdf5", by_hand())
     options = ["--action-low", "-3", "--action-high", "3", "--on-nonfinite", "split"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from offline_vi.datasets import reading as options
 from offline_vi.datasets.reading import Reading, ReadingOptions
 from offline_vi.datasets.tasks import FAMILIES, family_of, is_d4rl_name
 from offline_vi.errors import ConfigError, DatasetFormatError, DataWarning, OfflineVIError, UsageError
+from offline_vi.scripts import main
 from offline_vi.study.commands import fit_arguments
 from offline_vi.study.data import DataOptions, current_names
 from offline_vi.study.plan import read_data
@@ -101,6 +103,21 @@ def test_no_other_value_of_next_obs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         tyro.cli(DataOptions, args=["--next-obs", "maybe"])
     assert "following_row" in capsys.readouterr().err
+
+
+def test_the_option_is_explained_in_the_same_words_on_every_verb(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    found = []
+    for words in (["train", "bc"], ["fit-behavior", "gaussian"], ["data", "check"], ["data", "convert"]):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        text = " ".join(re.sub(r"[│|]", " ", capsys.readouterr().out).split())
+        _, _, told = text.partition("Where the next observations")
+        found.append(told[: told.index("(default:")].removesuffix("--rows is the former name. "))
+    assert found[0] and set(found) == {found[0]}
+    assert all(choice in found[0] for choice in get_args(options.NextObs))
 
 
 def test_records_of_earlier_runs_are_read() -> None:

@@ -146,9 +146,11 @@ def test_several_tables_are_checked_as_they_are_trained_on(
         frame().to_csv(file, index=False)
     command.main(["check", *map(str, files), "--columns", str(toml)])
     assert "12 transitions, 4 episodes" in capsys.readouterr().out
-    with pytest.warns(DataWarning):
+    with pytest.warns(DataWarning, match=r"2 rows .*2 data sets") as warned:
         data = datasets.load(*files, columns=toml)
     assert data.task is not None and data.task.name == "may+june"
+    assert len(warned) == 1  # for both files
+    assert datasets.inspect(*files, columns=toml).warnings == (str(warned[0].message),)
     with pytest.raises(MissingInputError) as caught:
         command.main(["check", str(tmp_path / "*.csv"), "--columns", str(toml)])
     assert "quotes" in caught.value.hint

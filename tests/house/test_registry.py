@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -232,6 +233,25 @@ def test_a_plug_in_is_like_a_member_on_every_verb(lab: Path) -> None:
     command(lab, "finetune", "run", "--steps", "4", "--warmup", "8", "--eval-episodes", "1", "-q",
             "--output", "tuned", *plug)  # fmt: skip
     assert (lab / "tuned" / "result.json").exists()
+
+
+def test_commands_that_are_shown_for_a_run_of_a_plug_in_work_as_they_stand(lab: Path) -> None:
+    small = ["--steps", "4", "--unscored", "-q", "--plugin", "lab.py"]
+    for seed in ("0", "1"):
+        command(lab, "train", "constant", "--dataset", "data.hdf5", *small, "--seed", seed, "--output", f"run {seed}")
+    command(lab, "report", "run 0", "run 1", "--output", "both")
+    page = (lab / "both" / "report.md").read_text().splitlines()
+    shown = [line for line in page if line.startswith("offline-vi ope")]
+    _, verb, *words = shlex.split(shown[0])
+    assert words == ["run 0", "run 1", "--plugin", "lab.py"]
+    assert "the policy" in command(lab, verb, *words, "--steps", "4", "--fits", "1", "-q")[0]
+    assert "&#39;run 0&#39;" in (lab / "both" / "report.html").read_text()
+    plug = ["--plugin", "lab.py"]
+    _, told = command(lab, "evaluate", "run 0", *plug, code=UsageError.exit_code)
+    assert "`offline-vi ope 'run 0' --plugin lab.py`" in told
+    again = ["train", "constant", "--dataset", "data.hdf5", *small, "--output", "run 0", "--resume", "--level", "0.75"]
+    _, told = command(lab, *again, code=ConfigError.exit_code)
+    assert "`offline-vi resume 'run 0' --plugin lab.py`" in told
 
 
 def test_data_of_a_plug_in_are_read_like_a_file(lab: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -165,6 +166,8 @@ def test_a_sweep_over_ways_to_act_ends_at_cloning_and_at_the_greedy_policy(
     assert {"candidates", "phi", "noise_clip", "temperature"} <= rows.keys()
     assert (output / "sweep.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((output / "sweep.json").read_text())["rows"] == json.loads(out)["rows"]
+    head, *lines = run(["sweep-inference", str(output), "--episodes", "2", *axes], capsys)[1].splitlines()
+    assert head.startswith("return") and "2 episodes" in head and "+-" in head and "+-" in lines[0]
     assert run(["train", "bc", *train[:4], *TINY, "--hidden", "8", "--output", str(tmp_path / "bc")], capsys)[0] == 0
     code, out, error = run(["sweep-inference", str(tmp_path / "bc")], capsys)
     check_one_line(code, 2, out, error, "BC")
@@ -315,9 +318,43 @@ def test_a_data_set_without_an_environment_trains_and_says_that_nothing_was_scor
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unknown = Path(data).rename(tmp_path / "mystery.hdf5")
-    code, _, _ = run(["train", "bc", "--dataset", str(unknown), *TINY, "--output", str(tmp_path / "run")], capsys)
+    code, out, _ = run(["train", "bc", "--dataset", str(unknown), *TINY, "--output", str(tmp_path / "run")], capsys)
     assert code == 0
     assert "nothing was scored" in (tmp_path / "run" / "result.json").read_text()
+    assert "nothing was scored" in out  # also with -q
+
+
+def test_a_run_of_many_files_has_a_folder_with_a_name_that_fits(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [str(Path(data).with_name(f"{number:->40}.hdf5")) for number in range(9)]
+    for file in files:
+        shutil.copy(data, file)
+    monkeypatch.chdir(tmp_path)
+    few = ["--steps", "2", "--hidden", "8", "--unscored", "-q"]
+    assert run(["train", "bc", "--dataset", *files, *few], capsys)[0] == 0
+    (path,) = (tmp_path / "runs").iterdir()
+    assert "7-more" in path.name
+    assert json.loads((path / "config.json").read_text())["data"]["name"].count("+") == 8  # the record has all names
+
+
+def test_quiet_leaves_the_result_on_stdout_and_nothing_else(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "bc", "--dataset", data, "--env", "Pendulum-v1", *TINY, "--hidden", "8"]
+    words += ["--episode-weights", "best", "--max-episode-steps", "20"]
+    code, out, err = run([*words, "--output", str(tmp_path / "quiet")], capsys)
+    assert (code, err) == (0, "")
+    mean = json.loads((tmp_path / "quiet" / "result.json").read_text())["return_mean"]
+    assert f"{mean:.1f}" in out and str(tmp_path / "quiet") in out and len(out.splitlines()) == 2
+    loud = [word for word in words if word != "-q"]
+    code, out, err = run([*loud, "--json", "--output", str(tmp_path / "loud")], capsys)
+    assert code == 0 and "rows" in err
+    assert json.loads(out)["return_mean"] == mean  # stdout is the result alone: status lines are on stderr
+
+    fit = ["fit-behavior", "gaussian", "--dataset", data, "--steps", "4", "--hidden", "8", "-q"]
+    code, out, err = run([*fit, "--output", str(tmp_path / "model")], capsys)
+    assert (code, err) == (0, "") and "nats" in out and str(tmp_path / "model") in out
 
 
 def spoil(key: str, value: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:

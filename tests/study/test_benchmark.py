@@ -23,6 +23,7 @@ from small_data import pendulum
 from offline_vi import registry
 from offline_vi.errors import ConfigError, MissingInputError, OfflineVIError, OutputDirError, StudyError
 from offline_vi.plugins import load_plugin, origin
+from offline_vi.study import benchmark
 from offline_vi.study.board import Board
 from offline_vi.study.cells import Job, run_job, table
 from offline_vi.study.checks import check_options
@@ -240,6 +241,20 @@ def cells_of(output: Path) -> list[int]:
             if b"offline_vi.scripts.cell" in words and any(str(output).encode() in word for word in words):
                 found.append(int(entry.name))
     return found
+
+
+def test_an_interrupted_study_says_that_the_same_command_goes_on(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark, "run_jobs", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        code, _, error = run(["benchmark", write(tmp_path, data), "--output", str(output)], capsys)
+    assert code == 128 + signal.SIGINT
+    assert "suite" in error.splitlines()[-2] and "same command" in error.splitlines()[-1]
+    code, out, _ = run(["report", str(output)], capsys)
+    assert code == 0 and f"offline-vi benchmark SUITE --output {output}" in out
+    assert "| data set |" not in (output / "report.md").read_text()  # there is nothing to put into it
 
 
 @pytest.mark.timeout(900)

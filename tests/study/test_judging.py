@@ -10,6 +10,8 @@ import pytest
 from command_line import TINY, run
 from small_data import pendulum
 
+import offline_vi as ovi
+from offline_vi.algorithms.td3_bc import TD3BC, TD3BCConfig
 from offline_vi.errors import DataWarning, UsageError
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.fitting_q import MISSING, discounted_returns
@@ -21,6 +23,7 @@ from offline_vi.study.kept import load_policy, read_config
 from offline_vi.study.kept_evaluations import evaluations, keep_evaluation
 from offline_vi.study.scoring import load_task
 from offline_vi.study.selecting import SelectOptions, select, simulated
+from offline_vi.types import Spec
 
 NETS = ["--hidden", "8", "--batch-size", "16"]
 SHORT = ["--steps", "20", "--fits", "2", "--clone-steps", "5", "--hidden", "8", "-q"]
@@ -137,8 +140,10 @@ def test_the_regret_is_drawn_from_kept_episodes(
     assert code == 0
     assert "after    4 rollouts" in out
     assert (tmp_path / "regret.png").exists()
-    with pytest.raises(UsageError):
-        simulated([*made, str(tmp_path)], SelectOptions())
+    ovi.save(TD3BC(Spec((3,), 1), TD3BCConfig(hidden=(4,))), tmp_path / "new")
+    with pytest.raises(UsageError) as caught:
+        simulated([*made, str(tmp_path / "new")], SelectOptions())
+    assert caught.value.hint == f"offline-vi evaluate {tmp_path / 'new'}"
 
 
 def test_one_run_alone_is_no_choice(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:

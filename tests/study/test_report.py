@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,21 @@ def test_no_published_number_is_there_twice_or_without_a_source() -> None:
     assert all(row["source"] and np.isfinite(row["score"]) for row in record())
 
 
+def test_the_precision_is_that_of_the_runs_as_in_results_csv(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_study(tmp_path)
+    with (tmp_path / "environment.txt").open("a") as file:
+        file.write("precision bfloat16\n")
+    for path in (tmp_path / "runs").glob("*/run.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "float32"}))
+    assert run(["report", str(tmp_path)], capsys)[0] == 0
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert {row["precision"] for row in csv.DictReader(file)} == {"float32"}
+    text = (tmp_path / "report.md").read_text()
+    assert "- precision float32" in text and "bfloat16" not in text
+
+
 def test_failed_runs_are_in_no_number_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tuple(f"{DATASETS[0]}_spot_fast_seed{seed}" for seed in range(3))
     fake_study(tmp_path, failed=broken)
@@ -360,6 +376,37 @@ def test_a_run_that_is_not_done_is_reported_with_the_reason(tmp_path: Path) -> N
     read = read_runs([broken, fake_run(tmp_path / "whole", 2.0, seed=1)])
     assert [(failure.name, failure.error) for failure in read.failures] == [("broken", "a loss is not finite")]
     assert contents(read).scores[0].per_seed == [2.0]
+
+
+def test_a_run_that_was_interrupted_is_reported_with_the_command_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fake_run(tmp_path / "my run", 1.0)
+    stopped = "interrupted while training bcq, at step 7 of 60"
+    (path / "run.json").write_text(json.dumps({"status": "interrupted", "error": f"Interrupted: {stopped}"}))
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "plugins": [{"name": "mine.py", "sha256": "0"}]}))
+    code, out, _ = run(["report", str(path)], capsys)
+    command = f"offline-vi resume '{path}' --plugin mine.py"
+    assert code == 0 and f"my run: {stopped}" in out and command in out
+    text = (path / "report.md").read_text()
+    assert command in text and "| data set |" not in text and "## Commands" not in text  # nothing would be in them
+    assert '<table class="sortable">' not in (path / "report.html").read_text()
+
+
+def test_joined_data_sets_have_short_names_that_tell_them_apart(tmp_path: Path) -> None:
+    names = ("a+b+c+d", "a+b+e+f", "a+b")
+    study = read_runs([fake_run(tmp_path / f"run{place}", 1.0, dataset=name) for place, name in enumerate(names)])
+    assert [row.dataset for row in contents(study).scores] == ["a+b+2 more", "a+b+e+f", "a+b"]
+
+
+def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "mine", 1.0)
+    words = ["train", "bcq", "--dataset", "my log.csv", "--env-kwargs", '{"a": 1}']
+    record = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**record, "command": ["/usr/bin/offline-vi", *words]}))
+    (found,) = read_runs([path]).runs
+    assert shlex.split(found.command) == ["offline-vi", *words]
 
 
 def test_a_task_without_reference_scores_has_a_curve_of_returns(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from offline_vi.runs.checkpoint import load_checkpoint
 from offline_vi.runs.tensors import load_tensors
 from offline_vi.scripts import main
 from offline_vi.simulator import Simulator
-from offline_vi.study import format_1
+from offline_vi.study import format_1, train
+from offline_vi.study.fit_behavior import fit_ahead
 from offline_vi.study.train import Training, parse_options
 from offline_vi.training import collector, loop
 
@@ -153,6 +154,42 @@ def test_an_interruption_says_how_the_run_goes_on(
     assert "step 13" in error
     assert status(path) == "interrupted"
     assert load_checkpoint(path).step == 13
+
+
+@pytest.mark.parametrize(
+    ("step", "doing", "at"), [(7, "the behavior model gaussian", "7 of 12"), (12 + 13, "training bcq", "13 of ")]
+)
+def test_an_interruption_names_what_was_going_on_and_what_is_kept(
+    step: int, doing: str, at: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    interrupted([*arguments("fast", data), "--output", str(path)], step)
+    message, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert doing in message and f"step {at}" in message and "is saved" in message
+    assert doing in record(path, "run.json")["error"]
+    assert hint == f"hint: offline-vi resume {path}"
+
+
+def test_an_interruption_between_two_phases_says_that_the_first_is_kept(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "fit_ahead", then_a_signal(fit_ahead))
+    path = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        main([*arguments("fast", data), "--output", str(path)])
+    message = capsys.readouterr().err.splitlines()[-2]
+    assert "step 0" not in message and "preparing" in message
+    assert "what was fitted before" in message and load_checkpoint(path / "behavior").step == 12
+
+
+def then_a_signal(function: Any) -> Any:
+    """The same function; a signal comes right after it."""
+
+    def wrapped(*arguments: Any) -> None:
+        function(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    return wrapped
 
 
 # ------------------------------------------------------------------ more steps

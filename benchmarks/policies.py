@@ -3,7 +3,7 @@
     python benchmarks/policies.py RUN --output FOLDER [--ship FOLDER] [--medium 205000 --expert 220000]
 
 The snapshots are chosen as D4RL chose its own. "expert" is the end; "medium" is the first one with a third of the
-expert's score; "replay-0", "replay-1", ... lead from the first one to medium, ten of them where there are as many.
+expert's score; "replay-0", "replay-1", ... lead from the first one to medium: at most ten, which share a recipe's rows.
 `--expert` and `--medium` name other steps.
 
 Writes curve.csv (return of the policy's median action by environment steps), curve.png with the chosen snapshots in it,
@@ -31,7 +31,7 @@ from matplotlib import pyplot as plt
 from offline_vi.behavior import DensityModel
 from offline_vi.behavior.pretrained import CARD, load_behavior
 from offline_vi.datasets import environment
-from offline_vi.datasets.locomotion import roll_out
+from offline_vi.datasets.locomotion import ROWS as COLLECTED, SLOTS, roll_out
 from offline_vi.runs.files import write_json
 from offline_vi.study.cells import table
 from offline_vi.types import Task
@@ -56,7 +56,8 @@ def chosen(returns: dict[int, list[float]], task: Task, options: argparse.Namesp
     expert = options.expert or max(score)
     medium = options.medium or next(step for step in score if score[step] >= score[expert] / 3)
     way = [step for step in score if step <= medium]
-    replayed = [way[place] for place in np.linspace(0, len(way) - 1, min(REPLAYED, len(way))).astype(int)]
+    parts = [count for count in range(1, min(REPLAYED, len(way)) + 1) if COLLECTED // SLOTS % count == 0]
+    replayed = [way[place] for place in np.linspace(0, len(way) - 1, parts[-1]).astype(int)]
     return {"medium": medium, "expert": expert, **{f"replay-{place}": step for place, step in enumerate(replayed)}}
 
 

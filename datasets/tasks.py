@@ -139,6 +139,7 @@ class Recipe(NamedTuple):
 ROBOTS = {"hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5"}
 LEVELS = {  # of the locomotion recipes, by version
     "v0": ("random", "medium", "medium-replay", "medium-expert", "expert"),
+    "v1": ("medium", "medium-replay", "medium-expert", "expert"),  # of longer runs
 }
 RECIPES = {
     "offline-vi/pendulum/mixed-v0": Recipe("recipes", "Pendulum-v1", "episodes"),

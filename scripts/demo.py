@@ -14,7 +14,7 @@ from offline_vi.ranges import check_numbers
 if TYPE_CHECKING:
     from offline_vi.study.demo import DemoOptions
 
-MUJOCO, PENDULUM = "offline-vi/hopper/medium-expert-v0", "offline-vi/pendulum/mixed-v0"
+MUJOCO, PENDULUM = "offline-vi/hopper/medium-expert-v1", "offline-vi/pendulum/mixed-v0"
 
 
 def main(arguments: list[str] | None = None) -> None:

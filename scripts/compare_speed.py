@@ -296,7 +296,7 @@ def our_sac_step(kind: list[str]) -> Step:
     return step_or_products(step, kind)
 
 
-def worker(name: str) -> None:
+def worker(name: str, settle: int) -> None:
     """Answer every line on stdin by the milliseconds of a step over one turn: as they pass, and of the processor."""
     algorithm, *kind = name.split()
     others: dict[tuple[str, ...], Callable[[], Step]] = {
@@ -314,7 +314,7 @@ def worker(name: str) -> None:
         step = our_step(f"{algorithm} {kind[0]}", kind[1:])
     else:
         step = our_step(algorithm, kind)
-    for _ in range(8):
+    for _ in range(settle):
         step()
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -351,6 +351,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     workers = {}
     for name in chosen:
         command = [str(pythons[CONTENDERS[name][0]]), str(Path(__file__).resolve()), "--worker", name]
+        command += ["--settle", str(options.settle)]
         workers[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=one_thread
         )
@@ -410,10 +411,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[""], metavar="WORD", help="contenders with such a word, e.g. iql")
     parser.add_argument("--envs", type=Path, default=Path("build/compare_speed"), help="where environments are made")
     parser.add_argument("--json", type=Path, help="write the measurements")
+    parser.add_argument("--settle", type=int, default=8, help="steps ahead of the first turn (default: %(default)s)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker)
+        worker(options.worker, options.settle)
         return
     record = compare(options)
     if options.json:

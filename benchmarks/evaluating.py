@@ -1,7 +1,7 @@
 """How fast `evaluate` is, and what limits it: ten episodes of BCQ with its 100 candidates, ten environments beside each
 other, in one process and in ten, and one at a time.
 
-    python benchmarks/evaluating.py [--env HalfCheetah-v5] [--steps 300] [--rounds 3]
+    python benchmarks/evaluating.py [--env HalfCheetah-v5] [--env-kwargs KEY=VALUE ...] [--steps 300] [--rounds 3]
 
 The policy sees batches of a fixed width W = 10 in any case, so that scores do not depend on the number of environments:
 one at a time pays for ten rows a step. An untrained BCQ on a frozen CVAE, one thread; the environments' own share is
@@ -24,6 +24,7 @@ from offline_vi.algorithms.bcq import BCQ
 from offline_vi.behavior import CVAE, DecoderMeans
 from offline_vi.datasets import task_on
 from offline_vi.evaluation.evaluate import WIDTH, evaluate
+from offline_vi.factories import kwargs_from
 from offline_vi.nn.precision import exact_products, keep_freed_memory, use_products
 from offline_vi.types import Spec
 
@@ -45,6 +46,7 @@ class Timed:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="HalfCheetah-v5", help="gymnasium id (default: %(default)s)")
+    parser.add_argument("--env-kwargs", nargs="*", default=[], help="key=value ..., such as frame_skip=50")
     parser.add_argument("--steps", type=int, default=300, help="of each episode (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved (default: %(default)s)")
     options = parser.parse_args()
@@ -54,7 +56,7 @@ def main() -> None:
     with gymnasium.make(options.env) as env:
         shapes: Any = env.observation_space.shape, env.action_space.shape
     spec = Spec(shapes[0], shapes[1][0])
-    task = replace(task_on(options.env, None), max_episode_steps=options.steps)
+    task = replace(task_on(options.env, None), max_episode_steps=options.steps, kwargs=kwargs_from(options.env_kwargs))
     policy = BCQ(spec, DecoderMeans(CVAE(spec).eval().requires_grad_(False))).eval()
     ten, apart, one = f"{WIDTH}", f"{WIDTH}, in processes", "1"
     how: dict[str, dict[str, Any]] = {ten: {}, apart: {"env_processes": True}, one: {"num_envs": 1}}

@@ -35,14 +35,14 @@ class Elsewhere:
         self._child: tuple[Any, Connection] | None = None  # the process, and our end of the pipe
 
     def begin(self, question: Question, argument: Any) -> None:
-        """Let the child `Simulator.reset` with a seed, or `Simulator.step` with an action."""
+        """Let the child reset with a seed, or step with an action (A,) in [-1, 1]."""
         if self._child is None:
             self._child = self._started()
         with suppress(OSError):  # of a child that has ended, which `answer` says
             self._child[1].send((question, argument))
 
     def answer(self) -> Any:
-        """What came of it. Raises EpisodeFailure, also where the child has ended."""
+        """The first observation (O), or the `Step`. Raises EpisodeFailure, also where the child has ended."""
         assert self._child is not None
         try:
             failure, found = self._child[1].recv()

@@ -19,6 +19,7 @@ LARGEST = float(np.finfo(np.float32).max)  # a reward beyond it is as good as in
 REASON = 200  # characters of a reason
 
 Question = Literal["reset", "step"]
+"""What a simulator is asked: `Simulator.reset` with a seed, or `Simulator.step` with an action."""
 
 
 class EpisodeFailure(EnvError):
@@ -80,12 +81,12 @@ class Simulator:
             raise self._failure(error) from error
 
     def begin(self, question: Question, argument: Any) -> None:
-        """Note a "reset" with its seed, or a "step" with its action, of which `answer` is asked: see
-        `processes.Elsewhere`, whose child answers meanwhile."""
+        """Note what is asked, and with which seed or action (A,). `answer` does it; a `processes.Elsewhere` begins at
+        once."""
         self._question = question, argument
 
     def answer(self) -> Any:
-        """What `reset` or `step` returns. Raises EpisodeFailure."""
+        """What the method that was asked returns. Raises EpisodeFailure."""
         question, argument = self._question
         return getattr(self, question)(argument)
 

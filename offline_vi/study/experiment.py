@@ -26,8 +26,8 @@ from offline_vi.nn.precision import exact_products, use_threads
 from offline_vi.rl.algorithm import Algorithm
 from offline_vi.runs.checkpoint import saved_bytes
 from offline_vi.runs.directory import RunDirectory
-from offline_vi.study.again import command_on
 from offline_vi.study.ahead import doing
+from offline_vi.study.follow_up import command_on
 from offline_vi.study.plots import harmless
 from offline_vi.study.run import SCHEMA, Record, RunOptions, open_run, plugins_used, recorded
 from offline_vi.training.capture import preferred_graph

@@ -14,8 +14,8 @@ from offline_vi.errors import MissingDependencyError, OfflineVIError
 from offline_vi.escaping import code, latex, markdown, visible
 from offline_vi.runs.files import read_json, write_text
 from offline_vi.runs.ownership import claim
-from offline_vi.study.again import command_on, entries, near
 from offline_vi.study.cells import status
+from offline_vi.study.follow_up import command_on, entries, near
 from offline_vi.study.report_plots import ReportPlots, report_plots
 from offline_vi.study.results import Failure, Method, Run, Study, is_study, read_study, write_results
 from offline_vi.study.single_runs import read_runs

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from offline_vi.errors import ConfigError
 from offline_vi.nn.description import completed
-from offline_vi.study.again import command_on
+from offline_vi.study.follow_up import command_on
 
 Record = dict[str, Any]
 """A JSON object."""

@@ -13,7 +13,7 @@ import numpy as np
 from offline_vi.errors import ConfigError, EnvError, UsageError
 from offline_vi.factories import Factory, allow, check_kwargs, environment_title, kwargs_from, words_of
 from offline_vi.runs.files import read_json
-from offline_vi.study.again import command_on
+from offline_vi.study.follow_up import command_on
 from offline_vi.study.kept_evaluations import keep_evaluation
 from offline_vi.study.scores import numbers, table
 

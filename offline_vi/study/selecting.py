@@ -12,7 +12,7 @@ import numpy as np
 from offline_vi.errors import UsageError
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.selection import Bandit, BanditConfig, RegretCurve, regret_curve
-from offline_vi.study.again import command_on
+from offline_vi.study.follow_up import command_on
 from offline_vi.study.judging import POLICY
 from offline_vi.study.kept import load_policy, read_config
 from offline_vi.study.kept_evaluations import evaluations

@@ -1,4 +1,4 @@
-"""Commands on runs that exist, for people to copy: each works as it stands."""
+"""Commands that follow a run, for people to copy: each works as it stands."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def plugin_flags(suite: Suite) -> list[str]:
 def train_options(suite: Suite, cell: Cell) -> dict[str, Option]:
     """What the suite sets for a cell: [train], then [algorithm.NAME], then its variant."""
     own = suite.variants()[cell.variant] if cell.variant else {}
-    varied = {name: value for name, value in own.items() if name != "algorithm"}
+    varied = {name: value for name, value in own.items() if name not in ("algorithm", "preset")}
     return {**suite.train, **suite.algorithm.get(cell.algorithm, {}), **varied}
 
 

@@ -140,11 +140,16 @@ def written_models(record: Mapping[str, object], suite: Suite) -> dict[str, tupl
 
 def methods_of(suite: Suite) -> list[Method]:
     """The methods in the suite's order."""
-    many = len(suite.presets) > 1
-    kinds = [(algorithm, variant, preset) for algorithm, variant in suite.methods() for preset in suite.presets]
+    kinds = [
+        (algorithm, variant, preset) for algorithm, variant in suite.methods() for preset in suite.presets_of(variant)
+    ]
+    labels = [
+        f"{variant or algorithm}, {preset}" if len(suite.presets_of(variant)) > 1 else variant or algorithm
+        for algorithm, variant, preset in kinds
+    ]
     return [
-        Method(algorithm, preset, f"{variant or algorithm}, {preset}" if many else variant or algorithm, place, variant)
-        for place, (algorithm, variant, preset) in enumerate(kinds)
+        Method(algorithm, preset, label, place, variant)
+        for place, (label, (algorithm, variant, preset)) in enumerate(zip(labels, kinds, strict=True))
     ]
 
 

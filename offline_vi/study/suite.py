@@ -18,6 +18,7 @@ runs.
     [variant.bcq-wide]                               # an algorithm with other options, under a name of its own
     algorithm = "bcq"
     phi = 0.2
+    preset = "likely"                                # default: each of `presets`
     [sweep.bcq-phi]                                  # a variant for each combination of the listed values
     algorithm = "bcq"
     phi = [0.0, 0.1]
@@ -80,7 +81,7 @@ class Suite:
     datasets: Mapping[str, tuple[str, ...]]  # label -> names or files that are joined
     description: str = ""  # one line
     seeds: tuple[int, ...] = (0,)  # of every cell
-    presets: tuple[str, ...] = ("published",)  # each with every algorithm
+    presets: tuple[str, ...] = ("published",)  # each with every algorithm, and every variant that names none
     tuned: bool = False  # start from what an algorithm's paper tuned for the data set, where it did (--tuned-for)
     plugins: tuple[str, ...] = ()  # modules, and absolute paths of files, that register what the suite names
     train: Mapping[str, Option] = field(default_factory=dict)  # options of `offline-vi train` for every cell
@@ -97,8 +98,8 @@ class Suite:
             Cell(algorithm, dataset, preset, seed, variant)
             for seed in self.seeds
             for dataset in self.datasets
-            for preset in self.presets
             for algorithm, variant in self.methods()
+            for preset in self.presets_of(variant)
         ]
 
     def methods(self) -> list[tuple[str, str]]:
@@ -110,6 +111,11 @@ class Suite:
         """Name -> "algorithm" and options, of each variant and of each point of a sweep."""
         points = {name: values.grid(name, axes) for name, axes in self.sweep.items()}
         return {**self.variant, **{name: point for several in points.values() for name, point in several.items()}}
+
+    def presets_of(self, variant: str) -> tuple[str, ...]:
+        """The preset that a variant names, else those of the suite; of an algorithm as it is (empty) the suite's."""
+        own = self.variants()[variant].get("preset") if variant else None
+        return self.presets if own is None else (str(own),)
 
     def model(self, cell: Cell) -> str:
         """The behavior model that the cell is given; empty for an algorithm that uses none, or a suite that shares
@@ -231,11 +237,12 @@ def check_names(suite: Suite) -> None:
     """Raises UsageError for an unknown algorithm, preset or behavior model, ConfigError for a cell that is there
     twice."""
     used = list(dict.fromkeys(algorithm for algorithm, _ in suite.methods()))
+    presets = [preset for _, variant in suite.methods() for preset in suite.presets_of(variant)]
     for names, table, kind in (
         (used, registry.trainable(), "algorithm"),
         (suite.algorithm, used, "algorithm of this suite"),
         (suite.search, used, "algorithm of this suite"),
-        (suite.presets, PRESETS, "preset"),
+        ([*suite.presets, *presets], PRESETS, "preset"),
         ([suite.behavior["model"]] if "model" in suite.behavior else [], registry.behavior_models(), "behavior model"),
     ):
         for one in names:

@@ -154,19 +154,28 @@ def options(value: object, where: str) -> dict[str, Option]:
 
 
 def variant(value: object, where: str) -> dict[str, Option]:
-    """The "algorithm" and the options in [variant.NAME]. Raises ConfigError."""
+    """The "algorithm", the "preset" if it has one of its own, and the options in [variant.NAME]. Raises ConfigError."""
     if not isinstance(value, Mapping) or not isinstance(value.get("algorithm"), str):
         raise ConfigError(f"{where} names no algorithm", f'write {where}, then algorithm = "bcq"')
-    return options(value, where)
+    own = value.get("preset", "published")
+    if not isinstance(own, str):
+        raise ConfigError(f"{where}: preset = {own!r} is no name", 'preset = "fast"; [sweep.NAME] takes a list')
+    named = {"preset": own} if "preset" in value else {}
+    return {**options({key: entry for key, entry in value.items() if key != "preset"}, where), **named}
 
 
 def sweep(value: object, where: str) -> dict[str, Axis]:
     """The "algorithm", and the options or lists of options, in [sweep.NAME]. Raises ConfigError."""
     entries = value if isinstance(value, Mapping) else {}
-    lists = {key: several for key, entry in entries.items() if (several := _lists(entry))}
-    found: dict[str, Axis] = {**variant({key: entries[key] for key in entries if key not in lists}, where)}
-    for key, several in lists.items():
-        found[key.replace("_", "-")] = several
+    lists: dict[str, Axis] = {}
+    for key, entry in entries.items():
+        if several := _lists(entry):
+            lists[key.replace("_", "-")] = several
+        elif key == "preset" and isinstance(entry, list):
+            names: list[Scalar] = [*strings(entry, f"{where}: preset")]
+            lists[key] = names
+    rest = {key: entry for key, entry in entries.items() if key.replace("_", "-") not in lists}
+    found: dict[str, Axis] = {**variant(rest, where), **lists}
     if not any(isinstance(entry, list) and entry for entry in found.values()):
         raise ConfigError(f"{where} lists no values", "e.g. phi = [0.0, 0.05, 0.1]")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,31 @@ def test_a_sweep_is_a_variant_for_every_combination() -> None:
     assert len(found.cells()) == 2 * (1 + 4)
 
 
+def test_a_variant_with_a_preset_of_its_own_is_run_with_that_one_alone() -> None:
+    found = suite(
+        presets=["published", "fast"],
+        variant={"likely": {"algorithm": "bcq", "preset": "likely"}, "wide": {"algorithm": "bcq", "phi": 0.2}},
+        sweep={"s": {"algorithm": "bc", "preset": ["recommended", "published"]}},
+    )
+    check_options(found)
+    assert Counter((cell.variant, cell.preset) for cell in found.cells() if cell.seed == 0) == {
+        ("", "published"): 1,
+        ("", "fast"): 1,
+        ("likely", "likely"): 1,
+        ("wide", "published"): 1,
+        ("wide", "fast"): 1,
+        ("s_preset=recommended", "recommended"): 1,
+        ("s_preset=published", "published"): 1,
+    }
+    words = [train_arguments(found, cell) for cell in found.cells()]
+    assert all(line.count("--preset") == 1 for line in words)
+    labels = [method.label for method in methods_of(found)]
+    assert len(set(labels)) == len(labels)
+    assert "likely" in labels
+    again = written_suite({"suite": json.loads(json.dumps(asdict(found)))})
+    assert again.cells() == found.cells()
+
+
 def test_variants_are_read_again_from_what_a_study_writes() -> None:
     tables = {
         "algorithms": [],
@@ -79,6 +105,11 @@ def test_variants_are_read_again_from_what_a_study_writes() -> None:
     [
         ({"variant": {"wide": {"phi": 0.2}}}, ConfigError),
         ({"variant": {"wide": {"algorithm": "bqc"}}}, UsageError),
+        ({"variant": {"wide": {"algorithm": "bcq", "preset": "quick"}}}, UsageError),
+        ({"variant": {"wide": {"algorithm": "bcq", "preset": ["fast", "likely"]}}}, ConfigError),
+        ({"variant": {"wide": {"algorithm": "bcq", "preset": 3}}}, ConfigError),
+        ({"sweep": {"s": {"algorithm": "bcq", "preset": ["fast", 3]}}}, ConfigError),
+        ({"sweep": {"s": {"algorithm": "bcq", "preset": ["fast", "quick"]}}}, UsageError),
         ({"variant": {"wide": {"algorithm": "bcq", "phii": 0.2}}}, ConfigError),
         ({"variant": {"bcq": {"algorithm": "bcq", "phi": 0.2}}}, ConfigError),
         ({"variant": {"a/b": {"algorithm": "bcq", "phi": 0.2}}}, ConfigError),

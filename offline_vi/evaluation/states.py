@@ -85,6 +85,6 @@ def load_states(directory: str | Path) -> KnownStates:
     what `load_behavior` raises."""
     if not (Path(directory) / CARD).is_file():
         raise ConfigError(
-            f"there is no density of states in {directory}", f"`offline-vi fit-guard {Path(directory).parent}` fits one"
+            f"there is no density of states in {directory}", "`save_states(fit_states(...), directory)` writes one"
         )
     return load_recorded(directory, KnownStates)

@@ -13,7 +13,7 @@ from offline_vi.study.compare import against_lines, score_lines
 from offline_vi.study.judging import CLONE, DATA, POLICY, JudgeOptions, Judgment, discount_for
 from offline_vi.study.kept import read_config
 from offline_vi.study.report import number
-from offline_vi.study.results import Method, Run, Study, is_study, read_study
+from offline_vi.study.results import DONE, FAILED, Method, Run, Study, is_study, read_study
 from offline_vi.study.scores import RETURN, Scores
 from offline_vi.study.single_runs import read_runs
 
@@ -57,7 +57,7 @@ def study_of(judged: Mapping[str, Judgment]) -> Study:
     for run in study.runs:
         first.setdefault(run.path.resolve(), run)
     runs = [
-        replace(run, done=not by_path[path].fitted[POLICY].diverged, scores=scores_of(by_path[path]))
+        replace(run, state=FAILED if by_path[path].fitted[POLICY].diverged else DONE, scores=scores_of(by_path[path]))
         for path, run in first.items()
     ]
     return study._replace(runs=runs)

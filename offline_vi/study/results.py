@@ -17,6 +17,8 @@ from offline_vi.study.plan import model_name
 from offline_vi.study.scores import LARGEST, Scores, integer, number, numbers, scores_from, table, text
 from offline_vi.study.suite import Cell, Suite, check_folders, parse_suite
 
+DONE, FAILED, INTERRUPTED, NOT_STARTED = "done", "failed", "interrupted", "not started"
+
 
 class Method(NamedTuple):
     """What is compared: in a suite, an algorithm under a preset."""
@@ -35,7 +37,7 @@ class Run:
     cell: Cell  # its place in the suite
     method: Method  # what it is a run of
     path: Path  # its directory
-    done: bool  # whether it came to its end
+    state: str  # done | failed | interrupted | not started
     error: str = ""  # one line; empty where it is done
     command: str = ""  # that makes it again
     scores: Scores = field(default_factory=Scores)  # its final score and its curve
@@ -43,6 +45,11 @@ class Run:
     note: str = ""  # what a reader of the scores has to know about the task
     seconds: float = 0.0  # wall clock over all processes that worked on it
     returns: Mapping[int, float] = field(default_factory=dict)  # step -> mean return
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end."""
+        return self.state == DONE
 
 
 @dataclass(frozen=True)
@@ -160,13 +167,22 @@ def read_run(path: Path, cell: Cell, method: Method, command: str, seconds: floa
     try:
         spent = number(record, "wall_seconds") if seconds is None else seconds
         if not is_done(path):
-            return Run(cell, method, path, False, why_not_done(path, record), command, seconds=spent or 0.0)
+            why = why_not_done(path, record)
+            return Run(cell, method, path, state_of(path, record), why, command, seconds=spent or 0.0)
         scores, facts = scores_from(read_json(path / "result.json")), facts_of(record)
         task = table(read_json(path / "config.json"), "task") if (path / "config.json").exists() else {}
         note, returns = text(task, "note"), read_returns(path)
-        return Run(cell, method, path, True, "", command, scores, facts, note, spent or 0.0, returns)
+        return Run(cell, method, path, DONE, "", command, scores, facts, note, spent or 0.0, returns)
     except OfflineVIError as error:
-        return Run(cell, method, path, False, f"cannot be read: {error}", command)
+        return Run(cell, method, path, FAILED, f"cannot be read: {error}", command)
+
+
+def state_of(path: Path, record: Mapping[str, object]) -> str:
+    """What became of a run that is not done; ``record`` is the content of its run.json. One whose process was killed
+    is interrupted, as one that was asked to stop."""
+    if record:
+        return FAILED if record.get("status") == "failed" else INTERRUPTED
+    return FAILED if (path / "run.json").exists() else NOT_STARTED
 
 
 def why_not_done(path: Path, record: Mapping[str, object]) -> str:
@@ -235,7 +251,7 @@ def result_row(run: Run) -> dict[str, str | int | float | None]:
         "preset": run.cell.preset,
         "dataset": run.cell.dataset,
         "seed": run.cell.seed,
-        "status": "done" if run.done else "failed",
+        "status": run.state,
         "measure": "" if scores.final is None else scores.measure,
         "final": scores.final,
         "best": scores.best,

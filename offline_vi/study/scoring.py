@@ -219,6 +219,7 @@ def guarded(
     Raises ConfigError where the run has no such density or does not know that quantile, UsageError for a safe action
     without a guard of states, or one that is not in the action box.
     """
+    from offline_vi.behavior.pretrained import CARD
     from offline_vi.evaluation.states import load_states
     from offline_vi.evaluation.support import Support
     from offline_vi.nn.recorded import spec_in
@@ -239,6 +240,11 @@ def guarded(
         if density is None or record is None:
             raise ConfigError(f"{run} has no density of the data's actions", "train with --support-from DIR")
         threshold = Support.from_json(record).threshold(actions)
+    if states and not (Path(run) / STATES / CARD).is_file():
+        raise ConfigError(
+            f"there is no density of states in {run}",
+            f"`{command_on('fit-guard', run, config=read_json(Path(run) / 'config.json'))}` fits one",
+        )
     known = load_states(Path(run) / STATES) if states else None
 
     def value(obs: Tensor, action: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from offline_vi.factories import environment_title
 from offline_vi.joined import short_name
 from offline_vi.study.cells import is_done, status
 from offline_vi.study.results import (
+    DONE,
+    FAILED,
     Failure,
     FittedModel,
     Method,
@@ -23,6 +25,7 @@ from offline_vi.study.results import (
     facts_of,
     read_model,
     read_returns,
+    state_of,
     why_not_done,
 )
 from offline_vi.study.scores import integer, number, scores_from, table, text
@@ -223,11 +226,11 @@ def runs_of_directory(one: Described, method: Method) -> list[Run]:
         seconds = number(one.record, "wall_seconds") or 0.0
         if not is_done(one.path):
             error = why_not_done(one.path, one.record)
-            return [Run(cell, method, one.path, False, error, command, seconds=seconds)]
+            return [Run(cell, method, one.path, state_of(one.path, one.record), error, command, seconds=seconds)]
         facts, result = facts_of(one.record), read_json(one.path / "result.json")
         note = text(table(read_json(one.path / "config.json"), "task"), "note")
         scores, seeds = scores_from(result), table(result, "seeds")
-        run = Run(cell, method, one.path, True, "", command, scores, facts, note, seconds, read_returns(one.path))
+        run = Run(cell, method, one.path, DONE, "", command, scores, facts, note, seconds, read_returns(one.path))
         return [
             replace(
                 run,
@@ -239,7 +242,7 @@ def runs_of_directory(one: Described, method: Method) -> list[Run]:
             for seed in seeds
         ] or [run]
     except (OfflineVIError, ValueError) as error:
-        return [Run(cell, method, one.path, False, f"cannot be read: {error}", command)]
+        return [Run(cell, method, one.path, FAILED, f"cannot be read: {error}", command)]
 
 
 def command_words(record: Mapping[str, object]) -> list[str]:

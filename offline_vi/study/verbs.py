@@ -197,8 +197,8 @@ def print_result(name: str, outcome: Outcome, options: RunOptions) -> None:
 
 def score_line(result: Record) -> str:
     """The final policy in a few words: its score and return, or its return alone, and how many episodes failed."""
-    words = f"return {result['return_mean']:.1f}"
+    words = f"return {result['return_mean']:.2f}"
     if result.get("normalized_score") is not None:
-        words = f"normalized score {result['normalized_score']:.1f} ({words})"
+        words = f"normalized score {result['normalized_score']:.2f} ({words})"
     failed = len(result.get("failed_episodes", ()))
     return f"{words}, {failed} episodes failed" if failed else words

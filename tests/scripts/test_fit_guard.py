@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,19 @@ def test_a_file_returns_the_safe_action_in_an_unknown_state(trained: str, capsys
         assert code == 2 and why in error
     code, _, error = run(["export", trained, "--output", str(file.with_name("b.pt2")), "--safe-action", "0"], capsys)
     assert code == 2 and "--guard-states" in error
+
+
+def test_the_command_that_a_refusal_names_loads_the_plug_ins_of_the_run(
+    trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the whole command, so it works as it is copied."""
+    path, plugin = tmp_path / "run", tmp_path / "mine.py"
+    shutil.copytree(trained, path, ignore=shutil.ignore_patterns("states"))
+    plugin.write_text("NOTHING = 0\n")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "plugins": [{"name": str(plugin), "sha256": "0"}]}))
+    _, _, error = run(["evaluate", str(path), *SCORE], capsys)
+    assert f"`offline-vi fit-guard {path} --plugin {plugin}`" in error
 
 
 def test_its_help_names_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:

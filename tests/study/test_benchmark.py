@@ -187,7 +187,7 @@ def test_a_suite_runs_once_whatever_happens(data: str, tmp_path: Path, capsys: p
     assert float(rows["bc"]["return"]) < 0.0  # Pendulum's; an environment alone has no reference scores
     assert (rows["bc"]["measure"], rows["bc"]["final"]) == ("return_mean", rows["bc"]["return"])
     assert "not finite" in rows["bcq"]["error"]
-    assert rows["bcq"]["return"] == ""
+    assert (rows["bcq"]["status"], rows["bcq"]["return"]) == ("failed", "")
     written = (output / "runs" / "toy_bc_fast_seed0" / "result.json").stat().st_mtime_ns
 
     code, _, error = run(["benchmark", write(tmp_path, data), "--output", str(output)], capsys)

@@ -17,7 +17,7 @@ from command_line import run
 from offline_vi.errors import ConfigError
 from offline_vi.study.published import USUAL, claims
 from offline_vi.study.report import FILTERS, contents
-from offline_vi.study.results import read_study
+from offline_vi.study.results import read_study, write_results
 from offline_vi.study.single_runs import read_runs
 from offline_vi.study.suite import suite_from
 
@@ -392,6 +392,18 @@ def test_a_run_that_was_interrupted_is_reported_with_the_command_that_goes_on(
     text = (path / "report.md").read_text()
     assert command in text and "| data set |" not in text and "## Commands" not in text  # nothing would be in them
     assert '<table class="sortable">' not in (path / "report.html").read_text()
+
+
+def test_results_csv_says_what_became_of_a_run(tmp_path: Path) -> None:
+    for place, state in enumerate(("done", "failed", "interrupted", "running")):
+        path = fake_run(tmp_path / state, 1.0, seed=place)
+        if state != "done":
+            (path / "run.json").write_text(json.dumps({"status": state}))
+    paths = [tmp_path / state for state in ("done", "failed", "interrupted", "running")]
+    write_results(read_runs(paths), tmp_path)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        found = [row["status"] for row in csv.DictReader(file)]
+    assert found == ["done", "failed", "interrupted", "interrupted"]  # of the last, the process was killed
 
 
 def test_joined_data_sets_have_short_names_that_tell_them_apart(tmp_path: Path) -> None:

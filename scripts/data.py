@@ -245,7 +245,7 @@ def _record(report: DataReport) -> dict[str, Any]:
         "-1 stands for": list(report.action_low),
         "+1 stands for": list(report.action_high),
         "on the bounds": f"{report.on_bounds:.2%} of action entries",
-        "next states": "stored" if report.next_obs_stored else "not stored",
+        "next observations": "stored" if report.next_obs_stored else "not stored",
         "next_obs": report.next_obs,
         "log-densities": "of the behavior policy, stored" if report.log_prob_stored else "not stored",
     }

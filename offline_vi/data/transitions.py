@@ -32,7 +32,7 @@ from offline_vi.data.steps import Steps
 from offline_vi.data.tables import Roles, Table, columns_from_table, name_of, names_of
 from offline_vi.data.unknown_ends import UnknownEnds, report_unknown_ends
 from offline_vi.errors import ConfigError, EmptyDatasetError, SpaceMismatchError
-from offline_vi.joined import JOIN, short_name
+from offline_vi.joined import JOIN, distinct_names, short_name
 from offline_vi.types import BoolArray, FloatArray, RewardMap, Spec, Task, unit_task
 
 
@@ -461,7 +461,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
         returns=None,
         cut_off=np.concatenate([_cut_off(part) for part in parts]),
         source=Provenance(
-            JOIN.join(part.source.name for part in parts),
+            JOIN.join(distinct_names([(part.source.name, "".join(part.source.paths)) for part in parts])),
             tuple(path for part in parts for path in part.source.paths),
             tuple(digest for part in parts for digest in part.source.sha256),
             first.source.next_obs,

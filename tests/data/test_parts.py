@@ -118,6 +118,14 @@ def test_joined_data_hold_every_part_and_end_every_episode() -> None:
     assert concatenate(parts[:1]) is parts[0]
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+    june, july, other = (rows([2], name) for name in ("log", "log", "other"))
+    june = replace(june, source=replace(june.source, paths=("june/log.csv",)))
+    july = replace(july, source=replace(july.source, paths=("july/log.csv",)))
+    assert concatenate([june, july, other]).source.name == "june/log+july/log+other"
+    assert concatenate([june, other]).source.name == "log+other"
+
+
 def test_densities_are_joined_where_all_parts_have_them() -> None:
     assert concatenate([rows([2]), rows([3], log_prob=False)]).behavior_log_prob is None
     assert concatenate([rows([2], log_prob=False), rows([3], log_prob=False)]).behavior_log_prob is None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class EvaluateOptions:
     """Score the final policy of a run directory."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Run directory of `offline-vi train`."""
     env: str = ""
     """Environment to score on, if it is not the run's own: a Gymnasium id, or code of yours as module:Id, module:Class
@@ -110,10 +110,13 @@ def print_score(score: RunScore) -> None:
             print(f"  {'':<18}{spread:10.2f} standard deviation over episodes")
         if (of_data := score.data.get(measure)) is not None:
             print(f"  {'':<18}{of_data:10.2f} mean over the data's own episodes")
-    print(f"  failed episodes   {evaluation.n_failed:7d}")
+    ended, lengths = evaluation.terminated[evaluation.succeeded], evaluation.lengths[evaluation.succeeded]
+    limit = f"not by the limit of {evaluation.max_episode_steps} steps"
+    print(f"  ended by the task {int(ended.sum()):7d} of {len(ended)} episodes, {limit}")
+    print(f"  length            {lengths.mean():10.2f} steps, mean over episodes")
+    print(f"  failed episodes   {evaluation.n_failed:7d}, where the environment failed")
     for seed, why in evaluation.failures.items():
         print(f"    seed {seed}: {why}")
-    print(f"  cut after         {evaluation.max_episode_steps:7d} steps")
     if score.guard is not None and score.guard.known is not None:
         print(f"  unknown states    {100 * score.guard.share_unknown:10.2f} % (usual: {100 * score.guard.level:g} %)")
     if score.guard is not None and score.guard.behavior is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -20,7 +20,7 @@ class ExportOptions:
     before it is kept. What was measured is printed, and written to a card next to the file.
     """
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Run directory of `offline-vi train`."""
     to: Literal["torch", "onnx", "torchscript"] = "torch"
     """torch: torch.export's archive (.pt2); onnx (.onnx, needs the extra 'export'); torchscript (.ts)."""

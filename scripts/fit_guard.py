@@ -4,6 +4,7 @@ states."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
@@ -15,12 +16,14 @@ class FitGuardOptions:
     """Fit the density of the states of a run's data and keep it in RUN/states, for --guard-states of `offline-vi
     evaluate` and `offline-vi export`."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Run directory of `offline-vi train`."""
     steps: int = 5_000
     """Gradient steps."""
     seed: int = 0
     """Seed of initialization, batches and the choice of episodes."""
+    env: str = ""
+    """Allow the run's environment to be imported, where it is code of yours: module:Id. It is not simulated."""
     threads: int = 1
     """CPU threads of torch."""
 

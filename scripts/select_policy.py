@@ -47,7 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
     use_threads(own.threads)
     if own.regret:
         curves = selecting.simulated(own.runs, how)
-        print("\n".join(selecting.regret_lines(curves)))
+        if own.json:
+            json.dump(selecting.regret_to_json(curves), sys.stdout, indent=1)
+            print()
+        else:
+            print("\n".join(selecting.regret_lines(curves)))
         if own.picture:
             selecting.regret_picture(curves, Path(own.picture))
         return

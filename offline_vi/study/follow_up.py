@@ -35,7 +35,7 @@ def entries(config: Mapping[str, object]) -> list[object]:
     return plugins if isinstance(plugins, list) else []
 
 
-SCORING = ("resume", "evaluate", "ope")
+SCORING = ("resume", "evaluate", "ope", "fit-guard")
 """Verbs that allow code as an environment by --env."""
 
 

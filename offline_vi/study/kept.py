@@ -13,7 +13,7 @@ import torch
 from offline_vi import registry
 from offline_vi.behavior.base import BehaviorModel, DensityModel, Proposals
 from offline_vi.behavior.pretrained import CARD, load_behavior, save_behavior
-from offline_vi.errors import ConfigError, RunExistsError, UsageError
+from offline_vi.errors import ConfigError, NoCheckpointError, RunExistsError, UsageError
 from offline_vi.nn.allowance import Allowance, bytes_of
 from offline_vi.nn.description import class_named, classes_in, describe, rebuild, single_seed, spec_of
 from offline_vi.nn.stack import unstack_
@@ -24,6 +24,7 @@ from offline_vi.runs.checkpoint import load_checkpoint
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.files import read_json
 from offline_vi.study import format_1
+from offline_vi.study.follow_up import command_on
 from offline_vi.study.run import SCHEMA, Record, RunOptions, missing_plugin, plugins_used, recorded
 from offline_vi.training.behavior import BehaviorFit
 from offline_vi.types import Spec, Task, from_json
@@ -102,7 +103,12 @@ def load(
 
 def load_agent(directory: str | Path, seed_index: int = 0) -> Algorithm:
     """The agent of a run, in evaluation mode. Raises what `load` raises."""
-    config, checkpoint = read_config(directory), load_checkpoint(directory)
+    config = read_config(directory)
+    try:
+        checkpoint = load_checkpoint(directory)
+    except NoCheckpointError as error:
+        command = command_on("resume", directory, config=config.record)
+        raise NoCheckpointError(f"{directory} holds no policy yet", f"`{command}` goes on with its training") from error
     count = config.spec.stack[0] if config.spec.stack else 1
     if not 0 <= seed_index < count:
         raise ConfigError(f"{directory} has no seed number {seed_index}", f"there are {count}, counted from 0")

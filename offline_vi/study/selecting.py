@@ -148,6 +148,13 @@ def regret_lines(curves: dict[str, RegretCurve]) -> Iterator[str]:
             yield f"    after {n:>4} rollouts {regret:>10.2f}  ({low:.2f} to {high:.2f})"
 
 
+def regret_to_json(curves: dict[str, RegretCurve]) -> dict[str, dict[str, list[float]]]:
+    """Name -> the columns of its curve, for files."""
+    return {
+        name: {column: values.tolist() for column, values in curve._asdict().items()} for name, curve in curves.items()
+    }
+
+
 def regret_picture(curves: dict[str, RegretCurve], path: Path) -> None:
     """Write the regret over rollouts as a PNG file."""
     from matplotlib.figure import Figure

@@ -140,6 +140,10 @@ def test_the_regret_is_drawn_from_kept_episodes(
     assert code == 0
     assert "after    4 rollouts" in out
     assert (tmp_path / "regret.png").exists()
+    code, out, _ = run([*words, "--json"], capsys)
+    record = json.loads(out)
+    assert {name: curve["regret"][-1] for name, curve in record.items()} == dict.fromkeys(curves, 0.0)
+    assert record["rollouts alone"]["rollouts"] == [1, 2, 3, 4]
     ovi.save(TD3BC(Spec((3,), 1), TD3BCConfig(hidden=(4,))), tmp_path / "new")
     with pytest.raises(UsageError) as caught:
         simulated([*made, str(tmp_path / "new")], SelectOptions())

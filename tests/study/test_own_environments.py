@@ -128,6 +128,19 @@ def test_an_environment_beside_the_data_is_trained_on_scored_and_reported_by_its
     code, out, _ = run(["evaluate", "run", "--env", env, "--episodes", "2", "--max-episode-steps", "2"], capsys)
     assert code == 0 and "nan" not in out and "normalized" not in out
     assert f"max_episode_steps 2, in the run {limit}" in out
+    assert "0 of 2 episodes, not by the limit of 2 steps" in out
+
+
+def test_how_episodes_ended_is_printed(module: str, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A policy that ends each episode early must not look like one that comes through."""
+    env, limit = f"{module}:Valley", ["--max-episode-steps", "7"]
+    words = ["train", "bc", "--dataset", data, "--env", env, *limit, "--output", "run", *SMALL]
+    assert run(words, capsys)[0] == 0
+    code, out, _ = run(["evaluate", "run", "--env", env, "--episodes", "2"], capsys)
+    lines = {line[:20].strip(): line[20:].strip() for line in out.splitlines()}
+    assert code == 0
+    assert lines["ended by the task"].startswith("2 of 2 episodes")
+    assert lines["length"].startswith("5.00 steps")
 
 
 def test_a_failed_episode_is_counted_and_in_no_number(
@@ -210,6 +223,7 @@ def test_a_module_that_only_a_file_names_is_not_imported(
         ["evaluate", "run"],
         ["resume", "run", "--steps", "12"],
         ["finetune", "run", "--output", "tuned", *SMALL],
+        ["fit-guard", "run", "--steps", "2"],
         ["train", "--config", "run/config.json", "--output", "again"],
         ["sweep-inference", "run"],
     ):
@@ -220,6 +234,8 @@ def test_a_module_that_only_a_file_names_is_not_imported(
         assert module not in sys.modules
     assert run(["resume", "run", "--steps", "12", "--env", env, "-q"], capsys)[0] == 0
     assert set(record("run/result.json")["curve"]) == {"5", "10", "12"}
+    _, _, err = run(["fit-guard", "run", "--steps", "2", "--env", env], capsys)
+    assert "--env" not in err  # it goes on to the data, which are too few for it
     assert run(["resume", "run", "--env", "Pendulum-v1", "-q"], capsys)[0] == UsageError.exit_code
 
 

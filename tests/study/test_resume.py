@@ -285,6 +285,18 @@ def test_a_refused_resume_names_the_field_with_both_values(
     assert f"offline-vi resume {tmp_path / 'run'}" in hint
 
 
+def test_a_run_without_a_policy_yet_is_to_be_resumed_not_overwritten(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    interrupted([*arguments("fast", data), "--output", str(path)], 3)  # in the fit of the model
+    capsys.readouterr()
+    code, _, error = run(["evaluate", str(path)], capsys)
+    assert code != 0
+    assert f"`offline-vi resume {path}`" in error
+    assert "--overwrite" not in error
+
+
 def test_what_is_no_run_of_the_command_is_refused_in_one_line(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

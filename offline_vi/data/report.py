@@ -15,6 +15,7 @@ from offline_vi.data.transitions import Transitions
 from offline_vi.types import FloatArray, unit_task
 
 BLOCK_ROWS = 1 << 14  # looked at at once: rows may be mapped
+FEW = 10  # ends by the task that say something
 
 
 class Statistics(NamedTuple):
@@ -107,7 +108,7 @@ class DataReport:
         """The report on transitions and on the rows of the data sets that were joined to them."""
         task = data.task or unit_task(data.spec.action_dim)
         returns = np.concatenate([part.returns for part in steps])
-        scores = task.normalized(returns)
+        scores, lengths, ends = task.normalized(returns), np.concatenate([part.lengths for part in steps]), _ends(steps)
         bounds = [np.abs(block) >= 1.0 for block in _blocks(data.action)]
         labels = " + ".join(sorted({part.labels for part in steps if part.labels}))
         return cls(
@@ -123,9 +124,9 @@ class DataReport:
                 "next state unknown": sum(int((part.finite & ~part.used).sum()) for part in steps),
             },
             dropped_episodes=sum(part.dropped_episodes for part in steps),
-            ends=_ends(steps),
+            ends=ends,
             returns=Statistics.of(returns),
-            lengths=Statistics.of(np.concatenate([part.lengths for part in steps])),
+            lengths=Statistics.of(lengths),
             scores=Statistics.of(scores) if np.isfinite(scores).any() else None,
             observations=Features.of(lambda: _blocks(data.obs)),
             actions=Features.of(lambda: (task.to_env(block) for block in _blocks(data.action))),
@@ -138,7 +139,21 @@ class DataReport:
             next_obs_stored=all(part.next_obs for part in steps),
             log_prob_stored=all(part.log_prob for part in steps),
             note=task.note,
-            warnings=tuple(warnings),
+            warnings=(*warnings, *_early_ends(lengths, returns, ends.terminal)),
+        )
+
+
+def _early_ends(lengths: NDArray[Any], returns: NDArray[Any], terminal: int) -> Iterator[str]:
+    """A warning where episodes (E,) earned less the longer they were, and the task ended some: rewards that are costs
+    make a policy end its episodes, by whatever ends them."""
+    if terminal < FEW or lengths.std() == 0.0 or returns.std() == 0.0:
+        return
+    correlation = float(np.corrcoef(lengths, returns)[0, 1])
+    if correlation < -0.5:
+        yield (
+            f"the longer an episode was, the less it earned (correlation {correlation:.2f}), and the task ended "
+            f"{terminal} of {len(lengths)} episodes, so a policy may earn most by ending them early: if such an end is "
+            "a failure and not a goal, give its step a penalty"
         )
 
 

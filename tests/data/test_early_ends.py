@@ -1,0 +1,50 @@
+"""Rewards that are costs: a report says where ending an episode early pays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offline_vi import datasets
+
+
+COLUMNS = """
+episode = "episode"
+obs = ["x"]
+action = ["a"]
+reward = "reward"
+terminated = "tripped"
+action_low = [0.0]
+action_high = [1.0]
+"""
+
+
+def logs(path: Path, reward: float, failures: int, cost_of_failure: float = 0.0) -> Path:
+    """Twenty episodes of 5 to 24 steps with the same reward for each step; the first ``failures`` end by the task."""
+    lines = ["episode,x,a,reward,tripped"]
+    for episode in range(20):
+        length = 5 + episode
+        for step in range(length):
+            last = step == length - 1 and episode < failures
+            lines.append(f"{episode},{step / 30},{(step % 7) / 7},{reward - cost_of_failure * last},{int(last)}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("reward", "failures", "penalty", "warned"),
+    [(-1.0, 20, 0.0, True), (1.0, 20, 0.0, False), (-1.0, 0, 0.0, False), (-1.0, 12, 100.0, False)],
+)
+def test_costs_and_early_ends_are_reported(
+    reward: float, failures: int, penalty: float, warned: bool, tmp_path: Path
+) -> None:
+    path = logs(tmp_path / "logs.csv", reward, failures, penalty)
+    columns = tmp_path / "columns.toml"
+    columns.write_text(COLUMNS)
+    report = datasets.inspect(path, columns=columns)
+    found = [text for text in report.warnings if "earned" in text]
+    assert bool(found) == warned
+    if warned:
+        assert f"{np.float64(-1.0):.2f}" in found[0] and "20 of 20" in found[0]

@@ -9,7 +9,6 @@ import pytest
 
 from offline_vi import datasets
 
-
 COLUMNS = """
 episode = "episode"
 obs = ["x"]

@@ -122,7 +122,8 @@ def print_score(score: RunScore) -> None:
     if score.guard is not None and score.guard.behavior is not None:
         share, threshold = 100 * score.guard.share, score.guard.threshold
         print(f"  replaced actions  {share:10.2f} % (log-density below {threshold:.2f} nats)")
-    print(f"  mujoco {evaluation.versions.get('mujoco', 'absent')}, gymnasium {evaluation.versions.get('gymnasium')}")
+    packages = ("gymnasium", *(["mujoco"] if "mujoco" in sys.modules else []))  # which an environment imports to step
+    print(f"  {', '.join(f'{name} {evaluation.versions.get(name)}' for name in packages)}")
     if score.videos is not None:
         print(f"  films             {score.videos}")
     for difference in score.differences:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -59,15 +60,19 @@ def lines(content: Content) -> Iterator[str]:
         rows = [row for row in content.scores if row.dataset == dataset]
         yield f"{dataset}: {'return' if rows[0].by_return else 'normalized score'} of the final policies"
         yield from score_lines(rows, wide)
+    for note in content.episode_notes:
+        yield fill(note, 118, initial_indent="  ", subsequent_indent="  ")
     if not content.comparisons:
         yield "no two methods have a score on the same data set: there is nothing to compare"
     yield from against_lines(content.comparisons)
 
 
 def score_lines(
-    rows: Sequence[ScoreRow], wide: int, others: Mapping[str, str] = MappingProxyType({}), digits: int = 1
+    rows: Sequence[ScoreRow], wide: int, others: Mapping[str, str] = MappingProxyType({}), digits: int = 0
 ) -> Iterator[str]:
-    """The methods on one data set, below what the data and ``others`` earned; names take ``wide`` columns."""
+    """The methods on one data set, below what the data and ``others`` earned; names take ``wide`` columns. Decimals:
+    ``digits``, or what suits the numbers where it is 0."""
+    digits = digits or max(row.digits for row in rows)
     yield f"  {'':<{wide}}{'seeds':>6}{'mean':>9}{'std':>8}{'IQM':>9}  95 % interval of the IQM"
     for name, mean in {"the data": number(rows[0].data, digits), **others}.items():
         yield f"  {name:<{wide}}{'':>6}{mean:>9}"
@@ -85,18 +90,19 @@ def score_lines(
 SHOWN = 0.05  # the p-value from which on a difference is usually believed
 
 
-def against_lines(comparisons: Sequence[Against], digits: int = 1) -> Iterator[str]:
-    """Methods against the baseline; nothing where there are no two."""
+def against_lines(comparisons: Sequence[Against], digits: int = 0) -> Iterator[str]:
+    """Methods against the baseline; nothing where there are no two. Decimals as in `score_lines`."""
     if comparisons:
         yield f"against {comparisons[0].baseline.label}: difference of the IQM, chance that a run is better"
     wide = max((len(one.method.label) for one in comparisons), default=0) + 2
     for one in comparisons:
         found, several = one.found, one.fewest > 1
-        gain = number(found.difference.value, digits)
+        decimals = digits or one.digits
+        gain = number(found.difference.value, decimals)
         ahead = "" if found.wins is None else f", ahead in {found.wins} of {found.runs[0]} seeds"
         yield (
             f"  {one.method.label:<{wide}}{one.dataset}{'  ' if one.dataset else ''}{gain}"
-            f"{f' ({span(found.difference, digits)})' if several else ''}{ahead}, P(better) "
+            f"{f' ({span(found.difference, decimals)})' if several else ''}{ahead}, P(better) "
             f"{number(found.improvement.value, 2)}{f' ({span(found.improvement, 2)})' if several else ''}, "
             f"p {number(found.p_value, 4)} (smallest possible {number(found.smallest_p, 4)})"
         )

@@ -108,6 +108,8 @@ class Content:
     scores: list[ScoreRow]  # one row for each data set
     unscored: bool  # whether no run has a score
     estimate: str  # the command that estimates from the data alone what the policies are worth
+    normalized: bool  # whether any score is normalized
+    episode_notes: list[str]  # what the intervals over seeds leave out
     by_return: list[str]  # data sets without normalized scores: returns stand in their place
     failed_episodes: int  # of all final evaluations
     single: bool  # whether each row has one seed, so that there is no interval
@@ -144,6 +146,8 @@ def contents(study: Study) -> Content:
         scores=scores,
         unscored=bool(scores) and all(row.mean is None for row in scores),
         estimate=command_for("ope", study),
+        normalized=any(not row.by_return for row in scores),
+        episode_notes=tables.episode_notes(scores),
         by_return=sorted({row.dataset for row in scores if row.by_return}),
         failed_episodes=sum(row.failed_episodes for row in scores),
         single=bool(scores) and max(row.seeds for row in scores) == 1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +26,7 @@ class Scores:
     curve: Mapping[int, float] = field(default_factory=dict)  # step -> mean over episodes
     mean_return: float | None = None  # undiscounted, of the final policy
     episodes: int = 0  # of the final evaluation, without those that failed
+    over_episodes: float | None = None  # standard error of ``final`` over these episodes; of one nothing is known
     failed_episodes: int = 0  # of the final evaluation
     steps: int | None = None  # gradient steps
     env_id: str = ""  # the environment of the final evaluation
@@ -46,6 +49,7 @@ def scores_from(record: Mapping[str, object]) -> Scores:
         curve=_curve(table(record, "curve")),
         mean_return=number(record, "return_mean"),
         episodes=_length(record, "returns"),
+        over_episodes=_standard_error(record, "normalized_scores" if measure == SCORE else "returns"),
         failed_episodes=_length(record, "failed_episodes"),
         steps=integer(record, "steps"),
         env_id=text(record, "env_id"),
@@ -108,3 +112,11 @@ def _length(record: Mapping[str, object], key: str) -> int:
     if value is not None and not isinstance(value, list):
         raise ConfigError(f"{key} = {short(value)} is no list")
     return len(value or [])
+
+
+def _standard_error(record: Mapping[str, object], key: str) -> float | None:
+    """Of the mean of a list of numbers; None where there are fewer than two."""
+    value = record.get(key)
+    found = [number({key: one}, key) for one in value] if isinstance(value, list) else []
+    known = [one for one in found if one is not None]
+    return statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -88,6 +89,8 @@ class ScoreRow:
     coverage: float | None  # what the interval covers, where seeds are few
     best: float | None  # mean of the best evaluations: chosen by looking
     mean_return: float | None
+    episodes: tuple[int, int]  # of a final evaluation, at least and at most
+    over_episodes: float | None  # standard error of a run's score over its episodes, root mean square over runs
     failed_episodes: int  # of the final evaluations; in no number
     published: list[Published]  # at the runs' own settings
     unlike: list[Unlike]  # at others
@@ -96,6 +99,50 @@ class ScoreRow:
     env_id: str
     mujoco: str
     commands: list[str]
+
+    @property
+    def digits(self) -> int:
+        """Decimals of its numbers."""
+        return digits_for([self.data, self.mean, self.best, *self.per_seed], self.by_return)
+
+
+def digits_for(values: Sequence[float | None], by_return: bool) -> int:
+    """Decimals of numbers in a table: one of normalized scores; of returns, as many as leave the largest three
+    significant digits, from one to four."""
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    if not by_return or largest == 0.0:
+        return 1
+    return min(max(2 - math.floor(math.log10(largest)), 1), 4)
+
+
+SHOWN = 3  # rows that a note names
+
+
+def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
+    """What the intervals over seeds leave out: each score is a mean over a few episodes, and all runs begin these in
+    the same states. Empty where no row says how many episodes it has."""
+    known = [row for row in rows if row.episodes[1] > 0]
+    if not known:
+        return []
+    low, high = min(row.episodes[0] for row in known), max(row.episodes[1] for row in known)
+    count = f"{low} to {high}" if low < high else f"{low}"
+    notes = [
+        f"Each score is a mean over {count} episode{'s' if high > 1 else ''}. Runs with the same --eval-seed, by "
+        "default all, begin them in the same states. The intervals are over training seeds and leave the choice of "
+        "these episodes out."
+    ]
+    noisy = [row for row in known if (row.over_episodes or 0.0) > (math.inf if row.std is None else row.std)]
+    if noisy:
+        many = len({row.dataset for row in rows}) > 1
+        names = [f"{row.method.label} on {row.dataset}" if many else row.method.label for row in noisy]
+        errors = [f"{row.over_episodes:.{row.digits}f}" for row in noisy]
+        first = [f"{name} ({error})" for name, error in zip(names, errors, strict=True)][:SHOWN]
+        others = [f"{len(noisy) - SHOWN} more"] if len(noisy) > SHOWN else []
+        notes.append(
+            "The standard error of a score over its episodes is larger than the standard deviation over seeds, so the "
+            f"interval is too short: {', '.join([*first, *others])}. Remedy: train with more --eval-episodes."
+        )
+    return notes
 
 
 def score_rows(study: Study) -> list[ScoreRow]:
@@ -122,6 +169,8 @@ def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
         coverage=coverage(len(scores)) if 1 < len(scores) < FEW else None,
         best=mean_of([run.scores.best for run in runs if run.scores.measure == measure_of(study, dataset)]),
         mean_return=mean_of([run.scores.mean_return for run in runs]),
+        episodes=(min(run.scores.episodes for run in runs), max(run.scores.episodes for run in runs)),
+        over_episodes=_root_mean_square([run.scores.over_episodes for run in runs]),
         failed_episodes=sum(run.scores.failed_episodes for run in runs),
         published=alike,
         unlike=unlike,
@@ -131,6 +180,11 @@ def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
         mujoco=first.mujoco,
         commands=list(dict.fromkeys(run.command for run in runs)),
     )
+
+
+def _root_mean_square(values: Sequence[float | None]) -> float | None:
+    squares = mean_of([None if value is None else value * value for value in values])
+    return None if squares is None else math.sqrt(squares)
 
 
 def comparable(study: Study) -> list[str]:
@@ -200,6 +254,7 @@ class Against(NamedTuple):
     baseline: Method
     found: Comparison
     fewest: int  # runs of either on a data set, at least
+    digits: int  # decimals of the difference
 
 
 def comparisons(study: Study) -> list[Against]:
@@ -222,7 +277,9 @@ def against(study: Study, name: str, datasets: Sequence[str], method: Method, ba
     paired = [set(task) for task in ours] == [set(task) for task in theirs]
     x, y = ([list(task.values()) for task in side] for side in (ours, theirs))
     found = compare(x, y, iqm, paired=paired)
-    return Against(name, method, baseline, found, min(map(len, [*ours, *theirs])))
+    by_return = any(measure_of(study, dataset) == RETURN for dataset in datasets)
+    digits = digits_for([value for task in [*x, *y] for value in task], by_return)
+    return Against(name, method, baseline, found, min(map(len, [*ours, *theirs])), digits)
 
 
 HELD_OUT = ("elbo", "iwae_64", "truth", "gap")

@@ -440,3 +440,42 @@ def test_a_behavior_model_alone_is_reported(tmp_path: Path, capsys: pytest.Captu
     (path / "config.json").write_text(json.dumps(config))
     assert run(["report", str(path)], capsys)[0] == 0
     assert rows_of((path / "report.md").read_text(), "hopper-medium-v2")[0][1:5] == ["cvae", "1", "100", "1.250"]
+
+
+def of_returns(folder: Path, seed: int, returns: list[float], **about: Any) -> Path:
+    """A run on an environment without reference scores."""
+    mean = sum(returns) / len(returns)
+    own: dict[str, Any] = {"measure": "return_mean", "normalized_score": None, "return_mean": mean, "returns": returns}
+    own |= {"best": {"step": 100, "return_mean": mean}, "curve": {"100": mean}, "data": {"return_mean": -7.25}}
+    return fake_run(folder, 0.0, seed=seed, dataset="pumps", result=own, **about)
+
+
+def test_returns_have_as_many_decimals_as_they_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two policies that one decimal would not tell apart."""
+    for seed, level in enumerate((-1.812, -1.768)):
+        of_returns(tmp_path / f"bcq{seed}", seed, [level, level])
+        of_returns(tmp_path / f"bc{seed}", seed, [level - 0.031, level - 0.031], algorithm="bc")
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    code, out, _ = run(["compare", *paths, "--baseline", "bc", "--output", str(tmp_path / "out"), "--latex"], capsys)
+    assert code == 0
+    for name in ("report.md", "report.html", "report.tex"):
+        page = (tmp_path / "out" / name).read_text()
+        for value in ("1.79", "1.82", "0.03"):
+            assert value in page, (name, value)
+    assert "−1.79" in out and "0.03" in out
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "normalized return" not in text and "| published |" not in text and "MuJoCo" not in text
+
+
+def test_a_report_says_what_an_interval_over_seeds_leaves_out(tmp_path: Path) -> None:
+    for seed in range(2):  # the same mean, from episodes that differ widely
+        of_returns(tmp_path / f"bcq{seed}", seed, [-4.0, 0.0, -2.0 - seed / 10.0])
+        of_returns(tmp_path / f"bc{seed}", seed, [-3.0 - 2.0 * seed] * 3, algorithm="bc")
+    content = contents(read_runs(sorted(tmp_path.iterdir())))
+    rows = {row.method.algorithm: row for row in content.scores}
+    assert rows["bcq"].episodes == (3, 3)
+    expected = np.sqrt(np.mean([np.var([-4.0, 0.0, last], ddof=1) / 3 for last in (-2.0, -2.1)]))
+    assert rows["bcq"].over_episodes == pytest.approx(expected)
+    about, noisy = content.episode_notes
+    assert "3 episodes" in about
+    assert f"bcq ({expected:.2f})" in noisy and "bc (" not in noisy

@@ -35,6 +35,7 @@ from offline_vi.datasets.task_choice import (
     task_on as task_on,
     with_bounds,
 )
+from offline_vi.errors import OfflineVIError
 from offline_vi.joined import short_name
 
 if TYPE_CHECKING:
@@ -97,11 +98,16 @@ def inspect(
     from offline_vi.data.report import DataReport
     from offline_vi.data.transitions import concatenate
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
-        data = concatenate([part.data for part in parts])
-        _report(data, parts)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            parts = _load([str(source) for source in (name_or_path, *more)], reading_from(reading, options))
+            data = concatenate([part.data for part in parts])
+            _report(data, parts)
+    except OfflineVIError:
+        for warning in caught:  # what was odd ahead of the refusal
+            warnings.warn(warning.message, stacklevel=2)
+        raise
     messages = [str(warning.message) for warning in caught]
     return DataReport.of(data, [part.steps() for part in parts], messages)
 

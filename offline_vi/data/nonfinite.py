@@ -33,10 +33,11 @@ def finite_columns(columns: Columns, on_nonfinite: OnNonfinite, name: str) -> Re
 
     Raises NonFiniteDataError where that is asked for, EmptyDatasetError where no row is left.
     """
-    reports = [report for field in CHECKED if (report := _report(columns, field))]
+    named = CHECKED[:-1] if _next_obs_repeat(columns) else CHECKED
+    reports = [report for field in named if (report := _report(columns, field))]
     if not reports:
         return Repaired(columns, np.ones(len(columns.reward), np.bool_))
-    found = f"{name}: {'; '.join(reports)}"
+    found = f"{name}: {'; '.join(reports)}; rows and episodes count from 0"
     if on_nonfinite == "error":
         raise NonFiniteDataError(found, REMEDY)
     repaired = REPAIRS[on_nonfinite](columns)
@@ -73,6 +74,8 @@ def split(columns: Columns) -> Repaired:
     ends = columns.episode_end
     cut = np.append(bad[1:], False) & ~bad & ~ends
     done = f"left out {bad.sum()} rows and cut {cut.sum()} episodes before them"
+    if columns.next_obs is not None:
+        done += "; rows whose next observation is bad are among them"
     return Repaired(replace(columns, timeout=columns.cut | cut), ~bad, done)
 
 
@@ -106,6 +109,14 @@ REPAIRS: dict[OnNonfinite, Callable[[Columns], Repaired]] = {
     "split": split,
     "hold": held,
 }
+
+
+def _next_obs_repeat(columns: Columns) -> bool:
+    """Whether each bad next observation is the observation of the following row, which is reported itself."""
+    if columns.next_obs is None:
+        return True
+    good, good_next = (np.isfinite(part).reshape(len(part), -1).min(axis=1) for part in (columns.obs, columns.next_obs))
+    return bool((good_next | ~np.append(good[1:], True)).all())
 
 
 def _report(columns: Columns, field: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_vi.data.columns import Columns
+from offline_vi.data.columns import Columns, warn
 from offline_vi.data.own import columns_from_arrays, times_of
 from offline_vi.errors import DatasetFormatError, UsageError
 
@@ -104,7 +104,9 @@ def columns_from_table(
     found = roles.resolved(list(table if isinstance(table, Mapping) else table.columns), name)
 
     def numbers(column: str) -> NDArray[Any]:
-        return numbers_of(table[column], column, name)
+        values = numbers_of(table[column], column, name)
+        _name_bad_cells(values, column, table, found, name)
+        return values
 
     def stacked(names: tuple[str, ...]) -> NDArray[Any]:
         return np.stack([numbers(column) for column in names], axis=1)
@@ -123,6 +125,21 @@ def columns_from_table(
         max_episode_steps=max_episode_steps,
         name=name,
     )
+
+
+def _name_bad_cells(
+    values: NDArray[Any], column: str, table: Table | Mapping[str, Any], roles: Roles, name: str
+) -> None:
+    """A DataWarning in the table's own terms where cells of a column hold NaN or infinities: what is done about them is
+    decided later, where columns have lost their names."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        first = int(bad.argmax())
+        episode = f", {roles.episode} {np.asarray(table[roles.episode])[first]}" if roles.episode else ""
+        warn(
+            f"{name}: no finite number in {bad.sum()} of {len(bad):,} cells of {column!r}, first in row {first + 1} "
+            f"below the names of the columns{episode}"
+        )
 
 
 def numbers_of(column: Any, label: str, name: str) -> NDArray[Any]:

@@ -31,7 +31,7 @@ def report_unknown_ends(found: Sequence[UnknownEnds], name: str) -> None:
     rows, alone = sum(ends.rows for ends in found), sum(ends.alone for ends in found)
     if rows == 0:
         return
-    several = f" of {sum(ends.rows > 0 for ends in found)} data sets" if len(found) > 1 else ""
+    several = f" in {sum(ends.rows > 0 for ends in found)} of {len(found)} data sets" if len(found) > 1 else ""
     warn(
         f"{name}: {rows} rows{several} end episodes that were cut, and their next observation is not known: no policy "
         "learns from these rows, but their rewards count in the returns of the data"

@@ -135,7 +135,8 @@ def _times_in_text(texts: NDArray[Any], column: str, name: str) -> NDArray[Any]:
         return np.array([(date - epoch).total_seconds() for date in dates])
     except ValueError as error:
         raise DatasetFormatError(
-            f"{name}: '{column}' holds no times ({error})", "numbers, or ISO 8601 dates: 2024-01-31 12:00:00"
+            f"{name}: '{column}' holds no times ({error})",
+            "numbers, or ISO 8601 dates: 2024-01-31 12:00:00; where the rows are in order already, name no time",
         ) from error
 
 

@@ -187,5 +187,8 @@ def _check_there(column: str, counts: Mapping[str, int], role: str, name: str) -
         close = get_close_matches(str(column), columns, n=1)
         known = ", ".join(columns[:20]) + ", ..." * (len(columns) > 20)
         raise DatasetFormatError(
-            f"{name}: no column {column!r} ({role})", f"did you mean {close[0]!r}?" if close else f"it has {known}"
+            f"{name}: no column {column!r} ({role})",
+            f"did you mean {close[0]!r}? If other files have {column!r}, rename it in this one"
+            if close
+            else f"it has {known}",
         )

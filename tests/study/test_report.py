@@ -467,6 +467,21 @@ def test_returns_have_as_many_decimals_as_they_need(tmp_path: Path, capsys: pyte
     assert "normalized return" not in text and "| published |" not in text and "MuJoCo" not in text
 
 
+def test_every_row_of_a_table_has_the_cells_of_its_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With returns alone, with normalized scores, with both, and with published ones."""
+    own = of_returns(tmp_path / "own", 0, [-1.0, -2.0])
+    scored = fake_run(tmp_path / "scored", 3.0)
+    fake_study(tmp_path / "study")
+    for place, paths in enumerate(([own], [scored], [own, scored], [tmp_path / "study"])):
+        output = tmp_path / f"out{place}"
+        assert run(["report", *map(str, paths), "--output", str(output)], capsys)[0] == 0
+        page = re.sub(r"\\\|", "", (output / "report.md").read_text())
+        tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
+        assert tables
+        for table in tables:
+            assert len({line.count("|") for line in table.splitlines()}) == 1, table
+
+
 def test_a_report_says_what_an_interval_over_seeds_leaves_out(tmp_path: Path) -> None:
     for seed in range(2):  # the same mean, from episodes that differ widely
         of_returns(tmp_path / f"bcq{seed}", seed, [-4.0, 0.0, -2.0 - seed / 10.0])

@@ -44,7 +44,15 @@ def read(source: str, sha256: str | None, reading: Reading) -> Read:
     timed = known.roles.episode or known.roles.timeout
     limit = None if timed else episode_limit(task, reading)
     columns = columns_from_table(table, known.roles, max_episode_steps=limit, name=str(path))
-    where = Provenance(path.stem, (str(path),), (digest,), "within_episode", columns=reading.columns)
+    where = Provenance(
+        path.stem,
+        (str(path),),
+        (digest,),
+        "within_episode",
+        columns=reading.columns,
+        obs_names=known.roles.obs,
+        action_names=known.roles.action,
+    )
     return Read(columns, task, where)
 
 

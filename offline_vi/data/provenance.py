@@ -30,6 +30,8 @@ class Provenance:
     reward_scale: float = 1.0  # the rewards are scale times those of the source, plus shift:
     reward_shift: float = 0.0  # see `Transitions.with_reward`
     columns: str = ""  # the file that names the columns of a table
+    obs_names: tuple[str, ...] = ()  # the columns of a table that observations are, in their order
+    action_names: tuple[str, ...] = ()  # those that actions are
     weights: Mapping[str, Any] | None = None  # the rule of `Transitions.with_weights`; None: all rows count alike
     rules: Mapping[str, Any] = field(default_factory=dict)  # options of `datasets.load` that are not the default
 

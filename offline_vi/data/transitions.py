@@ -468,6 +468,8 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
             first.source.reward_scale,
             first.source.reward_shift,
             first.source.columns,
+            first.source.obs_names,
+            first.source.action_names,
             rules=first.source.rules,
         ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -29,7 +29,8 @@ from offline_vi.rl.fixed_noise import FixedNoise
 from offline_vi.rl.policies import GuardedPolicy, q_value
 from offline_vi.rl.prediction import as_rows, evaluation_mode, predict
 from offline_vi.runs.files import finite, replace_file, require_regular, write_json, writing
-from offline_vi.study.kept import algorithm_name, load_policy
+from offline_vi.study.kept import algorithm_name, load_policy, read_config
+from offline_vi.study.scores import table
 from offline_vi.study.scoring import guarded
 from offline_vi.types import FloatArray, Task, unit_task
 
@@ -53,6 +54,8 @@ def export(
     *,
     guard: GuardedPolicy | None = None,
     observations: NDArray[Any] | None = None,
+    obs_names: Sequence[str] = (),
+    action_names: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Export:
     """Write an agent's policy to one file: observations in, actions in the environment's units out (`Acting`).
@@ -60,7 +63,8 @@ def export(
     The ending of ``path`` says the format: ``.pt2`` (`torch.export`), ``.onnx`` or ``.ts`` (TorchScript). The units are
     those of ``agent.task``; ``guard`` is a `GuardedPolicy` around the agent. The file is then loaded in a process that
     cannot import this library and compared with `Algorithm.predict` on ``observations`` (R, O), by default 1,000 drawn
-    from the Normal that the agent normalizes by. What it measured is written to a card next to the file, ``path.json``.
+    from the Normal that the agent normalizes by. What it measured is written to a card next to the file, ``path.json``,
+    with the names of the O observations and A actions, where they are given.
 
     Raises UsageError for another ending, OutputDirError where the file is there already unless ``overwrite``,
     CapabilityError for a policy that cannot be exported, MissingDependencyError without the packages of ONNX, and
@@ -84,7 +88,8 @@ def export(
     with writing(path.parent, len(data)):
         replace_file(path, data)
     card = path.with_name(f"{path.name}.json")
-    write_json(card, card_of(acting, form, path, trial) | {"sha256": hashlib.sha256(data).hexdigest()})
+    names = {"observation": list(obs_names) or None, "action": list(action_names) or None}
+    write_json(card, card_of(acting, form, path, trial, names) | {"sha256": hashlib.sha256(data).hexdigest()})
     return Export(path, card, trial)
 
 
@@ -111,7 +116,13 @@ def export_run(
         raise UsageError(f"a file of the format {to} ends in {suffix}, {path.name} does not", f"{path.stem}{suffix}")
     agent = load_policy(run, seed_index)
     around = guarded(agent, run, seed_index, guard, guard_states, safe_action=safe_action)
-    return export(agent, path, guard=around, overwrite=overwrite)
+    about = table(read_config(run).record, "data")
+    obs_names, action_names = (_names(about.get(name)) for name in ("obs_names", "action_names"))
+    return export(agent, path, guard=around, obs_names=obs_names, action_names=action_names, overwrite=overwrite)
+
+
+def _names(value: object) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list) else []
 
 
 def format_of(path: Path) -> Format:
@@ -171,8 +182,11 @@ def guard_card(guard: GuardedPolicy, task: Task) -> dict[str, Any]:
     }
 
 
-def card_of(acting: Acting, form: Format, path: Path, trial: Trial) -> dict[str, Any]:
-    """The card, JSON-ready: what the file holds, how it was checked, and how fast it is."""
+def card_of(
+    acting: Acting, form: Format, path: Path, trial: Trial, names: Mapping[str, list[str] | None]
+) -> dict[str, Any]:
+    """The card, JSON-ready: what the file holds, how it was checked, and how fast it is. ``names``: those of the
+    entries of "observation" and "action"; None where nobody knows them."""
     agent, spec, guard = acting.agent, acting.spec, acting.guard
     task = agent.task or unit_task(spec.action_dim)
     packages = {name: version(name) for name in ("torch", "numpy", *({form.runs_in} - {"torch"}))}
@@ -182,8 +196,18 @@ def card_of(acting: Acting, form: Format, path: Path, trial: Trial) -> dict[str,
         "algorithm": algorithm_name(describe(agent)),
         "trained_steps": agent.trained_steps,
         "env_id": task.env_id,
-        "observation": {"name": OBSERVATION, "shape": ["batch", *spec.obs_shape], "dtype": "float32"},
-        "action": {"shape": ["batch", spec.action_dim], "low": list(task.action_low), "high": list(task.action_high)},
+        "observation": {
+            "name": OBSERVATION,
+            "shape": ["batch", *spec.obs_shape],
+            "dtype": "float32",
+            "entries": names["observation"],
+        },
+        "action": {
+            "shape": ["batch", spec.action_dim],
+            "low": list(task.action_low),
+            "high": list(task.action_high),
+            "entries": names["action"],
+        },
         "random_numbers": sum(noise.numel() for noise in acting.noise),  # that are stored, the same for every row
         "guard": None if guard is None else guard_card(guard, task),
         "checked": {

@@ -21,7 +21,7 @@ Record = dict[str, Any]
 
 FIXED = ("agent", "data", "task", "max_episode_steps", "steps", "seed", "collection", "start")  # of config.json
 RESOLVED = {"precision": ("train_options", None), "graph": ("run_options", "off")}  # fields that "auto" may stand for
-UNUSED = ("task.note", "task.name")  # texts for tables
+UNUSED = ("task.note", "task.name", "data.obs_names", "data.action_names")  # texts for tables and cards
 STEPS = ("steps", "agent.steps")  # may grow where a run is extended: of the run, and of the fit of a behavior model
 
 

@@ -233,9 +233,11 @@ def fingerprint(data: Transitions) -> str:
 
 def data_record(data: Transitions) -> Record:
     """What config.json says about the data."""
+    names = {"obs_names": list(data.source.obs_names), "action_names": list(data.source.action_names)}
     return {
         "name": data.source.name,
         "sha256": list(data.source.sha256),
         "next_obs": data.source.next_obs,
         "fingerprint": fingerprint(data),
+        **(names if data.source.obs_names else {}),
     }

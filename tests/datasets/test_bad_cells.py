@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,22 @@ def test_a_repair_says_that_the_row_before_is_lost_too(files: list[str], capsys:
     assert code == 0
     text = out + error
     assert "left out 2 rows" in text and "next observation" in text
+
+
+def test_columns_keep_their_names_up_to_the_card_of_the_exported_policy(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever serves a policy has to know which input is which; resuming a run does not ask for them."""
+    run_words = ["--on-nonfinite", "split", "--output", str(tmp_path / "run"), "--unscored", "-q"]
+    words = ["train", "bc", "--dataset", *files, *run_words, "--hidden", "4"]
+    assert run([*words, "--steps", "2"], capsys)[0] == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data"]["obs_names"] == ["level", "demand"]
+    for name in ("obs_names", "action_names"):
+        del config["data"][name]
+    older = json.dumps(config)
+    assert run(["export", str(tmp_path / "run"), "--to", "torchscript"], capsys)[0] == 0
+    card = json.loads((tmp_path / "run" / "policy.ts.json").read_text())
+    assert (card["observation"]["entries"], card["action"]["entries"]) == (["level", "demand"], ["pump"])
+    (tmp_path / "run" / "config.json").write_text(older)  # as a version without names wrote it
+    assert run(["resume", str(tmp_path / "run"), "--steps", "4", "-q"], capsys)[0] == 0

@@ -74,8 +74,8 @@ def split(columns: Columns) -> Repaired:
     ends = columns.episode_end
     cut = np.append(bad[1:], False) & ~bad & ~ends
     done = f"left out {bad.sum()} rows and cut {cut.sum()} episodes before them"
-    if columns.next_obs is not None:
-        done += "; rows whose next observation is bad are among them"
+    if only_next := int((bad & ~bad_rows(replace(columns, next_obs=None))).sum()):
+        done += f"; {only_next} of these rows are lost because of their next observation alone"
     return Repaired(replace(columns, timeout=columns.cut | cut), ~bad, done)
 
 

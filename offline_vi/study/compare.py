@@ -68,11 +68,11 @@ def lines(content: Content) -> Iterator[str]:
 
 
 def score_lines(
-    rows: Sequence[ScoreRow], wide: int, others: Mapping[str, str] = MappingProxyType({}), digits: int = 0
+    rows: Sequence[ScoreRow], wide: int, others: Mapping[str, str] = MappingProxyType({}), digits: int | None = None
 ) -> Iterator[str]:
     """The methods on one data set, below what the data and ``others`` earned; names take ``wide`` columns. Decimals:
-    ``digits``, or what suits the numbers where it is 0."""
-    digits = digits or max(row.digits for row in rows)
+    ``digits``, or those of the rows."""
+    digits = rows[0].digits if digits is None else digits
     yield f"  {'':<{wide}}{'seeds':>6}{'mean':>9}{'std':>8}{'IQM':>9}  95 % interval of the IQM"
     for name, mean in {"the data": number(rows[0].data, digits), **others}.items():
         yield f"  {name:<{wide}}{'':>6}{mean:>9}"
@@ -90,14 +90,14 @@ def score_lines(
 SHOWN = 0.05  # the p-value from which on a difference is usually believed
 
 
-def against_lines(comparisons: Sequence[Against], digits: int = 0) -> Iterator[str]:
+def against_lines(comparisons: Sequence[Against], digits: int | None = None) -> Iterator[str]:
     """Methods against the baseline; nothing where there are no two. Decimals as in `score_lines`."""
     if comparisons:
         yield f"against {comparisons[0].baseline.label}: difference of the IQM, chance that a run is better"
     wide = max((len(one.method.label) for one in comparisons), default=0) + 2
     for one in comparisons:
         found, several = one.found, one.fewest > 1
-        decimals = digits or one.digits
+        decimals = one.digits if digits is None else digits
         gain = number(found.difference.value, decimals)
         ahead = "" if found.wins is None else f", ahead in {found.wins} of {found.runs[0]} seeds"
         yield (

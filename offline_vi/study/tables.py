@@ -99,23 +99,34 @@ class ScoreRow:
     env_id: str
     mujoco: str
     commands: list[str]
-
-    @property
-    def digits(self) -> int:
-        """Decimals of its numbers."""
-        return digits_for([self.data, self.mean, self.best, *self.per_seed], self.by_return)
+    digits: int  # decimals of scores on the data set
+    return_digits: int  # of ``mean_return``
 
 
-def digits_for(values: Sequence[float | None], by_return: bool) -> int:
-    """Decimals of numbers in a table: one of normalized scores; of returns, as many as leave the largest three
-    significant digits, from one to four."""
+def digits_for(values: Sequence[float | None]) -> int:
+    """Decimals of returns in a table: as many as leave the largest three significant digits, at most four; at least
+    one below 1,000."""
     largest = max((abs(value) for value in values if value is not None), default=0.0)
-    if not by_return or largest == 0.0:
+    if largest == 0.0:
         return 1
-    return min(max(2 - math.floor(math.log10(largest)), 1), 4)
+    return 0 if largest >= 1000.0 else min(max(2 - math.floor(math.log10(largest)), 1), 4)
 
 
-SHOWN = 3  # rows that a note names
+def digits_on(study: Study, dataset: str) -> int:
+    """Decimals of all scores on a data set: one of normalized scores; of returns, what suits the largest."""
+    if measure_of(study, dataset) == SCORE:
+        return 1
+    runs = [run.scores for run in study.runs if run.done and run.cell.dataset == dataset]
+    values = [value for one in runs for value in (one.final, one.best) if one.measure == RETURN]
+    return digits_for([data_score(study, dataset), *values])
+
+
+def return_digits_on(study: Study, dataset: str) -> int:
+    """Decimals of the returns on a data set."""
+    return digits_for([run.scores.mean_return for run in study.runs if run.done and run.cell.dataset == dataset])
+
+
+SHOWN = 3  # rows, or data sets, that a note names
 
 
 def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
@@ -126,23 +137,33 @@ def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
         return []
     low, high = min(row.episodes[0] for row in known), max(row.episodes[1] for row in known)
     count = f"{low} to {high}" if low < high else f"{low}"
+    errors = {row.dataset: standard_error([one for one in known if one.dataset == row.dataset]) for row in known}
+    on = {name: f" on {name}" if len({row.dataset for row in rows}) > 1 else "" for name in errors}
+    typical = [f"{error}{on[name]}" for name, error in errors.items() if error]
+    spread = ""
+    if any(row.seeds > 1 for row in known):
+        spread = " The intervals are over training seeds alone and leave the choice of these episodes out."
     notes = [
         f"Each score is a mean over {count} episode{'s' if high > 1 else ''}. Runs with the same --eval-seed, by "
-        "default all, begin them in the same states. The intervals are over training seeds and leave the choice of "
-        "these episodes out."
+        f"default all, begin them in the same states.{spread}"
+        + (f" Typical standard error of such a mean: {', '.join(typical)}." if 0 < len(typical) <= SHOWN else "")
     ]
     noisy = [row for row in known if (row.over_episodes or 0.0) > (math.inf if row.std is None else row.std)]
     if noisy:
-        many = len({row.dataset for row in rows}) > 1
-        names = [f"{row.method.label} on {row.dataset}" if many else row.method.label for row in noisy]
-        errors = [f"{row.over_episodes:.{row.digits}f}" for row in noisy]
-        first = [f"{name} ({error})" for name, error in zip(names, errors, strict=True)][:SHOWN]
+        first = [f"{row.method.label}{on[row.dataset]} ({standard_error([row])})" for row in noisy[:SHOWN]]
         others = [f"{len(noisy) - SHOWN} more"] if len(noisy) > SHOWN else []
         notes.append(
             "The standard error of a score over its episodes is larger than the standard deviation over seeds, so the "
-            f"interval is too short: {', '.join([*first, *others])}. Remedy: train with more --eval-episodes."
+            f"interval is too short: {', '.join([*first, *others])}. Remedy: train with --eval-episodes 100, "
+            "or score a run again with offline-vi evaluate RUN --episodes 100."
         )
     return notes
+
+
+def standard_error(rows: Sequence[ScoreRow]) -> str:
+    """The typical standard error of a run's score over its episodes, as text; empty where it is not known."""
+    error = _root_mean_square([row.over_episodes for row in rows])
+    return "" if error is None else f"{error:.{rows[0].digits}f}"
 
 
 def score_rows(study: Study) -> list[ScoreRow]:
@@ -179,6 +200,8 @@ def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
         env_id=first.env_id or "none",
         mujoco=first.mujoco,
         commands=list(dict.fromkeys(run.command for run in runs)),
+        digits=digits_on(study, dataset),
+        return_digits=return_digits_on(study, dataset),
     )
 
 
@@ -277,8 +300,7 @@ def against(study: Study, name: str, datasets: Sequence[str], method: Method, ba
     paired = [set(task) for task in ours] == [set(task) for task in theirs]
     x, y = ([list(task.values()) for task in side] for side in (ours, theirs))
     found = compare(x, y, iqm, paired=paired)
-    by_return = any(measure_of(study, dataset) == RETURN for dataset in datasets)
-    digits = digits_for([value for task in [*x, *y] for value in task], by_return)
+    digits = max(digits_on(study, dataset) for dataset in datasets)
     return Against(name, method, baseline, found, min(map(len, [*ours, *theirs])), digits)
 
 
@@ -315,6 +337,7 @@ class SupportRow:
     dataset: str
     method: Method
     seeds: int
+    digits: int  # decimals of the last two
     outside: float | None  # share of actions
     log_prob: float | None  # of the policy's actions, nats
     data_log_prob: float | None  # of the data's actions, nats
@@ -325,13 +348,14 @@ class SupportRow:
 def support_rows(study: Study) -> list[SupportRow]:
     """A row per data set and method that has a run."""
     rows = []
+    names = ("support/outside", "support/log_prob", "support/data_log_prob", "q/start", "q/return")
     for dataset in study.suite.datasets:
-        for method in study.methods:
-            found = [run.scores.diagnostics for run in runs_of(study, method, dataset)]
+        here = {method: [run.scores.diagnostics for run in runs_of(study, method, dataset)] for method in study.methods}
+        values = [one.get(name) for found in here.values() for one in found for name in ("q/start", "q/return")]
+        for method, found in here.items():
             if found:
-                names = ("support/outside", "support/log_prob", "support/data_log_prob", "q/start", "q/return")
                 means = [mean_of([one.get(name) for one in found]) for name in names]
-                rows.append(SupportRow(dataset, method, len(found), *means))
+                rows.append(SupportRow(dataset, method, len(found), digits_for(values), *means))
     return rows
 
 

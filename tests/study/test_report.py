@@ -16,10 +16,11 @@ from command_line import run
 
 from offline_vi.errors import ConfigError
 from offline_vi.study.published import USUAL, claims
-from offline_vi.study.report import FILTERS, contents
+from offline_vi.study.report import FILTERS, contents, render
 from offline_vi.study.results import read_study, write_results
 from offline_vi.study.single_runs import read_runs
 from offline_vi.study.suite import suite_from
+from offline_vi.study.tables import digits_for
 
 LEVELS = {"bc": 50.0, "bcq": 75.0, "emaq": 80.0, "plas": 70.0, "spot": 88.0, "td3-bc": 60.0, "iql": 66.0}
 DATASETS = ["hopper-medium-v2", "walker2d-medium-expert-v2"]
@@ -494,3 +495,83 @@ def test_a_report_says_what_an_interval_over_seeds_leaves_out(tmp_path: Path) ->
     about, noisy = content.episode_notes
     assert "3 episodes" in about
     assert f"bcq ({expected:.2f})" in noisy and "bc (" not in noisy
+
+
+def test_all_returns_on_a_data_set_have_the_same_decimals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two methods on either side of a power of ten, in tables, comparisons and LaTeX alike."""
+    for seed in range(2):
+        of_returns(tmp_path / f"bc{seed}", seed, [-9.9, -9.9], algorithm="bc")
+        of_returns(tmp_path / f"bcq{seed}", seed, [-12.5, -12.5])
+    rows = contents(read_runs(sorted(tmp_path.iterdir()))).scores
+    assert {row.digits for row in rows} == {1}
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    _, out, _ = run(["compare", *paths, "--baseline", "bc", "--output", str(tmp_path / "out"), "--latex"], capsys)
+    assert "−9.9 " in out and "−9.90" not in out
+    for name in ("report.md", "report.html", "report.tex"):
+        assert "9.90" not in (tmp_path / "out" / name).read_text(), name
+
+
+@pytest.mark.parametrize(
+    ("values", "digits"),
+    [
+        ([1234.5, -2.0], 0),
+        ([-999.0], 1),
+        ([123.4], 1),
+        ([-1.8, None], 2),
+        ([0.031], 4),
+        ([1e-6], 4),
+        ([], 1),
+        ([0.0], 1),
+    ],
+)
+def test_decimals_follow_the_largest_return(values: list[float | None], digits: int) -> None:
+    assert digits_for(values) == digits
+
+
+def test_what_critics_expect_has_the_decimals_of_returns(tmp_path: Path) -> None:
+    own = {"diagnostics": {"q/start": -1.234, "q/return": -0.456}}
+    content = contents(read_runs([fake_run(tmp_path / "run", 1.0, result=own)]))
+    assert "−1.23 | −0.46 |" in render("report.md", vars(content))
+    assert ">−1.23<" in render("report.html", vars(content))
+
+
+def test_the_return_is_not_repeated_where_it_is_the_score(tmp_path: Path) -> None:
+    of_returns(tmp_path / "own", 0, [-1.0, -2.0])
+    fake_run(tmp_path / "scored", 3.0, result={"return_mean": 0.62})
+    page = render("report.md", vars(contents(read_runs([tmp_path / "own", tmp_path / "scored"]))))
+    (own,), (scored,) = ([row for row in rows_of(page, name) if len(row) == 11][:1] for name in ("pumps", DATASETS[0]))
+    assert (own[7], scored[7]) == ("–", "0.620")
+
+
+def test_a_report_says_how_precise_a_mean_over_episodes_is(tmp_path: Path) -> None:
+    """Also where the spread over seeds is larger, where runs have other numbers of episodes, and where no one does."""
+    for seed, count in enumerate((2, 8)):
+        of_returns(tmp_path / f"bcq{seed}", seed, [-1.0 - 9.0 * seed, -2.0 - 9.0 * seed] * (count // 2))
+    (note,) = contents(read_runs(sorted(tmp_path.iterdir()))).episode_notes
+    errors = [np.std([-1.0, -2.0] * (count // 2), ddof=1) / np.sqrt(count) for count in (2, 8)]
+    assert "2 to 8 episodes" in note and "over training seeds alone" in note
+    assert f"standard error of such a mean: {np.sqrt(np.mean(np.square(errors))):.1f}." in note
+    (single,) = contents(read_runs([tmp_path / "bcq0"])).episode_notes
+    assert "interval" not in single  # of one seed there is none
+    none = fake_run(tmp_path / "none", 1.0, result={"returns": []})
+    assert contents(read_runs([none])).episode_notes == []
+
+
+def test_noisy_scores_come_with_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(of_returns(tmp_path / f"{kind}{seed}", seed, [-4.0, 0.0], algorithm=kind))
+             for kind in ("bc", "bcq") for seed in range(2)]  # fmt: skip
+    _, out, _ = run(["compare", *paths, "--baseline", "bc", "--output", str(tmp_path / "out")], capsys)
+    for text in (out, *((tmp_path / "out" / name).read_text() for name in ("report.md", "report.html"))):
+        words = " ".join(text.replace("\\", "").split())
+        assert "--eval-episodes 100" in words and "offline-vi evaluate RUN --episodes 100" in words
+
+
+def test_a_report_says_what_a_score_is_and_mujocos_version_among_the_packages(tmp_path: Path) -> None:
+    """Runs record the installed version of MuJoCo whether or not their environment uses it."""
+    scored, own = fake_run(tmp_path / "scored", 3.0), of_returns(tmp_path / "own", 0, [-1.0, -2.0])
+    for path, meaning in ((scored, "normalized return"), (own, "return in the environment's units")):
+        content = vars(contents(read_runs([path])))
+        html, markdown = render("report.html", content), render("report.md", content)
+        assert f"the mean {meaning} of" in " ".join(html.replace("&#39;", "'").split())
+        assert "MuJoCo" not in html + markdown
+        assert "- mujoco 4.0.0" in markdown and "<td>mujoco</td>" in html

@@ -346,7 +346,7 @@ def test_quiet_leaves_the_result_on_stdout_and_nothing_else(
     code, out, err = run([*words, "--output", str(tmp_path / "quiet")], capsys)
     assert (code, err) == (0, "")
     mean = json.loads((tmp_path / "quiet" / "result.json").read_text())["return_mean"]
-    assert f"{mean:.1f}" in out and str(tmp_path / "quiet") in out and len(out.splitlines()) == 2
+    assert f"{mean:.2f}" in out and str(tmp_path / "quiet") in out and len(out.splitlines()) == 2
     loud = [word for word in words if word != "-q"]
     code, out, err = run([*loud, "--json", "--output", str(tmp_path / "loud")], capsys)
     assert code == 0 and "rows" in err

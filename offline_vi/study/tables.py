@@ -154,8 +154,7 @@ def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
         others = [f"{len(noisy) - SHOWN} more"] if len(noisy) > SHOWN else []
         notes.append(
             "The standard error of a score over its episodes is larger than the standard deviation over seeds, so the "
-            f"interval is too short: {', '.join([*first, *others])}. Remedy: train with --eval-episodes 100, "
-            "or score a run again with offline-vi evaluate RUN --episodes 100."
+            f"interval is too short: {', '.join([*first, *others])}. Remedy: train with --eval-episodes 100."
         )
     return notes
 

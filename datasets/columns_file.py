@@ -77,7 +77,7 @@ def example(columns: Sequence[str]) -> str:
     lines = [
         f'episode = "{one["episode"]}"',
         f'time = "{one["time"]}"',
-        f"obs = {list(rest) or ['COLUMN', 'sensor_*']}".replace("'", '"'),
+        f"obs = {list(rest) or ['COLUMN', 'sensor_*']}".replace("'", '"') + "  # what the policy sees; delete the rest",
         f"action = {taken['action'] or ['COLUMN']}".replace("'", '"'),
         f'reward = "{one["reward"]}"',
         f'terminated = "{one["terminated"]}"  # or false: nothing ended the task, every episode was cut',

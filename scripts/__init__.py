@@ -116,13 +116,16 @@ def consoles() -> Iterator[None]:
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Within it, the library's own warnings are one line each, without the file and the line of code they come from."""
-    before = warnings.formatwarning
+    before, seen = warnings.formatwarning, set[str]()  # a line says nothing new when it is said again
 
     def plain(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
         if issubclass(category, OfflineVIWarning):
-            return f"warning: {as_flags(one_line(str(message)))}\n"
+            text = f"warning: {as_flags(one_line(str(message)))}\n"
+            new = "" if text in seen else text
+            seen.add(text)
+            return new
         return before(message, category, filename, lineno, line)
 
     warnings.formatwarning = plain

@@ -23,6 +23,9 @@ class CompareOptions:
     baseline: str = ""
     """What the others are compared with: an algorithm, a variant, a label of the table, or one of the run directories;
     default: the first method."""
+    evaluations: bool = False
+    """Compare the newest evaluation that `offline-vi evaluate` kept of each run, instead of the final one of its
+    training. On one data set, all have to have the same number of episodes, first seed, environment and guards."""
     output: str = ""
     """Where report.html, report.md and results.csv go; default: a new folder, runs/compare, then runs/compare-2 and
     so on. A folder that is given may hold an earlier report, which is replaced."""
@@ -36,10 +39,12 @@ def main(arguments: list[str] | None = None) -> None:
     from offline_vi.study.compare import against_baseline, lines
     from offline_vi.study.names import new_folder
     from offline_vi.study.report import LATEX, PAGES, contents, going_on, read_any, write_report
+    from offline_vi.study.rescoring import with_kept_scores
 
     if not options.folders:
         raise UsageError("no run is given", "offline-vi compare runs/A runs/B --baseline runs/A")
-    study = against_baseline(read_any(options.folders), options.baseline)
+    study = read_any(options.folders)
+    study = against_baseline(with_kept_scores(study) if options.evaluations else study, options.baseline)
     print("\n".join(lines(contents(study))))
     folder = Path(options.output) if options.output else new_folder(Path("runs") / "compare")
     for path in write_report(study, folder, [*PAGES, *([LATEX] if options.latex else [])]):

@@ -99,7 +99,8 @@ def print_score(score: RunScore) -> None:
     from offline_vi.study.scores import RETURN, SCORE
 
     task, evaluation = score.task, score.evaluation
-    print(f"{short_name(task.name) or task.env_id}: {len(evaluation.returns)} episodes on {evaluation.env_id}")
+    name, on = short_name(task.name) or task.env_id, evaluation.env_id
+    print(f"{name}: {len(evaluation.returns)} episodes{'' if name == on else f' on {on}'}")
     of_returns, of_scores = evaluation.spread
     kinds = [("return", False, of_returns, RETURN), ("normalized score", True, of_scores, SCORE)]
     for name, scores, spread, measure in kinds if evaluation.scored else kinds[:1]:

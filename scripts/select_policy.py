@@ -46,14 +46,14 @@ def main(arguments: list[str] | None = None) -> None:
     own, how = options.own, options.how
     use_threads(own.threads)
     if own.regret:
-        curves = selecting.simulated(own.runs, how)
+        simulation = selecting.simulated(own.runs, how)
         if own.json:
-            json.dump(selecting.regret_to_json(curves), sys.stdout, indent=1)
+            json.dump(selecting.regret_to_json(simulation.curves), sys.stdout, indent=1)
             print()
         else:
-            print("\n".join(selecting.regret_lines(curves)))
+            print("\n".join(selecting.regret_lines(simulation)))
         if own.picture:
-            selecting.regret_picture(curves, Path(own.picture))
+            selecting.regret_picture(simulation.curves, Path(own.picture))
         return
     found = selecting.select(own.runs, how, own.env)
     if own.json:

@@ -61,7 +61,7 @@ class Diagnosis:
         if self.density is not None:
             obs, action = self.rows
             measured = support_report(policy, self.density.to(self.device), obs, action)
-            numbers |= {"% of actions outside the data (usual: 1)": 100.0 * measured["support/outside"]}
+            numbers |= {"% of actions outside the data at its states (usual: 1)": 100.0 * measured["support/outside"]}
             row |= measured
         run.log_support(row)
         return numbers

@@ -79,7 +79,7 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
     if diverged:
         yield f"{len(diverged)} of {len(judged)} estimates diverged and are in no number: {', '.join(diverged)}"
     if doubtful:
-        yield f"{doubtful} of {len(judged)} estimates have not converged: do not compare them, take more --steps"
+        yield f"{doubtful} of {len(judged)} estimates have not converged, so no methods are compared: take more --steps"
     for dataset in dict.fromkeys(row.dataset for row in rows):
         here = [judged[run] for run in judged if judged[run].dataset == dataset]
         clone = tables.mean_of([one.fitted[CLONE].value for one in here])
@@ -90,7 +90,7 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
         )
     if lost := lost_methods(study):
         yield f"not compared, because an estimate diverged: {', '.join(sorted(method.label for method in lost))}"
-    yield from against_lines(compared(study), DIGITS)
+    yield from against_lines(compared(study, judged), DIGITS)
     yield f"  The intervals are over runs. They do not contain the bias of the method: look at {CLONE} and {DATA}."
 
 
@@ -99,10 +99,10 @@ def lost_methods(study: Study) -> set[Method]:
     return {run.method for run in study.runs if not run.done}
 
 
-def compared(study: Study) -> list[tables.Against]:
-    """The other methods against the first one; none where that one is lost."""
-    lost = lost_methods(study)
-    if study.methods[0] in lost:
+def compared(study: Study, judged: Mapping[str, Judgment]) -> list[tables.Against]:
+    """The other methods against the first one; none where that one is lost, or where an estimate has not converged."""
+    lost, fitted = lost_methods(study), [one.fitted[POLICY] for one in judged.values()]
+    if study.methods[0] in lost or not all(one.converged or one.diverged for one in fitted):
         return []
     return tables.comparisons(study._replace(methods=[method for method in study.methods if method not in lost]))
 
@@ -128,7 +128,7 @@ def to_json(judged: Mapping[str, Judgment]) -> dict[str, Any]:
             "difference": list(row.found.difference),
             "p_value": row.found.p_value,
         }
-        for row in compared(study)
+        for row in compared(study, judged)
     ]
     runs = {run: one.to_json() for run, one in judged.items()}
     return {"runs": runs, "methods": methods, "comparisons": comparisons}

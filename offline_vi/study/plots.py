@@ -139,7 +139,7 @@ def outside_panel(ax: Axes, support: Columns) -> None:
     ax.axhline(1.0, color=MUTED, linestyle="--", linewidth=1, label="data: 1 %")
     ax.legend(fontsize=7, frameon=False)
     ax.set_ylim(bottom=0.0)
-    ax.set_title("actions outside the support", fontsize=10, color=INK)
+    ax.set_title("actions outside the support, at the data's states", fontsize=10, color=INK)
     ax.set_ylabel("% of the policy's actions", fontsize=8)
 
 

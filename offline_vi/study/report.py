@@ -121,6 +121,7 @@ class Content:
     aggregate_coverage: float | None  # how often such an interval contains the truth, by simulation
     comparable: list[str]  # data sets on which every method has a score
     comparisons: list[Against]  # of each method with the baseline
+    model_commands: list[str]  # that fit the behavior models again
     densities: list[DensityRow]  # held-out log-density of each behavior model
     supports: list[SupportRow]  # how many actions of each method lie outside the data's support
     hours: float  # of all runs, on one core
@@ -159,6 +160,7 @@ def contents(study: Study) -> Content:
         aggregate_coverage=tables.aggregate_coverage(study) if aggregates else None,
         comparable=tables.comparable(study),
         comparisons=tables.comparisons(study),
+        model_commands=list(dict.fromkeys(model.command for model in study.models if model.command)),
         densities=tables.density_rows(study),
         supports=tables.support_rows(study),
         hours=sum(run.seconds for run in study.runs) / 3600.0,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +62,7 @@ class FittedModel:
     seconds: float  # wall clock
     steps: int | None  # gradient steps
     held_out: Mapping[str, float | None]  # "elbo", "iwae_64", "truth", "gap"
+    command: str = ""  # that makes it again
 
 
 class Failure(NamedTuple):
@@ -112,7 +113,8 @@ def read_study(folder: str | Path) -> Study:
         path = folder / "behavior" / name
         if is_done(path):
             try:
-                models.append(read_model(path, dataset, model, seed, seconds.get(name, 0.0)))
+                model_read = read_model(path, dataset, model, seed, seconds.get(name, 0.0))
+                models.append(replace(model_read, command=command_of_model(record, name)))
             except OfflineVIError as error:
                 broken.append(Failure(name, str(error)))
     return Study(folder, suite, list(methods.values()), runs, models, broken, read_environment(folder))
@@ -143,6 +145,12 @@ def written_models(record: Mapping[str, object], suite: Suite) -> dict[str, tupl
         name: (text(about, "dataset"), text(about, "model"), integer(about, "seed") or 0)
         for name, about in abouts.items()
     }
+
+
+def command_of_model(record: Mapping[str, object], name: str) -> str:
+    """The command that fits a shared behavior model again, of suite.json; empty where it does not say it."""
+    words = table(table(record, "models"), name).get("command") if "models" in record else None
+    return shlex.join(map(str, words)) if isinstance(words, list) else ""
 
 
 def methods_of(suite: Suite) -> list[Method]:

@@ -37,12 +37,47 @@ class SelectOptions:
     """How many rollouts an off-policy estimate counts for; 0: no prior."""
 
 
+class Estimated(NamedTuple):
+    """What the newest `offline-vi ope` of a run says of its policy."""
+
+    value: float | None  # None: the fit ended at no finite number
+    discount: float | None
+    dataset: str | None  # from whose first states
+    converged: bool
+
+    @property
+    def usable(self) -> bool:
+        """Whether it converged, at a number."""
+        return self.converged and self.value is not None
+
+    def text(self) -> str:
+        """The value, for a table; a question mark where it is not usable."""
+        value = "–" if self.value is None else f"{self.value:.2f}"
+        return value if self.usable else f"{value} ?"
+
+
+class Prior(NamedTuple):
+    """The estimates of several policies, one for each, None for a policy without one."""
+
+    estimates: list[Estimated | None]
+    doubt: str  # why they may not be compared; empty where they may
+
+    @property
+    def values(self) -> list[float] | None:
+        """The estimates where they may be compared, else None."""
+        return None if self.doubt else [one.value for one in self.estimates if one and one.value is not None]
+
+
 class Tried(NamedTuple):
     """A policy and what was seen of it."""
 
     run: str
-    estimate: float | None  # of the newest `offline-vi ope`; None where there is none
+    estimate: Estimated | None
     returns: list[float]  # of its rollouts
+
+    def to_json(self) -> dict[str, Any]:
+        """The policy, JSON-ready."""
+        return {**self._asdict(), "estimate": self.estimate._asdict() if self.estimate else None}
 
 
 class Selection(NamedTuple):
@@ -50,14 +85,15 @@ class Selection(NamedTuple):
 
     tried: list[Tried]
     best: int  # its number
-    prior: bool  # whether estimates were used
+    doubt: str  # why the estimates were not used; empty where they were
 
     def to_json(self) -> dict[str, Any]:
         """The selection, JSON-ready."""
         return {
             "selected": self.tried[self.best].run,
-            "prior": self.prior,
-            "runs": [one._asdict() for one in self.tried],
+            "prior": not self.doubt,
+            "why_no_prior": self.doubt,
+            "runs": [one.to_json() for one in self.tried],
         }
 
 
@@ -70,17 +106,16 @@ def select(runs: Sequence[str], options: SelectOptions, env: str = "") -> Select
     tasks, policies = [task_in(run, env) for run in runs], [load_policy(run) for run in runs]
     if len(runs) < 2 or len({(task.env_id, str(task.kwargs)) for task in tasks}) > 1:
         raise UsageError("there are not at least two runs on one environment", "give runs on one environment")
-    estimates = [estimate_of(run) for run in runs]
-    prior = prior_of(estimates, options)
-    bandit = Bandit(len(runs), prior, BanditConfig(options.alpha, options.prior_rollouts))
+    prior = prior_of(runs, options)
+    bandit = Bandit(len(runs), prior.values, BanditConfig(options.alpha, options.prior_rollouts))
     returns: list[list[float]] = [[] for _ in runs]
     for _ in range(options.rollouts):
         arm = bandit.choose()
         earned = evaluate(policies[arm], tasks[arm], 1, options.seed + len(returns[arm])).mean_return
         returns[arm].append(earned)
         bandit.observe(arm, earned)
-    tried = [Tried(*one) for one in zip(runs, estimates, returns, strict=True)]
-    return Selection(tried, bandit.best, prior is not None)
+    tried = [Tried(*one) for one in zip(runs, prior.estimates, returns, strict=True)]
+    return Selection(tried, bandit.best, prior.doubt)
 
 
 def task_in(run: str, env: str) -> Task:
@@ -88,19 +123,53 @@ def task_in(run: str, env: str) -> Task:
     return task_of_run(read_config(run).record, env, run=run)
 
 
-def estimate_of(run: str) -> float | None:
+def estimate_of(run: str) -> Estimated | None:
     """The newest off-policy estimate that is kept in a run; None where there is none."""
-    record = next(evaluations(run, "off-policy"), {})
-    return number(table(record, POLICY), "value")
+    record = next(evaluations(run, "off-policy"), None)
+    if record is None:
+        return None
+    policy, dataset = table(record, POLICY), record.get("dataset")
+    return Estimated(
+        number(policy, "value"),
+        number(record, "discount"),
+        dataset if isinstance(dataset, str) else None,
+        policy.get("converged") is True,
+    )
 
 
-def prior_of(estimates: Sequence[float | None], options: SelectOptions) -> list[float] | None:
-    """The estimates where every policy has one and they are to be used, else None."""
-    known = [value for value in estimates if value is not None]
-    return known if len(known) == len(estimates) and options.prior_rollouts > 0 else None
+def prior_of(runs: Sequence[str], options: SelectOptions) -> Prior:
+    """The estimates of the runs, and why they may not be compared: only those that converged, of one discount and of
+    the first states of one data set, say which policy may be better."""
+    estimates = [estimate_of(run) for run in runs]
+    without = [run for run, one in zip(runs, estimates, strict=True) if one is None]
+    known = [one for one in estimates if one is not None]
+    moving = [run for run, one in zip(runs, estimates, strict=True) if one and not one.usable]
+    discounts = sorted({one.discount or 0.0 for one in known})
+    doubt = ""
+    if not options.prior_rollouts:
+        doubt = "--prior-rollouts is 0"
+    elif without:
+        doubt = (
+            f"missing for {', '.join(without)}: {command_on('ope', *without, config=read_config(without[0]).record)}"
+        )
+    elif moving:
+        doubt = f"not converged for {', '.join(moving)}: `offline-vi ope` says how many --steps to take"
+    elif len({one.dataset for one in known}) > 1:
+        doubt = "they start from the first states of different data sets"
+    elif len(discounts) > 1:
+        gammas = " and ".join(f"{gamma:g}" for gamma in discounts)
+        doubt = f"their discounts are {gammas}: `offline-vi ope` takes one for all runs with --discount"
+    return Prior(estimates, doubt)
 
 
-def simulated(runs: Sequence[str], options: SelectOptions) -> dict[str, RegretCurve]:
+class Simulation(NamedTuple):
+    """What simulated selections lose."""
+
+    curves: dict[str, RegretCurve]  # without and, where they may be compared, with off-policy estimates
+    doubt: str  # why the estimates were not used; empty where they were
+
+
+def simulated(runs: Sequence[str], options: SelectOptions) -> Simulation:
     """The regret of choosing after each number of rollouts, drawn from the episodes that `offline-vi evaluate` kept in
     each run: without a prior, and with the estimates where every run has one.
 
@@ -114,12 +183,12 @@ def simulated(runs: Sequence[str], options: SelectOptions) -> dict[str, RegretCu
             command = command_on("evaluate", run, config=read_config(run).record)
             raise UsageError(f"{run} holds no evaluation", command)
         returns.append(values)
-    prior = prior_of([estimate_of(run) for run in runs], options)
+    prior = prior_of(runs, options)
     config = BanditConfig(options.alpha, options.prior_rollouts)
     curves = {"rollouts alone": regret_curve(returns, options.rollouts)}
-    if prior is not None:
-        curves["with off-policy estimates"] = regret_curve(returns, options.rollouts, prior=prior, config=config)
-    return curves
+    if prior.values is not None:
+        curves["with off-policy estimates"] = regret_curve(returns, options.rollouts, prior=prior.values, config=config)
+    return Simulation(curves, prior.doubt)
 
 
 def lines(found: Selection) -> Iterator[str]:
@@ -127,25 +196,33 @@ def lines(found: Selection) -> Iterator[str]:
     wide = max(len(one.run) for one in found.tried) + 2
     yield f"  {'':<{wide}}{'off-policy':>12}{'rollouts':>10}{'mean return':>14}{'std':>10}"
     for place, one in enumerate(found.tried):
-        estimate = "–" if one.estimate is None else f"{one.estimate:.2f}"
+        estimate = one.estimate.text() if one.estimate else "–"
         mean = f"{np.mean(one.returns):.2f}" if one.returns else "–"
         std = f"{np.std(one.returns, ddof=1):.2f}" if len(one.returns) > 1 else "–"
         mark = "  selected" if place == found.best else ""
         yield f"  {one.run:<{wide}}{estimate:>12}{len(one.returns):>10}{mean:>14}{std:>10}{mark}"
-    if not found.prior:
-        yield "  without a prior: `offline-vi ope RUN` of every run gives one"
+    first = found.tried[0].estimate
+    if found.doubt:
+        yield f"  The off-policy estimates were not used: {found.doubt}"
+    elif first and first.discount is not None:
+        yield f"  off-policy: the newest estimate of each run, a discounted return (gamma {first.discount:g})."
+        yield "  It says where to begin. The rollouts outvote it."
+    if untried := [one.run for one in found.tried if not one.returns]:
+        yield f"  Never tried: {', '.join(untried)}. With --prior-rollouts 0 and a rollout for each, all are."
     yield "  The selected policy's own mean is optimistic: score it again with `offline-vi evaluate` on other seeds."
 
 
-def regret_lines(curves: dict[str, RegretCurve]) -> Iterator[str]:
+def regret_lines(found: Simulation) -> Iterator[str]:
     """The regret at some numbers of rollouts."""
     yield "mean regret in units of the return, with the 95 % interval of that mean over simulated selections"
-    for name, curve in curves.items():
+    for name, curve in found.curves.items():
         yield f"  {name}"
         marks = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500) if n < len(curve.rollouts)] + [len(curve.rollouts)]
         for n in marks:
             regret, low, high = (column[n - 1] for column in (curve.regret, curve.low, curve.high))
             yield f"    after {n:>4} rollouts {regret:>10.2f}  ({low:.2f} to {high:.2f})"
+    if found.doubt:
+        yield f"  The off-policy estimates were not used: {found.doubt}"
 
 
 def regret_to_json(curves: dict[str, RegretCurve]) -> dict[str, dict[str, list[float]]]:

@@ -267,7 +267,8 @@ def model_of(one: Described) -> FittedModel:
     """A run of `offline-vi fit-behavior`. Raises ConfigError where it is not done or its result.json cannot be read."""
     if not is_done(one.path):
         raise ConfigError(why_not_done(one.path, one.record))
-    return read_model(one.path, one.dataset, one.model, one.seed, number(one.record, "wall_seconds") or 0.0)
+    model = read_model(one.path, one.dataset, one.model, one.seed, number(one.record, "wall_seconds") or 0.0)
+    return replace(model, command=shlex.join(["offline-vi", *command_words(one.record)]))
 
 
 def environment_of(one: Described) -> dict[str, str]:

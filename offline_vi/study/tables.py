@@ -144,8 +144,8 @@ def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
     if any(row.seeds > 1 for row in known):
         spread = " The intervals are over training seeds alone and leave the choice of these episodes out."
     notes = [
-        f"Each score is a mean over {count} episode{'s' if high > 1 else ''}. Runs with the same --eval-seed, by "
-        f"default all, begin them in the same states.{spread}"
+        f"Each score is a mean over {count} episode{'s' if high > 1 else ''}. Runs that are evaluated with the "
+        f"same seed, by default all, begin them in the same states.{spread}"
         + (f" Typical standard error of such a mean: {', '.join(typical)}." if 0 < len(typical) <= SHOWN else "")
     ]
     noisy = [row for row in known if (row.over_episodes or 0.0) > (math.inf if row.std is None else row.std)]
@@ -154,7 +154,8 @@ def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
         others = [f"{len(noisy) - SHOWN} more"] if len(noisy) > SHOWN else []
         notes.append(
             "The standard error of a score over its episodes is larger than the standard deviation over seeds, so the "
-            f"interval is too short: {', '.join([*first, *others])}. Remedy: train with --eval-episodes 100."
+            f"interval is too short: {', '.join([*first, *others])}. Remedy: `offline-vi evaluate RUN --episodes "
+            "100` for each run, then `offline-vi compare --evaluations`."
         )
     return notes
 

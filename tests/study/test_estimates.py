@@ -70,7 +70,10 @@ def test_doubtful_estimates_are_counted(judged: dict[str, Judgment]) -> None:
     first = next(iter(judged))
     one = judged[first]
     fitted = {**one.fitted, POLICY: replace(one.fitted[POLICY], missing=0.5)}
-    assert any("1 of 6 estimates" in line for line in lines({**judged, first: replace(one, fitted=fitted)}))
+    some = {**judged, first: replace(one, fitted=fitted)}
+    assert any("1 of 6 estimates" in line for line in lines(some))
+    assert not any("P(better)" in line for line in lines(some))
+    assert to_json(some)["comparisons"] == []
 
 
 def test_one_method_alone_has_an_interval(judged: dict[str, Judgment]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from offline_vi.study.judging import JudgeOptions, data_of
 from offline_vi.study.kept import load_policy, read_config
 from offline_vi.study.kept_evaluations import evaluations, keep_evaluation
 from offline_vi.study.scoring import load_task
-from offline_vi.study.selecting import SelectOptions, select, simulated
+from offline_vi.study.selecting import SelectOptions, lines, select, simulated
 from offline_vi.types import Spec
 
 NETS = ["--hidden", "8", "--batch-size", "16"]
@@ -111,7 +113,7 @@ def test_a_budget_of_rollouts_is_spent_and_the_best_is_selected(
     options = SelectOptions(rollouts=5, seed=3, prior_rollouts=0.0)
     found = select(runs, options)
     assert sum(len(one.returns) for one in found.tried) == 5
-    assert not found.prior
+    assert found.to_json()["prior"] is False
     for one in found.tried:
         whole = evaluate(load_policy(one.run), load_task(one.run), len(one.returns), 3)
         np.testing.assert_allclose(one.returns, whole.returns, rtol=1e-6)  # a clone draws nothing
@@ -122,6 +124,38 @@ def test_a_budget_of_rollouts_is_spent_and_the_best_is_selected(
     assert (code, json.loads(out)["selected"] in runs) == (0, True)
 
 
+def keep_estimate(
+    run: str | Path, value: float | None, converged: bool = True, discount: float = 0.99, dataset: str = "toy"
+) -> None:
+    """Keep what `offline-vi ope` would."""
+    policy = {"value": value, "converged": converged}
+    keep_evaluation(run, {"kind": "off-policy", "discount": discount, "dataset": dataset, "the policy": policy})
+
+
+def test_only_estimates_that_may_be_compared_are_a_prior(tmp_path: Path, runs: list[str]) -> None:
+    made = [str(tmp_path / name) for name in ("a", "b")]
+    for one, from_run in zip(made, runs, strict=True):
+        shutil.copytree(from_run, one, ignore=shutil.ignore_patterns("evaluations"))
+    options = SelectOptions(rollouts=2, seed=3)
+    assert "offline-vi ope" in select(made, options).doubt  # there are none
+    keep_estimate(made[0], 1.0)
+    assert f"offline-vi ope {made[1]}" in select(made, options).doubt
+    for bad in ({"converged": False}, {"discount": 0.9}, {"dataset": "another"}):
+        keep_estimate(made[1], -4.0, **bad)
+        assert select(made, options).doubt
+    keep_estimate(made[1], None)
+    assert made[1] in select(made, options).doubt
+    keep_estimate(made[1], -4.0)  # the newest counts
+    found = select(made, options)
+    assert not found.doubt
+    assert len(found.tried[0].returns) == 1 + (not found.tried[1].returns)
+    text = "\n".join(lines(found))
+    assert "gamma 0.99" in text
+    assert ("Never tried" in text) == (not found.tried[1].returns)
+    assert "?" not in text
+    assert select(made, replace(options, prior_rollouts=0.0)).doubt
+
+
 def test_the_regret_is_drawn_from_kept_episodes(
     tmp_path: Path, runs: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,9 +163,9 @@ def test_the_regret_is_drawn_from_kept_episodes(
     for name, level in (("good", 10.0), ("bad", 0.0)):
         (tmp_path / name).mkdir()
         keep_evaluation(tmp_path / name, {"kind": "rollouts", "returns": [level, level + 1.0]})
-        keep_evaluation(tmp_path / name, {"kind": "off-policy", "the policy": {"value": level}})
+        keep_estimate(tmp_path / name, level)
         made.append(str(tmp_path / name))
-    curves = simulated(made, SelectOptions(rollouts=4))
+    curves = simulated(made, SelectOptions(rollouts=4)).curves
     assert set(curves) == {"rollouts alone", "with off-policy estimates"}
     assert all(curve.regret[-1] == 0.0 for curve in curves.values())
     assert curves["with off-policy estimates"].regret[0] == 0.0

@@ -108,7 +108,9 @@ def test_phases_and_the_time_left_are_told(tmp_path: Path, capsys: pytest.Captur
     steps = [line for line in lines if "step " in line and "/" in line]
     assert {line.split(":")[0] for line in steps} == {"gaussian", "bcq"}
     assert all(" left  " in line for line in steps)
-    assert any("% of actions outside the data (usual: 1)" in line for line in steps if "evaluation" in line)
+    assert any(
+        "% of actions outside the data at its states (usual: 1)" in line for line in steps if "evaluation" in line
+    )
 
 
 class Interrupting(BC):

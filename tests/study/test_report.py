@@ -563,7 +563,7 @@ def test_noisy_scores_come_with_a_remedy(tmp_path: Path, capsys: pytest.CaptureF
     _, out, _ = run(["compare", *paths, "--baseline", "bc", "--output", str(tmp_path / "out")], capsys)
     for text in (out, *((tmp_path / "out" / name).read_text() for name in ("report.md", "report.html"))):
         words = " ".join(text.replace("\\", "").split())
-        assert "--eval-episodes 100" in words
+        assert "--evaluations" in words
 
 
 def test_a_report_says_what_a_score_is_and_mujocos_version_among_the_packages(tmp_path: Path) -> None:

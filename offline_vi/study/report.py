@@ -103,7 +103,8 @@ class Content:
     methods: list[Method]  # in the suite's order
     runs: list[Run]  # every run, done or not
     done: int  # runs
-    failures: list[Failure]  # runs that are not done
+    left: int  # runs and shared behavior models that are not done
+    failures: list[Failure]  # the same, those that did not begin counted for each method
     going_on: list[str]  # commands that go on with them
     scores: list[ScoreRow]  # one row for each data set
     unscored: bool  # whether no run has a score
@@ -142,6 +143,7 @@ def contents(study: Study) -> Content:
         methods=study.methods,
         runs=study.runs,
         done=sum(run.done for run in study.runs),
+        left=sum(not run.done for run in study.runs) + len(study.broken_models),
         failures=study.failures,
         going_on=going_on(study),
         scores=scores,

@@ -4,6 +4,7 @@ listed with the reason and left out of every number."""
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -85,8 +86,17 @@ class Study(NamedTuple):
 
     @property
     def failures(self) -> list[Failure]:
-        """Everything that is left out of every number."""
-        return [*(Failure(run.path.name, run.error) for run in self.runs if not run.done), *self.broken_models]
+        """Everything that is left out of every number: each run that began, and how many of a method did not."""
+        waiting = Counter(run.method.label for run in self.runs if run.state == NOT_STARTED)
+        begun = [run for run in self.runs if not run.done and run.state != NOT_STARTED]
+        return [
+            *(Failure(run.path.name, run.error) for run in begun),
+            *(
+                Failure(f"{label}, {count} run{'s' if count > 1 else ''}", NOT_STARTED)
+                for label, count in waiting.items()
+            ),
+            *self.broken_models,
+        ]
 
 
 def read_study(folder: str | Path) -> Study:

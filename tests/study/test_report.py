@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -575,3 +576,17 @@ def test_a_report_says_what_a_score_is_and_mujocos_version_among_the_packages(tm
         assert f"the mean {meaning} of" in " ".join(html.replace("&#39;", "'").split())
         assert "MuJoCo" not in html + markdown
         assert "- mujoco 4.0.0" in markdown and "<td>mujoco</td>" in html
+
+
+def test_runs_that_did_not_begin_are_counted_for_each_method(tmp_path: Path) -> None:
+    """A long suite is reported while it runs: a line for each of its hundreds of cells helps nobody."""
+    fake_study(tmp_path)
+    for path in (tmp_path / "runs").iterdir():
+        if "_bcq_" in path.name or path.name.endswith("iql_fast_seed2"):
+            shutil.rmtree(path)
+    study = read_study(tmp_path)
+    assert [failure.name for failure in study.failures] == ["bcq, 6 runs", "iql, 2 runs"]
+    content = vars(contents(study))
+    assert (content["left"], content["done"]) == (8, len(study.runs) - 8)
+    for name in ("report.md", "report.html"):
+        assert "bcq, 6 runs" in render(name, content)

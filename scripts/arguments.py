@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-import tyro
-
 from offline_vi.errors import UsageError
-from offline_vi.ranges import check_numbers
 from offline_vi.registry import AlgorithmEntry, BehaviorEntry
+from offline_vi.study.flags import one_part
 
 Options = TypeVar("Options")
 
 
 def parsed(kind: type[Options], arguments: Sequence[str] | None, prog: str) -> Options:
     """The options of a verb, a frozen dataclass. Raises ConfigError for a number out of its range."""
-    options = tyro.cli(kind, args=arguments, prog=prog)
-    check_numbers(options)
-    return options
+    return one_part(kind, arguments, prog)
 
 
 def first(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -7,7 +7,6 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from offline_vi.errors import DataError, UsageError
 from offline_vi.joined import JOIN, short_name
 from offline_vi.ranges import check_numbers
 from offline_vi.registry import data_sets
+from offline_vi.study.flags import described, plain
 
 if TYPE_CHECKING:
     from offline_vi.data.report import DataReport
@@ -90,6 +90,7 @@ class Info:
     No environment is made. Where training would refuse the data, the reason is shown along with everything else."""
 
     name: Name
+    """Name of a data set, or a file."""
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = AS_TRAINED
     json: Json = False
     """Machine-readable output on stdout."""
@@ -109,6 +110,7 @@ class Check:
     exit code is 65 if the data cannot be used."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE ...")]
+    """Names of data sets, or files."""
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = AS_TRAINED
     json: Json = False
     """Machine-readable output on stdout."""
@@ -137,7 +139,9 @@ class Convert:
     physical units, and the transitions stay the same bit for bit."""
 
     source: Name
+    """Name of a data set, or a file."""
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME-v0|FILE.hdf5")]
+    """What is written: a Minari data set of this name, or a file in D4RL's layout."""
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = STORED
 
     def run(self) -> None:
@@ -319,7 +323,7 @@ def _finite(value: Any) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    verbs: dict[str, Callable[..., Any]] = {
+    verbs: dict[str, type[Any]] = {
         "list": List,
         "info": Info,
         "check": Check,
@@ -328,13 +332,13 @@ def main(arguments: list[str] | None = None) -> None:
         "collect": Collect,
     }
     command = tyro.extras.subcommand_cli_from_dict(
-        verbs,
+        {name: described(kind) for name, kind in verbs.items()},
         args=arguments,
         prog="offline-vi data",
         description="List, describe, check, convert, download, collect data sets.",
     )
     check_numbers(command)
-    command.run()
+    plain(command, next(kind for kind in verbs.values() if isinstance(command, kind))).run()
 
 
 if __name__ == "__main__":

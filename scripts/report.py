@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from offline_vi.scripts.arguments import parsed
+
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -28,7 +30,7 @@ class ReportOptions:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    report(tyro.cli(ReportOptions, args=arguments, prog="offline-vi report"))
+    report(parsed(ReportOptions, arguments, "offline-vi report"))
 
 
 def report(options: ReportOptions) -> None:

@@ -139,21 +139,33 @@ class DataReport:
             next_obs_stored=all(part.next_obs for part in steps),
             log_prob_stored=all(part.log_prob for part in steps),
             note=task.note,
-            warnings=(*warnings, *_early_ends(lengths, returns, ends.terminal)),
+            warnings=(*warnings, *_early_ends(steps)),
         )
 
 
-def _early_ends(lengths: NDArray[Any], returns: NDArray[Any], terminal: int) -> Iterator[str]:
-    """A warning where episodes (E,) earned less the longer they were, and the task ended some: rewards that are costs
-    make a policy end its episodes, by whatever ends them."""
-    if terminal < FEW or lengths.std() == 0.0 or returns.std() == 0.0:
+def _early_ends(steps: Sequence[Steps]) -> Iterator[str]:
+    """A warning where rewards are costs and the episodes that the task ended earned more than the others, or episodes
+    earned less the longer they were: a policy may then end its episodes, by whatever ends them."""
+    lengths, returns = (np.concatenate([getattr(part, name) for part in steps]) for name in ("lengths", "returns"))
+    ended = np.concatenate([part.terminal[part.ends] for part in steps])
+    known = np.isfinite(returns)
+    lengths, returns, ended = lengths[known], returns[known], ended[known]
+    if ended.sum() < FEW or lengths.std() == 0.0 or returns.std() == 0.0:
         return
-    correlation = float(np.corrcoef(lengths, returns)[0, 1])
+    correlation, of = float(np.corrcoef(lengths, returns)[0, 1]), f"{ended.sum()} of {len(ended)} episodes"
+    remedy = (
+        "so a policy may earn most by ending them early: if such an end is a failure and not a goal, give its step a "
+        "penalty"
+    )
     if correlation < -0.5:
         yield (
-            f"the longer an episode was, the less it earned (correlation {correlation:.2f}), and the task ended "
-            f"{terminal} of {len(lengths)} episodes, so a policy may earn most by ending them early: if such an end is "
-            "a failure and not a goal, give its step a penalty"
+            f"the longer an episode was, the less it earned (correlation {correlation:.2f}), and the task ended {of}, "
+            f"{remedy}"
+        )
+    elif returns.sum() < 0.0 and (~ended).sum() >= FEW and returns[ended].mean() > returns[~ended].mean():
+        yield (
+            f"the task ended {of}, after {lengths[ended].mean():.0f} steps on average, and they earned more than the "
+            f"others ({returns[ended].mean():.2f} against {returns[~ended].mean():.2f} on average), {remedy}"
         )
 
 

@@ -109,9 +109,12 @@ class Evaluation:
         return f"Evaluation({self.env_id}, {len(self.returns)} episodes: {score}return {self.mean_return:.1f}{failed})"
 
     def shown(self) -> dict[str, float]:
-        """Numbers for a line on the way: the mean return, the mean score where there is one, failed episodes."""
+        """Numbers for a line on the way: the mean return, the mean score where there is one, the mean length in steps,
+        failed episodes."""
         score = {"score": self.mean} if self.scored else {}
-        return {"return": self.mean_return, **score, **({"failed": float(self.n_failed)} if self.n_failed else {})}
+        length = {"length": float(self.lengths[self.succeeded].mean())} if self.succeeded.any() else {}
+        failed = {"failed": float(self.n_failed)} if self.n_failed else {}
+        return {"return": self.mean_return, **score, **length, **failed}
 
     def episode_rows(self, step: int) -> list[dict[str, Any]]:
         """One row per episode, for episodes.csv; "failure" only of one that failed."""

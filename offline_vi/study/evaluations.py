@@ -121,6 +121,7 @@ def final(rows: Sequence[Mapping[str, Any]], scored: bool) -> Record:
         RETURN: mean_of(rows, "return"),
         "returns": [row["return"] for row in rows],
         "lengths": [row["length"] for row in rows],
+        "terminated": [bool(row["terminated"]) for row in rows],
         "env_id": rows[0]["env_id"],
         "mujoco": rows[0]["mujoco"],
         **({} if limit is None else {"max_episode_steps": limit}),

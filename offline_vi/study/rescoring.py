@@ -69,6 +69,8 @@ def rescored(before: Scores, record: Mapping[str, object]) -> Scores:
         episodes=after.episodes,
         over_episodes=after.over_episodes,
         failed_episodes=after.failed_episodes,
+        ended=after.ended,
+        length=after.length,
         env_id=after.env_id,
         data=after.data or before.data,
     )

@@ -277,6 +277,8 @@ def result_row(run: Run) -> dict[str, str | int | float | None]:
         "return": scores.mean_return,
         "episodes": scores.episodes,
         "failed_episodes": scores.failed_episodes,
+        "ended_by_task": scores.ended,
+        "length": scores.length,
         "steps": scores.steps,
         "outside": scores.diagnostics.get("support/outside"),
         "q_start": scores.diagnostics.get("q/start"),

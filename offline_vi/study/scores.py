@@ -28,6 +28,8 @@ class Scores:
     episodes: int = 0  # of the final evaluation, without those that failed
     over_episodes: float | None = None  # standard error of ``final`` over these episodes; of one nothing is known
     failed_episodes: int = 0  # of the final evaluation
+    ended: int | None = None  # of its episodes those that the task ended; None where a run does not say
+    length: float | None = None  # mean number of their steps
     steps: int | None = None  # gradient steps
     env_id: str = ""  # the environment of the final evaluation
     mujoco: str = ""  # version
@@ -51,6 +53,8 @@ def scores_from(record: Mapping[str, object]) -> Scores:
         episodes=_length(record, "returns"),
         over_episodes=_standard_error(record, "normalized_scores" if measure == SCORE else "returns"),
         failed_episodes=_length(record, "failed_episodes"),
+        ended=_count(record, "terminated"),
+        length=_mean(record, "lengths"),
         steps=integer(record, "steps"),
         env_id=text(record, "env_id"),
         mujoco=text(record, "mujoco"),
@@ -112,6 +116,19 @@ def _length(record: Mapping[str, object], key: str) -> int:
     if value is not None and not isinstance(value, list):
         raise ConfigError(f"{key} = {short(value)} is no list")
     return len(value or [])
+
+
+def _count(record: Mapping[str, object], key: str) -> int | None:
+    """How many of a list are true; None where there is no list."""
+    value = record.get(key)
+    return sum(one is True for one in value) if isinstance(value, list) else None
+
+
+def _mean(record: Mapping[str, object], key: str) -> float | None:
+    """The mean of a list of numbers; None where there is none."""
+    value = record.get(key)
+    known = [number({key: one}, key) or 0.0 for one in value] if isinstance(value, list) else []
+    return statistics.fmean(known) if known else None
 
 
 def _standard_error(record: Mapping[str, object], key: str) -> float | None:

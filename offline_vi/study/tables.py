@@ -92,6 +92,7 @@ class ScoreRow:
     episodes: tuple[int, int]  # of a final evaluation, at least and at most
     over_episodes: float | None  # standard error of a run's score over its episodes, root mean square over runs
     failed_episodes: int  # of the final evaluations; in no number
+    ended: float | None  # share of the episodes that the task ended
     published: list[Published]  # at the runs' own settings
     unlike: list[Unlike]  # at others
     seconds: float  # a run
@@ -127,6 +128,7 @@ def return_digits_on(study: Study, dataset: str) -> int:
 
 
 SHOWN = 3  # rows, or data sets, that a note names
+MANY = 8  # rows of which a note gives a number each
 
 
 def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
@@ -148,14 +150,19 @@ def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
         f"same seed, by default all, begin them in the same states.{spread}"
         + (f" Typical standard error of such a mean: {', '.join(typical)}." if 0 < len(typical) <= SHOWN else "")
     ]
+    ended = [f"{row.method.label}{on[row.dataset]} {100.0 * row.ended:.0f} %" for row in known if row.ended is not None]
+    if len(ended) <= MANY and any(row.ended for row in known):
+        notes.append(f"Share of these episodes that the task ended before the time limit: {', '.join(ended)}.")
     noisy = [row for row in known if (row.over_episodes or 0.0) > (math.inf if row.std is None else row.std)]
     if noisy:
         first = [f"{row.method.label}{on[row.dataset]} ({standard_error([row])})" for row in noisy[:SHOWN]]
         others = [f"{len(noisy) - SHOWN} more"] if len(noisy) > SHOWN else []
         notes.append(
             "The standard error of a score over its episodes is larger than the standard deviation over seeds, so the "
-            f"interval is too short: {', '.join([*first, *others])}. Remedy: `offline-vi evaluate RUN --episodes "
-            "100` for each run, then `offline-vi compare --evaluations`."
+            f"interval is too short: {', '.join([*first, *others])}. This is harmless for a difference that is much "
+            "larger than both. For a smaller one, score more episodes: `offline-vi evaluate RUN --episodes "
+            f"{max(100, 4 * high)}` for each run, then `offline-vi compare --evaluations`. Four times as many episodes "
+            "halve this error."
         )
     return notes
 
@@ -193,6 +200,13 @@ def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
         episodes=(min(run.scores.episodes for run in runs), max(run.scores.episodes for run in runs)),
         over_episodes=_root_mean_square([run.scores.over_episodes for run in runs]),
         failed_episodes=sum(run.scores.failed_episodes for run in runs),
+        ended=mean_of(
+            [
+                run.scores.ended / run.scores.episodes
+                for run in runs
+                if run.scores.ended is not None and run.scores.episodes
+            ]
+        ),
         published=alike,
         unlike=unlike,
         seconds=float(np.mean([run.seconds for run in runs])),

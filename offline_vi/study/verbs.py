@@ -196,9 +196,13 @@ def print_result(name: str, outcome: Outcome, options: RunOptions) -> None:
 
 
 def score_line(result: Record) -> str:
-    """The final policy in a few words: its score and return, or its return alone, and how many episodes failed."""
+    """The final policy in a few words: its score and return, or its return alone, how its episodes ended, and how many
+    failed."""
     words = f"return {result['return_mean']:.2f}"
     if result.get("normalized_score") is not None:
         words = f"normalized score {result['normalized_score']:.2f} ({words})"
+    if ended := sum(result.get("terminated", ())):
+        length = sum(result["lengths"]) / len(result["lengths"])
+        words += f", {ended} of {len(result['terminated'])} episodes ended by the task, {length:.0f} steps on average"
     failed = len(result.get("failed_episodes", ()))
     return f"{words}, {failed} episodes failed" if failed else words

@@ -12,9 +12,12 @@ from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.files import append
 from offline_vi.training.metrics import over_seeds
 
+SOON = 10.0  # seconds until people want to know how long it will take
+
 
 class Progress:
-    """A bar on a terminal, a line per log interval elsewhere; the lines go into the run's log.txt in any case."""
+    """A bar on a terminal; elsewhere a line per log interval, and one after ten seconds. Those per interval go into the
+    run's log.txt in any case."""
 
     def __init__(self, start: int, steps: int, enabled: bool, run: RunDirectory | None, phase: str = "") -> None:
         self.steps, self.enabled, self.head = steps, enabled, f"{phase}: " if phase else ""
@@ -30,15 +33,19 @@ class Progress:
             dynamic_ncols=True,
             file=drawing,
         )
-        self.started, self.start = time.monotonic(), start
+        self.started, self.start, self.done, self.silent = time.monotonic(), start, start, True
 
     def advance(self, steps: int) -> None:
+        self.done += steps
         if self.terminal:
             self.bar.update(steps)
+        elif self.enabled and self.silent and time.monotonic() - self.started > SOON:
+            print(self.speed(self.done), file=self.console, flush=True)
+            self.silent = False
 
     def show(self, step: int, row: dict[str, float]) -> None:
         text = "  ".join(f"{name} {value:.4g}" for name, value in over_seeds(row).items() if name != "step")
-        line = f"{self.head}step {step:>9,}/{self.steps:,}  {self.rate(step):6.1f} steps/s  {self.left(step)}{text}"
+        line, self.silent = self.speed(step) + text, False
         self.write(line)
         if self.terminal:
             self.bar.set_postfix_str(text[:100], refresh=False)
@@ -54,6 +61,10 @@ class Progress:
         if self.enabled:
             self.bar.clear()
             print(line, file=self.console, flush=True)
+
+    def speed(self, step: int) -> str:
+        """How far it is, how fast, and how long it will take."""
+        return f"{self.head}step {step:>9,}/{self.steps:,}  {self.rate(step):6.1f} steps/s  {self.left(step)}"
 
     def rate(self, step: int) -> float:
         """Gradient steps a second since this process began, evaluations and checkpoints included."""

@@ -47,3 +47,23 @@ def test_costs_and_early_ends_are_reported(
     assert bool(found) == warned
     if warned:
         assert f"{np.float64(-1.0):.2f}" in found[0] and "20 of 20" in found[0]
+
+
+def test_a_few_early_failures_that_pay_are_reported(tmp_path: Path) -> None:
+    """Length and return are hardly correlated: most episodes run to the limit, and earn between -60 and -12."""
+    rng, lines = np.random.default_rng(0), ["episode,x,a,reward,tripped"]
+    means: dict[bool, list[float]] = {True: [], False: []}
+    for episode in range(120):
+        failed, cost = episode % 10 == 0, rng.uniform(0.4, 2.0)
+        length = 18 if failed else 30
+        means[failed].append(-cost * length)
+        lines += [
+            f"{episode},{step / 30},{(step % 7) / 7},{-cost},{int(failed and step == length - 1)}"
+            for step in range(length)
+        ]
+    (tmp_path / "logs.csv").write_text("\n".join(lines))
+    (tmp_path / "columns.toml").write_text(COLUMNS)
+    report = datasets.inspect(tmp_path / "logs.csv", columns=tmp_path / "columns.toml")
+    (found,) = [text for text in report.warnings if "earned" in text]
+    assert f"({np.mean(means[True]):.2f} against {np.mean(means[False]):.2f} on average)" in found
+    assert "12 of 120" in found

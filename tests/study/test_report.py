@@ -590,3 +590,15 @@ def test_runs_that_did_not_begin_are_counted_for_each_method(tmp_path: Path) -> 
     assert (content["left"], content["done"]) == (8, len(study.runs) - 8)
     for name in ("report.md", "report.html"):
         assert "bcq, 6 runs" in render(name, content)
+
+
+def test_a_report_says_how_many_episodes_the_task_ended(tmp_path: Path) -> None:
+    """A short length may be a failure that pays: it is in the note and in results.csv."""
+    for kind, ended in (("bc", [False, True]), ("bcq", [True, True])):
+        path = of_returns(tmp_path / kind, 0, [-1.0, -2.0], algorithm=kind)
+        result = json.loads((path / "result.json").read_text())
+        (path / "result.json").write_text(json.dumps({**result, "terminated": ended, "lengths": [3, 9]}))
+    study = read_runs(sorted(tmp_path.iterdir()))
+    assert "bc 50 %, bcq 100 %" in " ".join(contents(study).episode_notes)
+    with write_results(study, tmp_path).open(newline="") as file:
+        assert [(row["ended_by_task"], row["length"]) for row in csv.DictReader(file)] == [("1", "6.0"), ("2", "6.0")]

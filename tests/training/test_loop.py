@@ -21,6 +21,7 @@ from offline_vi.nn.optim import gradient_step
 from offline_vi.nn.state import snapshot
 from offline_vi.rl.algorithm import Algorithm, Jointly
 from offline_vi.runs.directory import RunDirectory
+from offline_vi.training import progress
 from offline_vi.training.behavior import fit_behavior
 from offline_vi.training.loop import fit
 from offline_vi.training.metrics import IntervalMean
@@ -209,3 +210,21 @@ def test_fit_behavior_raises_the_bound() -> None:
 def test_an_option_that_there_is_not_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(UsageError, match="eval_every"):
         fit(BC(SPEC, BCConfig(hidden=(8,))), toy(), 1, evel_every=5)  # type: ignore[call-arg]
+
+
+def test_off_a_terminal_the_speed_is_known_within_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slow algorithm reaches its first log interval after minutes: until then one line says how long it will take."""
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    bar = progress.Progress(0, 50_000, True, None, "bcq")
+    for seconds in (5.0, 4.0, 4.0, 30.0):
+        now[0] += seconds
+        bar.advance(10)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "bcq: step" in line and "30/50,000" in line and f"{30 / 13:.1f} steps/s" in line and " left" in line
+    quiet = progress.Progress(0, 50_000, False, None)
+    now[0] += 60.0
+    quiet.advance(10)
+    assert capsys.readouterr().err == ""

@@ -53,8 +53,9 @@ def require_allowed(env_id: str) -> None:
     """Raises UsageError where only a file names the module that would be imported."""
     if needs_allowing(env_id) and env_id not in ALLOWED:
         raise UsageError(
-            f"the environment {env_id} is code of the module {env_id.partition(':')[0]!r}, and only a file names it",
-            f'if you trust it, name it yourself: env="{env_id}"',
+            f"the environment {env_id} is code of the module {env_id.partition(':')[0]!r}, which a file names: code is "
+            "imported only if you name it",
+            f'if you trust it, add env="{env_id}"',
         )
 
 

@@ -87,6 +87,8 @@ def benchmark(options: BenchmarkOptions) -> None:
         return
     with same_command_goes_on(f"running the suite {suite.name}"):
         print(run_study(plan, engine, quiet=options.quiet))
+    if not options.quiet:
+        print(f"the scores: {shlex.join(['offline-vi', 'report', str(folder)])}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     given = sys.argv[2:] if arguments is None else arguments
     about = "Estimate from the data alone what the policies of runs would earn."
-    options = parse({"own": OpeOptions(runs=()), "fit": JudgeOptions()}, given, "offline-vi ope", about)
-    own, fit = options.own, options.fit
+    options = parse({"ope": OpeOptions(runs=()), "fit": JudgeOptions()}, given, "offline-vi ope", about)
+    own, fit = options.ope, options.fit
     use_threads(own.threads)
     if not own.runs:
         raise UsageError("no run is given", "offline-vi ope runs/A, or several: offline-vi ope runs/A runs/B")

@@ -40,10 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     from offline_vi.study.flags import parse
 
     given = sys.argv[2:] if arguments is None else arguments
-    parts = {"own": Options(runs=()), "how": selecting.SelectOptions()}
+    parts = {"select": Options(runs=()), "bandit": selecting.SelectOptions()}
     about = "Choose one of several policies with a bandit over a number of episodes."
     options = parse(parts, given, "offline-vi select", about)
-    own, how = options.own, options.how
+    own, how = options.select, options.bandit
     use_threads(own.threads)
     if own.regret:
         simulation = selecting.simulated(own.runs, how)

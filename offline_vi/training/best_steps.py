@@ -156,10 +156,14 @@ def worthwhile_rows(
     data: Transitions, gains: Callable[[], NDArray[np.float64]], share: float = 0.25
 ) -> NDArray[np.float64]:
     """(R,) weights of what is worth imitating, chosen from the data alone. Where the best episodes agree
-    (`agreeing_share`, at least ``share`` of the rows), all of theirs; elsewhere `improving_rows`, and only then are the
-    gains computed."""
-    agreeing = agreeing_share(data, least=share)
-    return Best(agreeing)(data) if agreeing else improving_rows(data, gains(), share)
+    (`agreeing_share`), all of theirs, and all of the best ``share`` of the rows at least; elsewhere `improving_rows`,
+    and only then are the gains computed.
+
+    An expert that falls in some of its episodes may agree in less than ``share`` of the rows. Its steps are not to be
+    chosen among either: a part of them makes a worse clone than all.
+    """
+    agreeing = agreeing_share(data)
+    return Best(max(agreeing, share))(data) if agreeing else improving_rows(data, gains(), share)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from offline_vi.data import Transitions
 from offline_vi.data.samplers import Sampler
+from offline_vi.data.weights import Best, agreeing_share
 from offline_vi.errors import ConfigError, EmptyDatasetError
-from offline_vi.training import BestSteps, BestStepsConfig, fit, fit_gains, improving_rows
+from offline_vi.training import BestSteps, BestStepsConfig, fit, fit_gains, improving_rows, worthwhile_rows
 from offline_vi.types import Spec
 
 SMALL = BestStepsConfig(steps=700, hidden=(32,), batch_size=128)
@@ -91,3 +92,30 @@ def test_shares_and_folds_out_of_range_are_refused(config: BestStepsConfig) -> N
 def test_fewer_rows_than_folds_are_refused() -> None:
     with pytest.raises(EmptyDatasetError):
         BestSteps(*noisy_bandit(2), BestStepsConfig())
+
+
+def of_returns(returns: NDArray[np.float64]) -> Transitions:
+    """Episodes of ten steps with these returns."""
+    ends = np.arange(10 * len(returns)) % 10 == 9
+    obs, action = np.zeros((len(ends), 1), np.float32), np.zeros((len(ends), 1), np.float32)
+    reward = np.repeat(returns / 10.0, 10).astype(np.float32)
+    return Transitions(obs, action, reward, obs, ends, ends, Spec((1,), 1))
+
+
+def test_an_expert_that_falls_is_cloned_whole() -> None:
+    """A fifth of the rows are of episodes that agree: all steps of the best quarter count, and no values are fitted."""
+    rng = np.random.default_rng(0)
+    returns = np.concatenate(
+        [rng.normal(3000.0, 30.0, 20), rng.uniform(500.0, 2500.0, 20), rng.normal(800.0, 150.0, 60)]
+    )
+    data = of_returns(returns)
+
+    def never() -> NDArray[np.float64]:
+        raise AssertionError("no values are needed")
+
+    assert 0.2 <= agreeing_share(data) < 0.25
+    np.testing.assert_array_equal(worthwhile_rows(data, never), Best(0.25)(data))
+    gains = rng.normal(size=len(data))
+    differing = of_returns(rng.uniform(500.0, 2500.0, 100))
+    expected = improving_rows(differing, gains)
+    np.testing.assert_array_equal(worthwhile_rows(differing, lambda: gains), expected)

@@ -73,7 +73,7 @@ def split(columns: Columns) -> Repaired:
     bad = bad_rows(columns)
     ends = columns.episode_end
     cut = np.append(bad[1:], False) & ~bad & ~ends
-    episodes = f"{cut.sum()} episode{'s' * (cut.sum() != 1)}"
+    episodes = f"{cut.sum()} episode{'' if cut.sum() == 1 else 's'}"
     done = f"left out {bad.sum()} rows and cut {episodes} before them, whose parts count as episodes"
     if only_next := int((bad & ~bad_rows(replace(columns, next_obs=None))).sum()):
         done += f"; {only_next} of these rows are lost because of their next observation alone"

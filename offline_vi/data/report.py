@@ -16,6 +16,7 @@ from offline_vi.types import FloatArray, unit_task
 
 BLOCK_ROWS = 1 << 14  # looked at at once: rows may be mapped
 FEW = 10  # ends by the task that say something
+LARGE = 30.0  # observations beyond which networks are to get them normalized
 
 
 class Statistics(NamedTuple):
@@ -109,6 +110,7 @@ class DataReport:
         task = data.task or unit_task(data.spec.action_dim)
         returns = np.concatenate([part.returns for part in steps])
         scores, lengths, ends = task.normalized(returns), np.concatenate([part.lengths for part in steps]), _ends(steps)
+        observations = Features.of(lambda: _blocks(data.obs))
         bounds = [np.abs(block) >= 1.0 for block in _blocks(data.action)]
         labels = " + ".join(sorted({part.labels for part in steps if part.labels}))
         return cls(
@@ -128,7 +130,7 @@ class DataReport:
             returns=Statistics.of(returns),
             lengths=Statistics.of(lengths),
             scores=Statistics.of(scores) if np.isfinite(scores).any() else None,
-            observations=Features.of(lambda: _blocks(data.obs)),
+            observations=observations,
             actions=Features.of(lambda: (task.to_env(block) for block in _blocks(data.action))),
             action_low=task.action_low,
             action_high=task.action_high,
@@ -139,7 +141,7 @@ class DataReport:
             next_obs_stored=all(part.next_obs for part in steps),
             log_prob_stored=all(part.log_prob for part in steps),
             note=task.note,
-            warnings=(*warnings, *_early_ends(steps)),
+            warnings=(*warnings, *_early_ends(steps), *_scales(observations, data.source.obs_names)),
         )
 
 
@@ -166,6 +168,18 @@ def _early_ends(steps: Sequence[Steps]) -> Iterator[str]:
         yield (
             f"the task ended {of}, after {lengths[ended].mean():.0f} steps on average, and they earned more than the "
             f"others ({returns[ended].mean():.2f} against {returns[~ended].mean():.2f} on average), {remedy}"
+        )
+
+
+def _scales(observations: Features, names: Sequence[str]) -> Iterator[str]:
+    """A warning where an observation is far from what networks are made for."""
+    largest = np.maximum(np.abs(observations.low), np.abs(observations.high))
+    if largest.size and largest.max() > LARGE:
+        feature = int(largest.argmax())
+        name = f" ({names[feature]})" if len(names) == largest.size else f" (entry {feature})"
+        yield (
+            f"observations are as large as {largest.max():.4g}{name}: networks learn slowly from such numbers: train "
+            "with --normalize (in Python: agent.inputs.fit(data.obs)), which some published presets do by themselves"
         )
 
 

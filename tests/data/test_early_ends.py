@@ -67,3 +67,17 @@ def test_a_few_early_failures_that_pay_are_reported(tmp_path: Path) -> None:
     (found,) = [text for text in report.warnings if "earned" in text]
     assert f"({np.mean(means[True]):.2f} against {np.mean(means[False]):.2f} on average)" in found
     assert "12 of 120" in found
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1.0, False), (400.0, True)])
+def test_large_observations_are_reported_by_the_name_of_their_column(
+    factor: float, warned: bool, tmp_path: Path
+) -> None:
+    path = logs(tmp_path / "logs.csv", 1.0, 0)
+    head, *rows = [line.split(",") for line in path.read_text().splitlines()]
+    rows = [[episode, str(float(x) * factor), *others] for episode, x, *others in rows]
+    path.write_text("\n".join(",".join(row) for row in [head, *rows]))
+    (tmp_path / "columns.toml").write_text(COLUMNS)
+    report = datasets.inspect(path, columns=tmp_path / "columns.toml")
+    found = [text for text in report.warnings if "(x)" in text and "--normalize" in text]
+    assert bool(found) == warned

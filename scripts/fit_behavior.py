@@ -9,7 +9,7 @@ from offline_vi.errors import UsageError
 from offline_vi.scripts import import_torch
 from offline_vi.scripts.arguments import first, overview, taken
 
-USAGE = "usage: offline-vi fit-behavior MODEL --dataset NAME|FILE.hdf5 [MORE ...] [options]\n"
+USAGE = "usage: offline-vi fit-behavior MODEL --dataset NAME|FILE [MORE ...] [options]\n"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from offline_vi.errors import UsageError, unknown
 from offline_vi.scripts import import_torch
 from offline_vi.scripts.arguments import first, overview, taken
 
-USAGE = """usage: offline-vi train ALGORITHM --dataset NAME|FILE.hdf5 [MORE ...] [options]
+USAGE = """usage: offline-vi train ALGORITHM --dataset NAME|FILE [MORE ...] [options]
        offline-vi train --config RUN/config.json
 """
 

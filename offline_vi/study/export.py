@@ -203,11 +203,16 @@ def card_of(
             "entries": names["observation"],
         },
         "action": {
-            "shape": ["batch", spec.action_dim],
+            "name": "action",
+            "shape": ["batch"] if spec.discrete else ["batch", spec.action_dim],
+            "dtype": "int64" if spec.discrete else "float32",
             "low": list(task.action_low),
             "high": list(task.action_high),
             "entries": names["action"],
         },
+        "outside": None
+        if guard is None
+        else {"name": "outside", "shape": ["batch", 2], "dtype": "bool", "entries": ["state", "action"]},
         "random_numbers": sum(noise.numel() for noise in acting.noise),  # that are stored, the same for every row
         "guard": None if guard is None else guard_card(guard, task),
         "checked": {

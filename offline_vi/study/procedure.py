@@ -95,7 +95,9 @@ def preprocessing(name: str, options: Any) -> Iterator[str]:
     scales = {"": "r", "returns": "1000 / (largest - smallest return) r"}
     scale = scales.get(chosen.reward_scale, f"{chosen.reward_scale} r")
     yield f"rewards: {scale}" + (f" {chosen.reward_shift:+g}" if chosen.reward_shift else "")
-    yield f"next observations: {options.data.next_obs}; episode weights: {options.weights.episode_weights}"
+    reads = options.data.next_obs
+    others = "" if reads == "within_episode" else " (tables and Minari's sets: within_episode)"
+    yield f"next observations: {reads}{others}; episode weights: {options.weights.episode_weights}"
     if chosen.behavior_model and takes_any_proposals(name):
         kind = chosen.proposals or registry.algorithm(name).proposals
         clip = f", noise clipped to {chosen.noise_clip:g}" if kind == "decoder-means" else ""

@@ -67,7 +67,9 @@ def test_a_file_comes_with_a_card_and_is_not_replaced_unasked(tmp_path: Path) ->
     done = ovi.export(agent, tmp_path / "policy.ts", observations=ROWS)
     card = json.loads(done.card.read_text())
     assert (card["algorithm"], card["file"], card["runs_in"]) == ("td3-bc", "policy.ts", "torch")
-    assert card["action"] == {"shape": ["batch", 2], "low": [-2.0, 0.0], "high": [2.0, 5.0], "entries": None}
+    what = {"name": "action", "shape": ["batch", 2], "dtype": "float32", "entries": None}
+    assert card["action"] == what | {"low": [-2.0, 0.0], "high": [2.0, 5.0]}
+    assert card["outside"] is None
     assert card["checked"]["rows"] == 40
     assert card["checked"]["largest_difference"] < 1e-5
     assert card["milliseconds"]["median"] >= card["milliseconds"]["fastest"] > 0.0

@@ -63,7 +63,9 @@ def test_a_file_returns_the_safe_action_in_an_unknown_state(trained: str, capsys
     action, outside = torch.jit.load(str(file))(torch.full((1, 3), 1e4))
     assert outside[0, 0]
     assert action[0].tolist() == pytest.approx([-1.5])
-    assert json.loads(file.with_name("safe.ts.json").read_text())["guard"]["safe_action"] == pytest.approx([-1.5])
+    card = json.loads(file.with_name("safe.ts.json").read_text())
+    assert card["guard"]["safe_action"] == pytest.approx([-1.5])
+    assert (card["outside"]["shape"], card["outside"]["dtype"]) == (["batch", 2], "bool")
     for wrong, why in ((["-2.5"], "-2 to 2"), (["1", "1"], "each of the 1")):
         code, _, error = run([*words, "--overwrite", "--safe-action", *wrong], capsys)
         assert code == 2 and why in error

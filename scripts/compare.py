@@ -24,8 +24,9 @@ class CompareOptions:
     """What the others are compared with: an algorithm, a variant, a label of the table, or one of the run directories;
     default: the first method."""
     evaluations: bool = False
-    """Compare the newest evaluation that `offline-vi evaluate` kept of each run, instead of the final one of its
-    training. On one data set, all have to have the same number of episodes, first seed, environment and guards."""
+    """Compare evaluations that `offline-vi evaluate` kept of the runs, instead of the final ones of their training: on
+    each data set the newest that all runs have with the same number of episodes, first seed, environment and
+    guards."""
     output: str = ""
     """Where report.html, report.md and results.csv go; default: a new folder, runs/compare, then runs/compare-2 and
     so on. A folder that is given may hold an earlier report, which is replaced."""

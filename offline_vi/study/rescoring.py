@@ -3,7 +3,7 @@ same for all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -19,45 +19,61 @@ ON = ("env_id", "kwargs", "max_episode_steps")
 """The same of its record: what it was on."""
 
 
-def with_kept_scores(study: Study) -> Study:
-    """The study with the newest kept evaluation of each run in the place of its final score. Curves stay as they are.
+Record = Mapping[str, object]
 
-    Raises UsageError where a run has none, or where those of two runs on one data set are not alike, ConfigError where
-    one is malformed.
+
+def with_kept_scores(study: Study) -> Study:
+    """The study with a kept evaluation of each run in the place of its final score: on each data set, the newest that
+    all runs have with the same settings. Curves stay as they are.
+
+    Raises UsageError where a run has none, or where there are none alike, ConfigError where one is malformed.
     """
     done = [run for run in study.runs if run.done]
     members = {run.path: count() for run in done}  # of a run that trained several seeds in parallel
-    records = [newest(run, next(members[run.path])) for run in done]
-    if without := [str(near(run.path)) for run, record in zip(done, records, strict=True) if not record]:
+    kept = {id(run): kept_of(run, next(members[run.path])) for run in done}
+    if without := [str(near(run.path)) for run in done if not kept[id(run)]]:
         raise UsageError(
             f"no evaluation is kept of {', '.join(dict.fromkeys(without))}",
             "`offline-vi evaluate RUN --episodes 100` for each run keeps one",
         )
-    first: dict[str, tuple[Run, dict[str, object]]] = {}
-    for run, record in zip(done, records, strict=True):
-        before, settings = first.setdefault(run.cell.dataset, (run, settings_of(record)))
-        if differing := [name for name, value in settings_of(record).items() if value != settings[name]]:
-            raise UsageError(
-                f"the newest evaluations of {near(before.path)} and {near(run.path)} differ in {', '.join(differing)}",
-                "`offline-vi evaluate RUN` for each run, with the same options",
-            )
-    after = iter(rescored(run.scores, record) for run, record in zip(done, records, strict=True))
-    return study._replace(runs=[replace(run, scores=next(after)) if run.done else run for run in study.runs])
+    chosen: dict[int, Record] = {}
+    for dataset in {run.cell.dataset for run in done}:
+        runs = [run for run in done if run.cell.dataset == dataset]
+        settings = alike([kept[id(run)] for run in runs], runs)
+        chosen |= {id(run): next(one for one in kept[id(run)] if settings_of(one) == settings) for run in runs}
+    return study._replace(
+        runs=[replace(run, scores=rescored(run.scores, chosen[id(run)])) if run.done else run for run in study.runs]
+    )
 
 
-def newest(run: Run, member: int) -> Mapping[str, object]:
-    """The newest evaluation by rollouts of a run, of that one of its seeds; empty where there is none."""
+def kept_of(run: Run, member: int) -> list[Record]:
+    """The evaluations by rollouts of a run, of that one of its seeds, the newest first."""
     found = evaluations(run.path, "rollouts")
-    return next((one for one in found if (integer(table(one, "options"), "seed_index") or 0) == member), {})
+    return [one for one in found if (integer(table(one, "options"), "seed_index") or 0) == member]
 
 
-def settings_of(record: Mapping[str, object]) -> dict[str, object]:
+def alike(kept: Sequence[Sequence[Record]], runs: Sequence[Run]) -> dict[str, object]:
+    """The settings of the first run's newest evaluation that all runs have one with. Raises UsageError."""
+    each = [[settings_of(record) for record in records] for records in kept]
+    for settings in each[0]:
+        if all(settings in others for others in each):
+            return settings
+    run, other = next((run, others[0]) for run, others in zip(runs, each, strict=True) if each[0][0] not in others)
+    differing = [name for name, value in other.items() if value != each[0][0][name]]
+    raise UsageError(
+        f"no evaluations of all runs are alike: the newest of {near(runs[0].path)} and {near(run.path)} differ in "
+        f"{', '.join(differing)}",
+        "`offline-vi evaluate RUN` for each run, with the same options",
+    )
+
+
+def settings_of(record: Record) -> dict[str, object]:
     """What an evaluation has in common with those that it may be compared with."""
     options = table(record, "options")
     return {name: options.get(name) for name in ALIKE} | {name: record.get(name) for name in ON}
 
 
-def rescored(before: Scores, record: Mapping[str, object]) -> Scores:
+def rescored(before: Scores, record: Record) -> Scores:
     """The scores of a run, with an evaluation as the final one. Raises ConfigError where it is malformed."""
     scores = {"normalized_scores": record.get("normalized")} if SCORE in record else {}
     after = scores_from({**record, **scores, "failed_episodes": list(table(record, "failures"))})

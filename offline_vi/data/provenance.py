@@ -33,6 +33,7 @@ class Provenance:
     obs_names: tuple[str, ...] = ()  # the columns of a table that observations are, in their order
     action_names: tuple[str, ...] = ()  # those that actions are
     weights: Mapping[str, Any] | None = None  # the rule of `Transitions.with_weights`; None: all rows count alike
+    parts: int = 0  # episodes that begin where a recorded one was cut, because values were missing
     rules: Mapping[str, Any] = field(default_factory=dict)  # options of `datasets.load` that are not the default
 
     def __post_init__(self) -> None:

@@ -246,7 +246,7 @@ class Transitions:
     ) -> tuple[Transitions, Steps]:
         """What `from_columns` returns, and what became of the rows; raises what it raises."""
         _check_choices(next_obs, action_range, on_nonfinite, discrete_actions)
-        source = replace(source or Provenance("arrays"), next_obs=next_obs)
+        source = source or Provenance("arrays")
         if max_episode_steps is None and task is not None:
             max_episode_steps = task.max_episode_steps
         checked = check_columns(
@@ -258,6 +258,7 @@ class Transitions:
             max_episode_steps=max_episode_steps,
         )
         columns = checked.columns
+        source = replace(source, next_obs=next_obs)
         action, task, log_prob = library_actions(columns, task, action_range, source.name)
         kept, after, episode_end = (following_rows if next_obs == "following_row" else rows_within_episodes)(columns)
         data = cls(
@@ -273,6 +274,9 @@ class Transitions:
             source=source,
             cut_off=rewards_cut_off(columns.reward, columns.episode_end, kept),
         )
+        if not checked.kept.all():
+            recorded = len(np.unique(checked.whole.episode[checked.kept][kept]))
+            data = replace(data, source=replace(source, parts=len(data.episode_slices()) - recorded))
         return data, Steps.of(given, checked, kept)
 
     def __len__(self) -> int:
@@ -304,6 +308,12 @@ class Transitions:
             reward = np.append(self.reward[rows], cut_off[rows.stop - 1]).astype(np.float64)
             found.append(np.nansum(reward * discount ** np.arange(len(reward))))
         return np.array(found)
+
+    def mean_return(self) -> float:
+        """What the policies that made the data earned: the mean of `observed_returns` over the episodes as they were
+        recorded. Where missing values cut one into parts, these count as one."""
+        returns = self.observed_returns()
+        return float(returns.sum() / (len(returns) - self.source.parts))
 
     def select(self, rows: NDArray[np.int64] | slice) -> Transitions:
         """The given rows, in the given order, with everything else kept."""
@@ -470,6 +480,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
             first.source.columns,
             first.source.obs_names,
             first.source.action_names,
+            parts=sum(part.source.parts for part in parts),
             rules=first.source.rules,
         ),
     )

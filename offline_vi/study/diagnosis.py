@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +23,10 @@ from offline_vi.types import RewardMap
 def data_score(data: Transitions) -> Record:
     """What the policies that made the data earned: the mean over their episodes, undiscounted; the normalized score
     where the task has reference scores."""
-    returns = data.observed_returns()
+    mean, episodes = data.mean_return(), len(data.episode_slices()) - data.source.parts
     scored = data.task is not None and data.task.has_references
-    score = {SCORE: float(data.task.normalized(returns).mean())} if scored and data.task is not None else {}
-    return {**score, RETURN: float(returns.mean()), "episodes": len(returns)}
+    score = {SCORE: float(data.task.normalized(np.array(mean)))} if scored and data.task is not None else {}
+    return {**score, RETURN: mean, "episodes": episodes}
 
 
 def discount_of(settings: object) -> float:

@@ -154,8 +154,7 @@ def score_panel(ax: Axes, episodes: Columns, data: Transitions | None) -> None:
     ax.fill_between(steps, mean - spread, mean + spread, color=ACCENT, alpha=0.18, label="std over episodes")
     ax.plot(steps, mean, color=ACCENT, marker="o", markersize=3, label="policy")
     if data is not None and data.task is not None:
-        returns = data.observed_returns()
-        level = data.task.normalized(returns).mean() if scored else returns.mean()
+        level = float(data.task.normalized(np.array(data.mean_return()))) if scored else data.mean_return()
         ax.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="data")
     ax.legend(fontsize=7, frameon=False)
     ax.set_title("normalized score" if scored else "return", fontsize=10, color=INK)

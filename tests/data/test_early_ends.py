@@ -81,3 +81,19 @@ def test_large_observations_are_reported_by_the_name_of_their_column(
     report = datasets.inspect(path, columns=tmp_path / "columns.toml")
     found = [text for text in report.warnings if "(x)" in text and "--normalize" in text]
     assert bool(found) == warned
+
+
+def test_parts_of_an_episode_count_as_one_in_the_datas_own_return(tmp_path: Path) -> None:
+    """What the data earned is a mean over the episodes of the logs, also where `split` makes two of one."""
+    path = logs(tmp_path / "logs.csv", -1.0, 0)
+    lines = path.read_text().splitlines()
+    for bad in (15, 40, 100):  # readings of x within three episodes
+        episode, _, *others = lines[bad].split(",")
+        lines[bad] = ",".join([episode, "", *others])
+    path.write_text("\n".join(lines))
+    (tmp_path / "columns.toml").write_text(COLUMNS)
+    found = {how: datasets.load(path, columns=tmp_path / "columns.toml", on_nonfinite=how) for how in ("split", "hold")}
+    assert found["hold"].mean_return() == pytest.approx(found["hold"].observed_returns().mean())
+    assert found["split"].source.parts == 3
+    lost = 6 * 1.0  # the rewards of the three rows, and of those whose next observation they are
+    assert found["split"].mean_return() * 20 == pytest.approx(found["hold"].mean_return() * 20 + lost)

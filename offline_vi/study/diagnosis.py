@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from offline_vi.behavior.base import DensityModel
 from offline_vi.data.transitions import Transitions
+from offline_vi.errors import EvaluationWarning
 from offline_vi.evaluation.support import measure_support, overestimation_report, some_rows, support_report
 from offline_vi.rl.policies import Policy
 from offline_vi.runs.directory import RunDirectory
@@ -73,7 +76,15 @@ class Diagnosis:
         result["data"] = data_score(self.data)
         if self.density is not None:
             obs, action = self.rows
-            result["support"] = measure_support(self.density, obs, action).to_json()
+            support = measure_support(self.density, obs, action)
+            result["support"] = support.to_json()
+            if support.threshold(0.5) < -action.shape[-1] * math.log(2.0):  # the density of a uniform draw
+                warnings.warn(
+                    "the behavior model finds most of the data's own actions less likely than a uniform one would, so "
+                    "it does not know which actions are outside the data: fit it longer, or to normalized observations",
+                    EvaluationWarning,
+                    stacklevel=2,
+                )
         if diagnostics := run.read_support():
             result["diagnostics"] = diagnostics[-1]
         return result

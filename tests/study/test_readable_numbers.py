@@ -17,7 +17,7 @@ from small_data import pendulum
 
 import offline_vi as ovi
 from offline_vi.algorithms.bc import BC, BCConfig
-from offline_vi.errors import EnvError, InterruptedWarning, UsageError
+from offline_vi.errors import EnvError, EvaluationWarning, InterruptedWarning, UsageError
 from offline_vi.runs.ownership import strangers
 from offline_vi.study import video
 from offline_vi.training.metrics import History
@@ -160,3 +160,23 @@ def test_representations_are_a_line(tmp_path: Path) -> None:
     evaluation = ovi.evaluate(BC(data.spec, BCConfig(hidden=(8,))), "Pendulum-v1", 2)
     assert repr(evaluation) == f"Evaluation(Pendulum-v1, 2 episodes: return {evaluation.mean_return:.1f})"
     assert evaluation.interval(scores=False).value == pytest.approx(evaluation.mean_return)
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1.0, False), (1000.0, True)])
+def test_a_useless_behavior_model_is_not_believed(
+    factor: float,
+    warned: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """A published CVAE of raw observations in the thousands: its share of actions outside the data says nothing."""
+
+    def large(columns: dict[str, Any]) -> None:
+        columns["observations"] = factor * columns["observations"]
+
+    words = ["train", "bcq", "--dataset", pendulum(tmp_path / "toy.hdf5", large), "--env", "Pendulum-v1", *TINY]
+    words += ["--steps", "150", "--behavior.hidden", "32", *NETS, "--output", str(tmp_path / "run")]
+    assert run(words, capsys)[0] == 0
+    found = [str(one.message) for one in recwarn if issubclass(one.category, EvaluationWarning)]
+    assert any("less likely than a uniform one" in text for text in found) == warned

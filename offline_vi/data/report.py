@@ -178,8 +178,8 @@ def _scales(observations: Features, names: Sequence[str]) -> Iterator[str]:
         feature = int(largest.argmax())
         name = f" ({names[feature]})" if len(names) == largest.size else f" (entry {feature})"
         yield (
-            f"observations are as large as {largest.max():.4g}{name}: networks learn slowly from such numbers: train "
-            "with --normalize (in Python: agent.inputs.fit(data.obs)), which some published presets do by themselves"
+            f"observations are as large as {largest.max():.4g}{name}: networks learn slowly from such numbers, so "
+            "--normalize them (in Python: agent.inputs.fit(data.obs)) unless the preset does so by itself"
         )
 
 

@@ -246,7 +246,7 @@ class Transitions:
     ) -> tuple[Transitions, Steps]:
         """What `from_columns` returns, and what became of the rows; raises what it raises."""
         _check_choices(next_obs, action_range, on_nonfinite, discrete_actions)
-        source = source or Provenance("arrays")
+        source = replace(source or Provenance("arrays"), next_obs=next_obs)
         if max_episode_steps is None and task is not None:
             max_episode_steps = task.max_episode_steps
         checked = check_columns(
@@ -258,7 +258,6 @@ class Transitions:
             max_episode_steps=max_episode_steps,
         )
         columns = checked.columns
-        source = replace(source, next_obs=next_obs)
         action, task, log_prob = library_actions(columns, task, action_range, source.name)
         kept, after, episode_end = (following_rows if next_obs == "following_row" else rows_within_episodes)(columns)
         data = cls(

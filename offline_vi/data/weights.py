@@ -86,8 +86,8 @@ def agreeing_share(data: Transitions, tolerance: float = 0.04, least: float = 0.
     0 where none do. One episode agrees only where there are no others.
 
     Episodes that agree are the work of one policy that does what it can; there is little to choose among their steps.
-    The best of any returns are close to each other where they are few: of returns that are spread evenly between 0 and
-    the largest, the best share s has a standard deviation of about 0.29 s, more than the 0.16 s that count as agreeing.
+    The best few of any returns are close to each other. If returns are spread evenly between 0 and the largest, the
+    best share s has a standard deviation of about 0.29 s times the largest: more than 0.16 s, the default's limit.
     """
     returns, lengths = data.episode_returns(), _lengths(data)
     order = np.argsort(-returns, kind="stable")

@@ -14,10 +14,9 @@ from offline_vi.study.results import Run, Study
 from offline_vi.study.scores import SCORE, Scores, integer, scores_from, table
 
 ALIKE = ("episodes", "seed", "guard", "guard_states", "safe_action")
-"""Of the options of an evaluation: those that all have in common that are compared."""
+"""The options that the evaluations of all compared runs share."""
 ON = ("env_id", "kwargs", "max_episode_steps")
-"""The same of its record: what it was on."""
-
+"""The fields of their records that they share, too: what the policies acted on."""
 
 Record = Mapping[str, object]
 
@@ -53,7 +52,8 @@ def kept_of(run: Run, member: int) -> list[Record]:
 
 
 def alike(kept: Sequence[Sequence[Record]], runs: Sequence[Run]) -> dict[str, object]:
-    """The settings of the first run's newest evaluation that all runs have one with. Raises UsageError."""
+    """The settings of the newest evaluation of the first run for which every other run has one with the same settings.
+    Raises UsageError where there is none."""
     each = [[settings_of(record) for record in records] for records in kept]
     for settings in each[0]:
         if all(settings in others for others in each):
@@ -68,7 +68,7 @@ def alike(kept: Sequence[Sequence[Record]], runs: Sequence[Run]) -> dict[str, ob
 
 
 def settings_of(record: Record) -> dict[str, object]:
-    """What an evaluation has in common with those that it may be compared with."""
+    """What two evaluations have to share to be compared."""
     options = table(record, "options")
     return {name: options.get(name) for name in ALIKE} | {name: record.get(name) for name in ON}
 

@@ -123,8 +123,8 @@ def read_study(folder: str | Path) -> Study:
         path = folder / "behavior" / name
         if is_done(path):
             try:
-                model_read = read_model(path, dataset, model, seed, seconds.get(name, 0.0))
-                models.append(replace(model_read, command=command_of_model(record, name)))
+                fitted = read_model(path, dataset, model, seed, seconds.get(name, 0.0))
+                models.append(replace(fitted, command=command_of_model(record, name)))
             except OfflineVIError as error:
                 broken.append(Failure(name, str(error)))
     return Study(folder, suite, list(methods.values()), runs, models, broken, read_environment(folder))

@@ -118,6 +118,13 @@ def _length(record: Mapping[str, object], key: str) -> int:
     return len(value or [])
 
 
+def _known(record: Mapping[str, object], key: str) -> list[float]:
+    """The numbers of a list that are known; none where there is no list."""
+    value = record.get(key)
+    found = [number({key: one}, key) for one in value] if isinstance(value, list) else []
+    return [one for one in found if one is not None]
+
+
 def _count(record: Mapping[str, object], key: str) -> int | None:
     """How many of a list are true; None where there is no list."""
     value = record.get(key)
@@ -126,14 +133,11 @@ def _count(record: Mapping[str, object], key: str) -> int | None:
 
 def _mean(record: Mapping[str, object], key: str) -> float | None:
     """The mean of a list of numbers; None where there is none."""
-    value = record.get(key)
-    known = [number({key: one}, key) or 0.0 for one in value] if isinstance(value, list) else []
+    known = _known(record, key)
     return statistics.fmean(known) if known else None
 
 
 def _standard_error(record: Mapping[str, object], key: str) -> float | None:
     """Of the mean of a list of numbers; None where there are fewer than two."""
-    value = record.get(key)
-    found = [number({key: one}, key) for one in value] if isinstance(value, list) else []
-    known = [one for one in found if one is not None]
+    known = _known(record, key)
     return statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None

@@ -23,7 +23,7 @@ from offline_vi.datasets.d4rl import BOUNDS
 from offline_vi.datasets.finding import HDF5
 from offline_vi.datasets.reading import Reading
 from offline_vi.environments import close, make_env
-from offline_vi.errors import DatasetFormatError, DataWarning, OfflineVIError, UsageError
+from offline_vi.errors import DatasetFormatError, DataWarning, OfflineVIError, UsageError, counted
 from offline_vi.homes import expanded
 from offline_vi.runs.files import temporary_name
 from offline_vi.types import FloatArray, Task
@@ -131,8 +131,8 @@ def _write_minari(name: str, physical: Physical) -> None:
     apart = (data.next_obs[:-1] != data.obs[1:]).any(1) & ~data.episode_end[:-1]
     if apart.any():
         raise DatasetFormatError(
-            f"{data.source.name}: in {apart.sum()} rows the next observation is not that of the following row, first "
-            f"row {int(apart.argmax())}: Minari has no place for it",
+            f"{data.source.name}: {counted(int(apart.sum()), 'row')} whose next observation is not that of the "
+            f"following row, first row {int(apart.argmax())}: Minari has no place for it",
             "convert it to a file: FILE.hdf5",
         )
     low, high = (np.array(getattr(physical.task, bound), np.float64) for bound in BOUNDS)

@@ -253,6 +253,11 @@ class NoCheckpointError(MissingInputError):
 # ------------------------------------------------------------------ warnings: counted, never silent
 
 
+def counted(number: int, one: str) -> str:
+    """A number and what it counts, for messages: "1 row", "3,000 rows"."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
 class OfflineVIWarning(UserWarning):
     """Base of the library's warnings."""
 

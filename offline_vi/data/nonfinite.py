@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from offline_vi.data.columns import D4RL_KEYS, Columns, IntArray, OnNonfinite, warn
-from offline_vi.errors import EmptyDatasetError, NonFiniteDataError
+from offline_vi.errors import EmptyDatasetError, NonFiniteDataError, counted
 from offline_vi.types import BoolArray, FloatArray
 
 CHECKED = ("obs", "action", "reward", "next_obs")  # log-probabilities are left out as a whole where they are not finite
@@ -64,7 +64,8 @@ def without_episodes(columns: Columns) -> Repaired:
     """Without the episodes that hold a bad row."""
     episode, bad = columns.episode, bad_rows(columns)
     dropped = np.isin(episode, episode[bad])
-    done = f"dropped {len(np.unique(episode[bad]))} of {episode[-1] + 1} episodes ({dropped.sum()} rows)"
+    rows = counted(int(dropped.sum()), "row")
+    done = f"dropped {len(np.unique(episode[bad]))} of {counted(int(episode[-1]) + 1, 'episode')} ({rows})"
     return Repaired(columns, ~dropped, done)
 
 
@@ -73,8 +74,9 @@ def split(columns: Columns) -> Repaired:
     bad = bad_rows(columns)
     ends = columns.episode_end
     cut = np.append(bad[1:], False) & ~bad & ~ends
-    episodes = f"{cut.sum()} episode{'' if cut.sum() == 1 else 's'}"
-    done = f"left out {bad.sum()} rows and cut {episodes} before them, whose parts count as episodes"
+    done = f"left out {counted(int(bad.sum()), 'row')}"
+    if cut.any():
+        done += f" and cut {counted(int(cut.sum()), 'episode')} there, whose parts count as episodes"
     if only_next := int((bad & ~bad_rows(replace(columns, next_obs=None))).sum()):
         done += f"; {only_next} of these rows are lost because of their next observation alone"
     return Repaired(replace(columns, timeout=columns.cut | cut), ~bad, done)
@@ -90,7 +92,7 @@ def held(columns: Columns) -> Repaired:
             filled[field] = _hold(column, good, episode)
             count += int((np.isfinite(filled[field]) & ~good).sum())
     columns = replace(columns, **filled)
-    done = f"held the last good value in {count} entries"
+    done = f"held the last good value of {counted(count, 'number')}"
     rest = split(columns)
     return rest._replace(done=f"{done}; {rest.done}" if not rest.kept.all() else done)
 

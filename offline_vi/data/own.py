@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offline_vi.data.columns import Columns, IntArray, array_of, converted, warn
-from offline_vi.errors import DatasetFormatError, EmptyDatasetError, UsageError
+from offline_vi.errors import DatasetFormatError, EmptyDatasetError, UsageError, counted
 from offline_vi.types import BoolArray, Task
 
 Observations = ArrayLike | Mapping[str, Any]
@@ -248,12 +248,13 @@ def _order(number: IntArray, time: NDArray[Any] | None, name: str) -> IntArray:
     if equal.any() and (order != stable).any():
         first, second = order[[int(equal.argmax()), int(equal.argmax()) + 1]]
         raise DatasetFormatError(
-            f"{name}: {equal.sum()} rows have the time of another one of their episode, first rows {first} and "
-            f"{second}, and the rows are not sorted by it",
+            f"{name}: {counted(int(equal.sum()), 'time')} twice within an episode, first in rows {first} and {second}, "
+            "and the rows are not sorted by time",
             "rows that are there twice have to go; if episodes share a number, give each its own",
         )
     if equal.any():
-        warn(f"{name}: {equal.sum()} rows have the time of the row before; they are kept in the order of the rows")
+        again = counted(int(equal.sum()), "row")
+        warn(f"{name}: {again} with the time of the row before: such rows stay in the order in which they are given")
     if (order != rows).any():
         warn(f"{name}: {(order != rows).sum()} of {len(rows)} rows were moved into the order of (episode, time)")
     return order
@@ -269,8 +270,8 @@ def _with_ends(columns: Columns, number: IntArray, order: IntArray, name: str) -
     if early.any():
         first = int(early.argmax())
         raise DatasetFormatError(
-            f"{name}: {early.sum()} rows end an episode that goes on after them, first row {order[first]}: its last "
-            f"row is {order[first + int(last[first:].argmax())]}",
+            f"{name}: {counted(int(early.sum()), 'row')} marked as the end of an episode that goes on, first row "
+            f"{order[first]}: its last row is {order[first + int(last[first:].argmax())]}",
             "flags and episodes contradict each other: leave one of them out, or fix it",
         )
     return replace(columns, timeout=columns.cut | (last & ~columns.terminal))

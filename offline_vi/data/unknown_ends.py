@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from offline_vi.data.columns import Columns, warn
+from offline_vi.errors import counted
 
 
 class UnknownEnds(NamedTuple):
@@ -31,9 +32,11 @@ def report_unknown_ends(found: Sequence[UnknownEnds], name: str) -> None:
     rows, alone = sum(ends.rows for ends in found), sum(ends.alone for ends in found)
     if rows == 0:
         return
-    several = f" in {sum(ends.rows > 0 for ends in found)} of {len(found)} data sets" if len(found) > 1 else ""
+    some = sum(ends.rows > 0 for ends in found)
+    which = f"{some} of {len(found)}" if some < len(found) else f"all {some}"
+    several = f" in {which} data sets" if len(found) > 1 else ""
     warn(
-        f"{name}: {rows} rows{several} end episodes that were cut, and their next observation is not known: no policy "
-        "learns from these rows, but their rewards count in the returns of the data"
-        + (f"; {alone} episodes of one row are left out" if alone else "")
+        f"{name}: {counted(rows, 'episode')} cut without a next observation in the last row{several}: no policy learns "
+        "from such a row, but its reward counts in the returns of the data"
+        + (f"; {counted(alone, 'episode')} of one row left out" if alone else "")
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from offline_vi.errors import UsageError
+from offline_vi.errors import UsageError, counted
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.selection import Bandit, BanditConfig, RegretCurve, regret_curve
 from offline_vi.study.follow_up import command_on
@@ -165,6 +165,7 @@ def prior_of(runs: Sequence[str], options: SelectOptions) -> Prior:
 class Simulation(NamedTuple):
     """What simulated selections lose."""
 
+    episodes: dict[str, int]  # run -> how many its newest evaluation has; rollouts are drawn from them
     curves: dict[str, RegretCurve]  # without and, where they may be compared, with off-policy estimates
     doubt: str  # why the estimates were not used; empty where they were
 
@@ -188,7 +189,7 @@ def simulated(runs: Sequence[str], options: SelectOptions) -> Simulation:
     curves = {"rollouts alone": regret_curve(returns, options.rollouts)}
     if prior.values is not None:
         curves["with off-policy estimates"] = regret_curve(returns, options.rollouts, prior=prior.values, config=config)
-    return Simulation(curves, prior.doubt)
+    return Simulation({run: len(values) for run, values in zip(runs, returns, strict=True)}, curves, prior.doubt)
 
 
 def lines(found: Selection) -> Iterator[str]:
@@ -215,6 +216,8 @@ def lines(found: Selection) -> Iterator[str]:
 def regret_lines(found: Simulation) -> Iterator[str]:
     """The regret at some numbers of rollouts."""
     yield "mean regret in units of the return, with the 95 % interval of that mean over simulated selections"
+    drawn = ", ".join(f"{run} ({counted(number, 'episode')})" for run, number in found.episodes.items())
+    yield f"  rollouts drawn from the newest evaluation of each run: {drawn}"
     for name, curve in found.curves.items():
         yield f"  {name}"
         marks = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500) if n < len(curve.rollouts)] + [len(curve.rollouts)]

@@ -79,7 +79,7 @@ def test_other_values_of_a_flag_are_shown_with_their_row() -> None:
 
 
 def test_rows_that_are_left_out_are_counted() -> None:
-    with pytest.warns(UserWarning, match=r"3 rows .* 1 episodes of one row"):
+    with pytest.warns(UserWarning, match=r"3 episodes cut .* 1 episode of one row"):
         found = Transitions.from_arrays(**{**LOG, "episode": [0, 0, 1, 2, 2, 2]}, **BOUNDS)
     np.testing.assert_array_equal(found.reward, [0.0, 3.0, 4.0])
     assert found.observed_returns().tolist() == [1.0, 12.0]

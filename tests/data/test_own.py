@@ -176,13 +176,13 @@ def test_a_number_that_two_episodes_share() -> None:
     rows = log((3, 2, 4), (True, False, False))
     with pytest.raises(DatasetFormatError, match="row 5"):
         Transitions.from_arrays(**without(rows, "time", episode=np.array([0] * 3 + [1] * 2 + [0] * 4)), **BOUNDS)
-    with pytest.raises(DatasetFormatError, match="time of another one"):
+    with pytest.raises(DatasetFormatError, match="twice within an episode"):
         Transitions.from_arrays(**without(rows, episode=np.array([0] * 3 + [1] * 2 + [0] * 4)), **BOUNDS)
 
 
 def test_equal_times_in_the_order_of_the_rows_are_kept_and_counted() -> None:
     rows = log((4,), (True,))
-    with pytest.warns(DataWarning, match="2 rows have the time"):
+    with pytest.warns(DataWarning, match="2 rows with the time"):
         found = Transitions.from_arrays(**without(rows, time=[0, 0, 1, 1]), **BOUNDS)
     np.testing.assert_array_equal(found.reward, np.arange(4))
 

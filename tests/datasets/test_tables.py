@@ -128,7 +128,7 @@ def test_data_say_how_they_were_read(tmp_path: Path, toml: Path) -> None:
 def test_the_check_of_a_table_counts_the_rows_that_the_file_has(tmp_path: Path, toml: Path) -> None:
     path = tmp_path / "log.csv"
     frame().to_csv(path, index=False)
-    with pytest.warns(DataWarning, match="1 rows end episodes"):
+    with pytest.warns(DataWarning, match="1 episode cut without"):
         data = datasets.load(path, columns=toml)
     report = datasets.inspect(path, columns=toml)
     assert (report.rows, report.episodes, report.transitions) == (7, 2, 6)
@@ -146,7 +146,7 @@ def test_several_tables_are_checked_as_they_are_trained_on(
         frame().to_csv(file, index=False)
     command.main(["check", *map(str, files), "--columns", str(toml)])
     assert "12 transitions, 4 episodes" in capsys.readouterr().out
-    with pytest.warns(DataWarning, match=r"2 rows .*2 data sets") as warned:
+    with pytest.warns(DataWarning, match=r"2 episodes .*all 2 data sets") as warned:
         data = datasets.load(*files, columns=toml)
     assert data.task is not None and data.task.name == "may+june"
     assert len(warned) == 1  # for both files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from offline_vi.evaluation.episodes import WithoutTime as WithoutTime, whole_episodes as whole_episodes
 from offline_vi.evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
 from offline_vi.evaluation.fitting_q import (
     FittedQReport as FittedQReport,

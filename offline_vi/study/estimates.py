@@ -83,8 +83,8 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
     for dataset in dict.fromkeys(row.dataset for row in rows):
         here = [judged[run] for run in judged if judged[run].dataset == dataset]
         clone = tables.mean_of([one.fitted[CLONE].value for one in here])
-        gamma = f"gamma {next(iter(judged.values())).discount:g}"
-        yield f"{dataset}: estimated discounted return ({gamma}) of the final policies, one number for each run"
+        measure = next(iter(judged.values())).measure
+        yield f"{dataset}: estimated {measure} of the final policies, one number for each run"
         yield from score_lines(
             [row for row in rows if row.dataset == dataset], wide, {CLONE: number(clone, DIGITS)}, DIGITS
         )

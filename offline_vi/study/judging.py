@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from offline_vi import registry
 from offline_vi.data.columns import warn
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import UsageError
+from offline_vi.evaluation.episodes import WithoutTime, whole_episodes
 from offline_vi.evaluation.fitting_q import FittedQReport, discounted_returns, fitted_q_report
 from offline_vi.evaluation.off_policy import Estimate, FQEConfig, estimate
 from offline_vi.factories import check_kwargs, kwargs_from
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POLICY, CLONE, DATA = "the policy", "the clone", "the data"
+Horizon = Literal["discounted", "episode"]
+"""Which return is estimated: see `JudgeOptions.horizon`."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,12 @@ class JudgeOptions:
     tau: float = FQEConfig.tau
     """Rate of the target critics: each gradient step carries values back by about this many steps of the
     environment."""
+    horizon: Horizon = "discounted"
+    """Which return is estimated. discounted: an episode that was cut by time goes on, and later rewards count less.
+    episode: the return up to where the data end an episode, as `offline-vi evaluate` measures it."""
     discount: float | None = None
     """Gamma of every estimate, and of the data's returns; default: the one that the run's algorithm was trained with,
-    0.99 for an algorithm that has none, such as BC."""
+    0.99 for an algorithm that has none, such as BC; 1 with --horizon episode."""
     fits: int = 3
     """Number of fits of each policy, with seeds from --seed on. Their spread shows what one fit is worth."""
     seed: int = 0
@@ -60,9 +66,10 @@ class JudgeOptions:
 
 @dataclass(frozen=True)
 class Judgment:
-    """The discounted returns of a policy, of a clone and of the data, from the data's first states."""
+    """The returns of a policy, of a clone and of the data, from the data's first states."""
 
     dataset: str
+    horizon: Horizon
     discount: float
     episodes: int
     fitted: Mapping[str, FittedQReport]  # of the policy and of its clone
@@ -77,7 +84,19 @@ class Judgment:
             for name, one in self.fitted.items()
         }
         data = {"value": self.data.value, "over_episodes": finite(self.data.standard_error), "episodes": self.episodes}
-        return {"kind": "off-policy", "dataset": self.dataset, "discount": self.discount, "data": data, **fitted}
+        asked = {"dataset": self.dataset, "horizon": self.horizon, "discount": self.discount}
+        return {"kind": "off-policy", **asked, "data": data, **fitted}
+
+    @property
+    def measure(self) -> str:
+        """What is estimated, in words."""
+        return measure(self.horizon, self.discount)
+
+
+def measure(horizon: str, discount: float) -> str:
+    """What an estimate is of, in words."""
+    name = "return of an episode" if horizon == "episode" else "discounted return"
+    return name if discount == 1.0 else f"{name} (gamma {discount:g})"
 
 
 def finite(value: float) -> float | None:
@@ -86,7 +105,7 @@ def finite(value: float) -> float | None:
 
 
 Clones = dict[tuple[str, float], FittedQReport]
-"""(`fingerprint` of the data, discount) -> what a clone of the data earns."""
+"""(`fingerprint` of the rows that were fitted, discount) -> what a clone of the data earns."""
 
 
 def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False, clones: Clones | None = None) -> Judgment:
@@ -97,25 +116,31 @@ def judge(run: str | Path, options: JudgeOptions, *, progress: bool = False, clo
     """
     config, policy = read_config(run), load_policy(run)
     data, discount = data_of(config, run), discount_for(config, options)
+    whole = options.horizon == "episode"
+    rows = whole_episodes(data) if whole else data
     settings = FQEConfig(options.steps, discount, options.tau, hidden=options.hidden)
     seeds = range(options.seed, options.seed + options.fits)
 
     def report(name: str, one: Policy) -> FittedQReport:
-        return fitted_q_report(one, data, settings, seeds=seeds, progress=progress, phase=f"fitted Q of {name}")
+        judged = WithoutTime(one) if whole else one
+        return fitted_q_report(judged, rows, settings, seeds=seeds, progress=progress, phase=f"fitted Q of {name}")
 
     fitted = {POLICY: report(POLICY, policy)}
-    clones, key = {} if clones is None else clones, (fingerprint(data), discount)
+    clones, key = {} if clones is None else clones, (fingerprint(rows), discount)
     if key not in clones:
         clones[key] = report(CLONE, load_policy(options.clone) if options.clone else cloned(data, options, progress))
     returns = discounted_returns(data, discount)
-    return Judgment(
-        short_name(data.source.name), discount, len(returns), fitted | {CLONE: clones[key]}, estimate(returns)
-    )
+    fitted[CLONE] = clones[key]
+    name = short_name(data.source.name)
+    return Judgment(name, options.horizon, discount, len(returns), fitted, estimate(returns))
 
 
 def discount_for(config: RunConfig, options: JudgeOptions) -> float:
-    """The gamma that a run's policy is judged with: that of the options, else its algorithm's."""
-    return discount_of(innermost(config)) if options.discount is None else options.discount
+    """The gamma that a run's policy is judged with: that of the options, else 1 for whole episodes, else its
+    algorithm's."""
+    if options.discount is not None:
+        return options.discount
+    return 1.0 if options.horizon == "episode" else discount_of(innermost(config))
 
 
 def data_of(config: RunConfig, run: str | Path) -> Transitions:
@@ -149,8 +174,7 @@ def cloned(data: Transitions, options: JudgeOptions, progress: bool) -> Algorith
 
 def lines(found: Judgment) -> Iterator[str]:
     """The lines of a judgment for a terminal. Every number is named, and so is what none of them contains."""
-    gamma = f"gamma {found.discount:g}"
-    yield f"{short_name(found.dataset)}: discounted return ({gamma}) from the first states of {found.episodes} episodes"
+    yield f"{short_name(found.dataset)}: {found.measure} from the first states of {found.episodes} episodes"
     yield f"  {'':<12}{'value':>10}{'std. error over starts':>24}{'std. over fits':>16}"
     for name, one in found.fitted.items():
         spread = f"{one.over_seeds:.2f}" if len(one.curves) > 1 else "-"
@@ -158,7 +182,9 @@ def lines(found: Judgment) -> Iterator[str]:
     yield f"  {DATA:<12}{found.data.value:>10.2f}{found.data.standard_error:>24.2f}{'':>16}  observed"
     yield "  Policy and clone are estimated by fitted Q evaluation: compare these two with each other. Errors are those"
     yield "  of averaging over first states, and of the fit's randomness. They leave out the bias of the method."
-    yield "  An episode that was cut by time counts up to there under observed, and goes on in fitted Q."
+    if found.horizon == "discounted":
+        yield "  An episode that was cut by time counts up to there under observed, and goes on in fitted Q. With"
+        yield "  --horizon episode, it ends there in both."
 
 
 def curve_picture(found: Judgment, path: Path) -> None:
@@ -174,7 +200,7 @@ def curve_picture(found: Judgment, path: Path) -> None:
             )
     ax.axhline(found.data.value, color=MUTED, linestyle="--", linewidth=1, label=f"{DATA}, observed")
     decorate_steps(ax)
-    ax.set_ylabel(f"discounted return, gamma {found.discount:g}", fontsize=8)
+    ax.set_ylabel(found.measure, fontsize=8)
     ax.set_title("fitted Q evaluation, a line for each seed of the fit", fontsize=10, color=INK)
     ax.legend(fontsize=7, frameon=False)
     figure.tight_layout()

@@ -13,7 +13,7 @@ from offline_vi.errors import UsageError, counted
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.selection import Bandit, BanditConfig, RegretCurve, regret_curve
 from offline_vi.study.follow_up import command_on
-from offline_vi.study.judging import POLICY
+from offline_vi.study.judging import POLICY, JudgeOptions, measure
 from offline_vi.study.kept import load_policy, read_config
 from offline_vi.study.kept_evaluations import evaluations
 from offline_vi.study.plots import ACCENT, INK, save_figure
@@ -42,6 +42,7 @@ class Estimated(NamedTuple):
 
     value: float | None  # None: the fit ended at no finite number
     discount: float | None
+    horizon: str  # of `JudgeOptions`
     dataset: str | None  # from whose first states
     converged: bool
 
@@ -128,18 +129,19 @@ def estimate_of(run: str) -> Estimated | None:
     record = next(evaluations(run, "off-policy"), None)
     if record is None:
         return None
-    policy, dataset = table(record, POLICY), record.get("dataset")
+    policy, dataset, horizon = table(record, POLICY), record.get("dataset"), record.get("horizon")
     return Estimated(
         number(policy, "value"),
         number(record, "discount"),
+        horizon if isinstance(horizon, str) else JudgeOptions.horizon,
         dataset if isinstance(dataset, str) else None,
         policy.get("converged") is True,
     )
 
 
 def prior_of(runs: Sequence[str], options: SelectOptions) -> Prior:
-    """The estimates of the runs, and why they may not be compared: only those that converged, of one discount and of
-    the first states of one data set, say which policy may be better."""
+    """The estimates of the runs, and why they may not be compared: only those that converged, of one horizon and
+    discount and of the first states of one data set, say which policy may be better."""
     estimates = [estimate_of(run) for run in runs]
     without = [run for run, one in zip(runs, estimates, strict=True) if one is None]
     known = [one for one in estimates if one is not None]
@@ -156,6 +158,8 @@ def prior_of(runs: Sequence[str], options: SelectOptions) -> Prior:
         doubt = f"not converged for {', '.join(moving)}: `offline-vi ope` says how many --steps to take"
     elif len({one.dataset for one in known}) > 1:
         doubt = "they start from the first states of different data sets"
+    elif len({one.horizon for one in known}) > 1:
+        doubt = "some are of whole episodes, others are not: `offline-vi ope` takes one --horizon for all runs"
     elif len(discounts) > 1:
         gammas = " and ".join(f"{gamma:g}" for gamma in discounts)
         doubt = f"their discounts are {gammas}: `offline-vi ope` takes one for all runs with --discount"
@@ -206,7 +210,7 @@ def lines(found: Selection) -> Iterator[str]:
     if found.doubt:
         yield f"  The off-policy estimates were not used: {found.doubt}"
     elif first and first.discount is not None:
-        yield f"  off-policy: the newest estimate of each run, a discounted return (gamma {first.discount:g})."
+        yield f"  off-policy: the newest estimate of each run, a {measure(first.horizon, first.discount)}."
         yield "  It says where to begin. The rollouts outvote it."
     if untried := [one.run for one in found.tried if not one.returns]:
         yield f"  Never tried: {', '.join(untried)}. With --prior-rollouts 0 and a rollout for each, all are."

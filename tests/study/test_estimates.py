@@ -26,7 +26,9 @@ VALUES = {"bc": [11.0, 13.0, 12.0], "bcq": [21.0, 18.0, 24.0]}
 
 def judgment(value: float) -> Judgment:
     one = FittedQReport(value, 0.5, math.nan, np.array([10]), np.array([[value]]), 0.0, 0.0, 10, (0.0, 100.0))
-    return Judgment("hopper-medium-v2", 0.99, 5, {POLICY: one, CLONE: replace(one, value=12.5)}, Estimate(14.25, 0.5))
+    return Judgment(
+        "hopper-medium-v2", "discounted", 0.99, 5, {POLICY: one, CLONE: replace(one, value=12.5)}, Estimate(14.25, 0.5)
+    )
 
 
 @pytest.fixture

@@ -82,6 +82,17 @@ def test_another_gamma_counts_for_the_policy_and_the_data(runs: list[str], capsy
     assert record["the policy"]["missing"] == pytest.approx(np.exp(-20 * 0.05 * 0.5))
 
 
+def test_whole_episodes_are_not_discounted(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["ope", runs[1], "--horizon", "episode", *SHORT], capsys)
+    assert code == 0
+    record = next(evaluations(runs[1], "off-policy"))
+    assert (record["horizon"], record["discount"]) == ("episode", 1.0)
+    returns = data_of(read_config(runs[1]), runs[1]).observed_returns(1.0)
+    assert record["data"]["value"] == pytest.approx(returns.mean())
+    assert "gamma" not in out
+    assert "return of an episode" in out
+
+
 def test_python_and_the_command_fit_alike_and_long_enough_for_the_usual_gamma() -> None:
     python, command = FQEConfig(), JudgeOptions()
     assert (python.steps, python.tau, python.hidden) == (command.steps, command.tau, command.hidden)
@@ -125,11 +136,12 @@ def test_a_budget_of_rollouts_is_spent_and_the_best_is_selected(
 
 
 def keep_estimate(
-    run: str | Path, value: float | None, converged: bool = True, discount: float = 0.99, dataset: str = "toy"
+    run: str | Path, value: float | None, converged: bool = True, discount: float = 0.99, **asked: str
 ) -> None:
     """Keep what `offline-vi ope` would."""
     policy = {"value": value, "converged": converged}
-    keep_evaluation(run, {"kind": "off-policy", "discount": discount, "dataset": dataset, "the policy": policy})
+    record = {"kind": "off-policy", "discount": discount, "dataset": "toy", "the policy": policy}
+    keep_evaluation(run, record | asked)
 
 
 def test_only_estimates_that_may_be_compared_are_a_prior(tmp_path: Path, runs: list[str]) -> None:
@@ -140,7 +152,7 @@ def test_only_estimates_that_may_be_compared_are_a_prior(tmp_path: Path, runs: l
     assert "offline-vi ope" in select(made, options).doubt  # there are none
     keep_estimate(made[0], 1.0)
     assert f"offline-vi ope {made[1]}" in select(made, options).doubt
-    for bad in ({"converged": False}, {"discount": 0.9}, {"dataset": "another"}):
+    for bad in ({"converged": False}, {"discount": 0.9}, {"dataset": "another"}, {"horizon": "episode"}):
         keep_estimate(made[1], -4.0, **bad)
         assert select(made, options).doubt
     keep_estimate(made[1], None)

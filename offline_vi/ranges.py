@@ -68,8 +68,8 @@ RANGES: Mapping[str, Range] = {
         Range(0.001, 1.0): "keep",  # N / keep samples are drawn for N candidates
         PART: "dropout guard guard_states",
         INSIDE: "expectile held_out best_steps kept",
-        FINITE: "reward_shift shift init_log_scale log_multiplier log_multiplier_range target_entropy action_low "
-        "action_high safe_action",
+        FINITE: "reward_shift end_penalty shift init_log_scale log_multiplier log_multiplier_range target_entropy "
+        "action_low action_high safe_action",
     }.items()
     for name in names.split()
 }

@@ -94,30 +94,45 @@ class Spec:
 
 @dataclass(frozen=True)
 class RewardMap:
-    """The rewards that an algorithm is trained on: scale * r + shift."""
+    """The rewards that an algorithm is trained on: scale * (r - end_penalty * terminated) + shift."""
 
     scale: float = 1.0  # positive
     shift: float = 0.0  # in units of the reward after scaling
+    end_penalty: float = 0.0  # what ending the task costs, in units of the reward before scaling
 
     def __post_init__(self) -> None:
-        if not (0.0 < self.scale < math.inf and math.isfinite(self.shift)):
+        if not (0.0 < self.scale < math.inf and math.isfinite(self.shift) and math.isfinite(self.end_penalty)):
             raise ConfigError(
-                f"rewards of {self.scale} r + {self.shift}", "the scale is a positive number, the shift any number"
+                f"rewards of {self.scale} (r - {self.end_penalty} at the end) + {self.shift}",
+                "the scale is a positive number, the others any number",
             )
 
     def after(self, first: RewardMap) -> RewardMap:
         """One map for ``first`` and then this one."""
-        return RewardMap(self.scale * first.scale, self.scale * first.shift + self.shift)
+        penalty = first.end_penalty + self.end_penalty / first.scale
+        return RewardMap(self.scale * first.scale, self.scale * first.shift + self.shift, penalty)
 
-    def apply(self, reward: Tensor) -> Tensor:
-        """(B,) -> (B,)."""
-        return self.scale * reward + self.shift
+    def apply(self, reward: Tensor, terminated: Tensor) -> Tensor:
+        """(B,), (B,) -> (B,)."""
+        return self.scale * (reward - self.end_penalty * terminated) + self.shift
 
-    def undo_value(self, value: Tensor, steps: Tensor, discount: float) -> Tensor:
-        """A discounted return of mapped rewards over so many steps -> that of the rewards themselves, both (B,):
-        (Q - shift (1 - gamma^L) / (1 - gamma)) / scale."""
+    def undo_value(self, value: Tensor, steps: Tensor, terminated: Tensor, discount: float) -> Tensor:
+        """A discounted return of mapped rewards over L steps, after which the task had ended or not -> that of the
+        rewards themselves, all (B,): (Q - shift (1 - gamma^L) / (1 - gamma)) / scale + end_penalty terminated
+        gamma^(L - 1)."""
         total = steps if discount == 1.0 else (1.0 - discount**steps) / (1.0 - discount)  # sum of gamma^t
-        return (value - self.shift * total) / self.scale
+        return (value - self.shift * total) / self.scale + self.end_penalty * terminated * discount ** (steps - 1)
+
+    def recorded(self) -> dict[str, float]:
+        """The map in a config.json."""
+        penalty = {"end_penalty": self.end_penalty} if self.end_penalty else {}
+        return {"reward_scale": self.scale, "reward_shift": self.shift, **penalty}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> RewardMap:
+        """The map that is recorded so."""
+        scale, shift, penalty = (record.get(name) for name in ("reward_scale", "reward_shift", "end_penalty"))
+        return cls(float(scale or 1.0), float(shift or 0.0), float(penalty or 0.0))
 
 
 LARGEST_BOUND = 1e9

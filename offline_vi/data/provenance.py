@@ -35,6 +35,7 @@ class Provenance:
     weights: Mapping[str, Any] | None = None  # the rule of `Transitions.with_weights`; None: all rows count alike
     parts: int = 0  # episodes that begin where a recorded one was cut, because values were missing
     rules: Mapping[str, Any] = field(default_factory=dict)  # options of `datasets.load` that are not the default
+    end_penalty: float = 0.0  # of `Transitions.with_reward`
 
     def __post_init__(self) -> None:
         if self.next_obs in FORMER_NEXT_OBS:
@@ -49,7 +50,7 @@ class Provenance:
     @property
     def reward_map(self) -> RewardMap:
         """What turns the rewards of the source into those of the rows."""
-        return RewardMap(self.reward_scale, self.reward_shift)
+        return RewardMap(self.reward_scale, self.reward_shift, self.end_penalty)
 
 
 class ValueOptions(TypedDict, total=False):

@@ -155,9 +155,12 @@ def _early_ends(steps: Sequence[Steps]) -> Iterator[str]:
     if ended.sum() < FEW or lengths.std() == 0.0 or returns.std() == 0.0:
         return
     correlation, of = float(np.corrcoef(lengths, returns)[0, 1]), f"{ended.sum()} of {len(ended)} episodes"
+    cost = -returns.sum() / lengths.sum() * lengths.max()  # of as many usual steps as the longest episode has
+    rounded = float(f"{cost:.2g}")
+    penalty = f", such as --end-penalty {rounded:g}: about what a whole episode costs" if cost > 0.0 else ""
     remedy = (
-        "so a policy may earn most by ending them early: if such an end is a failure and not a goal, give its step a "
-        "penalty"
+        "so a policy may earn most by ending them early: if such an end is a failure and not a goal, train with a "
+        f"penalty for it{penalty}"
     )
     if correlation < -0.5:
         yield (

@@ -379,18 +379,20 @@ class Transitions:
         action, _, log_prob = library_actions(in_env, task, "error", self.source.name)
         return replace(self, action=action, task=task, behavior_log_prob=log_prob)
 
-    def with_reward(self, scale: float = 1.0, shift: float = 0.0) -> Transitions:
-        """The same rows with rewards scale * r + shift, recorded in ``source``; done twice, the maps compose.
+    def with_reward(self, scale: float = 1.0, shift: float = 0.0, *, end_penalty: float = 0.0) -> Transitions:
+        """The same rows with rewards scale * (r - end_penalty * terminated) + shift, recorded in ``source``; done
+        twice, the maps compose.
 
-        Raises ConfigError where the scale is not a positive number or the shift not a number, or where the rows have
+        Raises ConfigError where the scale is not a positive number or another one not a number, or where the rows have
         returns of the rewards as they are.
         """
         if self.returns is not None:
             raise ConfigError("the returns are of other rewards", "change the rewards first, then compute returns")
-        change = RewardMap(scale, shift)
+        change = RewardMap(scale, shift, end_penalty)
         whole = change.after(self.source.reward_map)
-        source = replace(self.source, reward_scale=whole.scale, reward_shift=whole.shift)
-        reward = np.asarray(change.scale * self.reward + change.shift, np.float32)
+        source = replace(self.source, reward_scale=whole.scale, reward_shift=whole.shift, end_penalty=whole.end_penalty)
+        earned = self.reward - np.float32(end_penalty) * self.terminated
+        reward = np.asarray(change.scale * earned + change.shift, np.float32)
         cut_off = np.asarray(change.scale * _cut_off(self) + change.shift, np.float32)
         return replace(self, reward=reward, source=source, cut_off=cut_off)
 
@@ -481,5 +483,6 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
             first.source.action_names,
             parts=sum(part.source.parts for part in parts),
             rules=first.source.rules,
+            end_penalty=first.source.end_penalty,
         ),
     )

@@ -99,14 +99,16 @@ def overestimation_report(
     "q/start": mean Q_1(s_0, a_0); "q/return": mean discounted return that followed (cut where the episode was);
     "q/overestimation": their difference. NaN for a policy that has no critic.
 
-    ``rewards`` are those that the critic was trained on, scale * r + shift. Over an episode of L steps that is worth
-    Q = scale * Q_env + shift * (1 - gamma^L) / (1 - gamma), which is solved for Q_env with the L of each episode.
+    ``rewards`` are those that the critic was trained on. Over an episode of L steps, scale * r + shift is worth
+    Q = scale * Q_env + shift * (1 - gamma^L) / (1 - gamma), which is solved for Q_env with the L of each episode; a
+    penalty of the end counts where the episode had one.
     """
     kept = ~np.isnan(evaluation.returns)
     obs = torch.from_numpy(evaluation.first_obs[kept]).to(device)
     action = torch.from_numpy(evaluation.first_action[kept]).to(device)
     steps = torch.from_numpy(evaluation.lengths[kept]).to(obs)
-    value = (rewards or RewardMap()).undo_value(q_value(policy, obs, action), steps, evaluation.discount)
+    ended = torch.from_numpy(evaluation.terminated[kept]).to(obs)
+    value = (rewards or RewardMap()).undo_value(q_value(policy, obs, action), steps, ended, evaluation.discount)
     believed = float(value.mean())
     happened = float(evaluation.discounted[kept].mean())
     return {"q/start": believed, "q/return": happened, "q/overestimation": believed - happened}

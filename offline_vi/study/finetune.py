@@ -67,14 +67,14 @@ class Finetuning(Collecting):
         self.spec = self.data.spec
         self.steps, self.eval_every = self.collect.steps, self.eval.interval
         saved = config.record.get("data") or {}
-        self.rewards = RewardMap(float(saved.get("reward_scale") or 1.0), float(saved.get("reward_shift") or 0.0))
+        self.rewards = RewardMap.of(saved)
         self.name = run_name(config.algorithm, self.data.source.name, [options.run.seed], "finetune")
 
     def record(self) -> Record:
         start = {"run": self.directory, "seed_index": self.chosen.seed_index, "step": self.config.step}
         return {
             "algorithm": self.config.algorithm,
-            "data": data_record(self.data) | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift},
+            "data": data_record(self.data) | self.rewards.recorded(),
             "task": self.task.to_json(),
             "max_episode_steps": self.limit,
             "start": start,

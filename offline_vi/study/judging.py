@@ -152,8 +152,9 @@ def data_of(config: RunConfig, run: str | Path) -> Transitions:
         raise UsageError(f"{run} does not say which data it learned from", "give a run of `offline-vi train`")
     check_kwargs(options.env or "the data's environment", kwargs_from(options.env_kwargs))
     data, saved = options.load(), config.record.get("data") or {}
-    rewards = RewardMap(saved.get("reward_scale", 1.0), saved.get("reward_shift", 0.0))
-    as_trained = (data, data.with_reward(rewards.scale, rewards.shift))
+    rewards = RewardMap.of(saved)
+    changed = data.with_reward(rewards.scale, rewards.shift, end_penalty=rewards.end_penalty)
+    as_trained = (data, changed)
     if saved.get("fingerprint") not in (None, *map(fingerprint, as_trained)):
         name = short_name(data.source.name)
         warn(f"{run} was trained on other rows than {name} holds now; what follows is of the latter")

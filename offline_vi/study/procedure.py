@@ -94,7 +94,9 @@ def preprocessing(name: str, options: Any) -> Iterator[str]:
     yield f"observations: {f'normalized{model}' if chosen.normalize else 'as they are'}"
     scales = {"": "r", "returns": "1000 / (largest - smallest return) r"}
     scale = scales.get(chosen.reward_scale, f"{chosen.reward_scale} r")
-    yield f"rewards: {scale}" + (f" {chosen.reward_shift:+g}" if chosen.reward_shift else "")
+    shift = f" {chosen.reward_shift:+g}" if chosen.reward_shift else ""
+    penalty = f", r less by {chosen.end_penalty:g} at the end of the task" if chosen.end_penalty else ""
+    yield f"rewards: {scale}{shift}{penalty}"
     reads = options.data.next_obs
     others = "" if reads == "within_episode" else " (tables and Minari's sets: within_episode)"
     yield f"next observations: {reads}{others}; episode weights: {options.weights.episode_weights}"

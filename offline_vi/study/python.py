@@ -123,10 +123,9 @@ class InMemory(Experiment):
         name = algorithm_name(description)
         if data is None:
             return {"algorithm": name, "data": None, "task": None}
-        scale, shift = data.source.reward_scale, data.source.reward_shift
         return {
             "algorithm": name,
-            "data": data_record(data) | {"reward_scale": scale, "reward_shift": shift},
+            "data": data_record(data) | data.source.reward_map.recorded(),
             "task": data.task.to_json() if data.task else None,
             "max_episode_steps": self.limit,
             "data_options": asdict(DataOptions.of(data)),

@@ -57,7 +57,7 @@ CLASSES: Mapping[str, Mapping[str, OnResume]] = {
         "steps": M,
         **dict.fromkeys(("preset", "tuned_for", "behavior_model", "behavior_steps", "behavior_from"), S),
         **dict.fromkeys(("bank_period", "precision", "proposals", "noise_clip", "keep", "normalize"), S),
-        **dict.fromkeys(("reward_scale", "reward_shift", "num_seeds"), S),
+        **dict.fromkeys(("reward_scale", "reward_shift", "end_penalty", "num_seeds"), S),
         "support_from": R,
         "print_config": F,
     },

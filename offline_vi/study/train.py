@@ -105,6 +105,9 @@ class TrainOptions:
     Scores, and Q where it is reported, stay in the data's units."""
     reward_shift: float = 0.0
     """Add this to every reward, after the scale (AntMaze: -1)."""
+    end_penalty: float = 0.0
+    """Train as if the step that ends the task earned so much less, in units of the data's reward: for tasks whose end
+    is a failure. Episode weights see it, too; scores do not."""
     print_config: bool = False
     """Print what would be done, step by step and in the paper's terms, but do nothing."""
     num_seeds: Annotated[int, tyro.conf.arg(name="parallel-seeds", aliases=["--seeds-at-once"])] = 1
@@ -127,7 +130,7 @@ class Training(Experiment):
         self.limit = check_task(self.data)
         if chosen.num_seeds < 1:
             raise ConfigError(f"--parallel-seeds {chosen.num_seeds}", "at least one")
-        self.rewards = RewardMap(scale_of(chosen.reward_scale, self.data), chosen.reward_shift)
+        self.rewards = RewardMap(scale_of(chosen.reward_scale, self.data), chosen.reward_shift, chosen.end_penalty)
         self.steps, self.eval_every = chosen.steps, options.eval.interval
         self.device = options.run.torch_device()
         self.precision = preferred_precision(self.device) if chosen.precision == "auto" else chosen.precision
@@ -150,7 +153,7 @@ class Training(Experiment):
         return {
             "algorithm": self.algorithm,
             "data": data_record(self.data)
-            | {"reward_scale": self.rewards.scale, "reward_shift": self.rewards.shift}
+            | self.rewards.recorded()
             | options.weights.recorded()
             | options.returns.recorded(),
             "task": self.data.task.to_json() if self.data.task else None,
@@ -179,7 +182,8 @@ class Training(Experiment):
         model, chosen = self.agents.behavior, self.chosen
         if not self.options.run.quiet and len(phases := self._phases()) > 1:
             print(", then ".join(f"{what}: {steps:,} steps" for what, steps in phases), file=standard_error())
-        self.rows = with_weights(self.data, self.options.weights, run, self.options.run)
+        penalized = self.data.with_reward(end_penalty=self.rewards.end_penalty)
+        self.rows = with_weights(penalized, self.options.weights, run, self.options.run)
         if self.choice.behavior_config is not None:
             check_scale(self.choice.behavior_config, self.data)
         if chosen.normalize:

@@ -114,7 +114,7 @@ class Collector(Experience):
             self._step(self.explorer.explore)
         self.turn += 1
         batch = self.replay.sample()
-        return batch._replace(reward=self.rewards.apply(batch.reward))
+        return batch._replace(reward=self.rewards.apply(batch.reward, batch.terminated))
 
     def _uniform(self, obs: Tensor) -> Tensor:
         return torch.rand((len(obs), self.spec.action_dim), device=self.device) * 2.0 - 1.0

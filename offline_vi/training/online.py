@@ -88,7 +88,7 @@ def collecting(
         if how.offline is None:
             yield collector, collector
         else:
-            rows = how.offline.with_reward(how.rewards.scale, how.rewards.shift)
+            rows = how.offline.with_reward(how.rewards.scale, how.rewards.shift, end_penalty=how.rewards.end_penalty)
             yield Blended(Sampler(rows, kept, stream.spawn(1)[0], device), collector), collector
     finally:
         collector.close()

@@ -47,6 +47,7 @@ def test_costs_and_early_ends_are_reported(
     assert bool(found) == warned
     if warned:
         assert f"{np.float64(-1.0):.2f}" in found[0] and "20 of 20" in found[0]
+        assert "--end-penalty 24" in found[0]  # steps of the longest, at 1 each
 
 
 def test_a_few_early_failures_that_pay_are_reported(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,23 @@ def test_two_maps_are_one() -> None:
     once = data.with_reward(2.0, -2.5)
     np.testing.assert_allclose(twice.reward, once.reward, rtol=1e-6)
     assert twice.source.reward_map == once.source.reward_map == RewardMap(2.0, -2.5)
+
+
+def test_ending_the_task_costs_what_the_rows_are_told() -> None:
+    """Not where an episode was only cut; in units of the reward before it is scaled, in whatever order."""
+    data = rows()
+    terminated = data.episode_end & (np.arange(20) > 10)
+    data = replace(data, terminated=terminated)
+    changed = data.with_reward(2.0, 1.0, end_penalty=5.0)
+    expected = 2.0 * (data.reward.astype(np.float64) - np.where(terminated, 5.0, 0.0)) + 1.0
+    np.testing.assert_allclose(changed.reward, expected, rtol=1e-6)
+    twice = data.with_reward(2.0, 1.0).with_reward(end_penalty=10.0)
+    np.testing.assert_allclose(twice.reward, expected, rtol=1e-6)
+    assert twice.source.reward_map == changed.source.reward_map == RewardMap(2.0, 1.0, 5.0)
+    assert RewardMap.of(changed.source.reward_map.recorded()) == RewardMap(2.0, 1.0, 5.0)
+    batch = Sampler(data, 64, seed=0).sample()
+    mapped = Sampler(changed, 64, seed=0).sample()
+    torch.testing.assert_close(RewardMap(2.0, 1.0, 5.0).apply(batch.reward, batch.terminated), mapped.reward)
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(0.0, 0.0), (-1.0, 0.0), (np.nan, 0.0), (np.inf, 0.0), (1.0, np.inf)])
@@ -128,10 +146,12 @@ def test_an_algorithm_on_changed_rows_is_one_on_changed_batches() -> None:
 
 @pytest.mark.parametrize("discount", [0.9, 1.0])
 def test_q_is_reported_in_the_environments_units(discount: float) -> None:
-    """Constant rewards of 2 over episodes of 3 and 5 steps; the critic is right about 10 r - 1."""
-    lengths, scale, shift = np.array([3, 5]), 10.0, -1.0
+    """Constant rewards of 2 over episodes of 3 and 5 steps, of which the first ended the task; the critic is right
+    about 10 r - 1 with a penalty of 4 at that end."""
+    lengths, scale, shift, penalty = np.array([3, 5]), 10.0, -1.0, 4.0
     returns = np.array([sum(discount**t * 2.0 for t in range(length)) for length in lengths])
     learned = np.array([sum(discount**t * (scale * 2.0 + shift) for t in range(length)) for length in lengths])
+    learned[0] -= scale * penalty * discount**2
 
     class Right:
         def act(self, obs: Tensor) -> Tensor:
@@ -143,7 +163,7 @@ def test_q_is_reported_in_the_environments_units(discount: float) -> None:
     evaluation = Evaluation(
         returns=2.0 * lengths,
         lengths=lengths,
-        terminated=np.ones(2, bool),
+        terminated=np.array([True, False]),
         seeds=np.arange(2),
         normalized=returns,
         env_id="none",
@@ -152,7 +172,7 @@ def test_q_is_reported_in_the_environments_units(discount: float) -> None:
         first_action=np.zeros((2, 1), np.float32),
         discount=discount,
     )
-    report = overestimation_report(Right(), evaluation, rewards=RewardMap(scale, shift))
+    report = overestimation_report(Right(), evaluation, rewards=RewardMap(scale, shift, penalty))
     assert report["q/start"] == pytest.approx(returns.mean())
     assert report["q/overestimation"] == pytest.approx(0.0, abs=1e-9)
     assert overestimation_report(Right(), evaluation)["q/start"] == pytest.approx(learned.mean())

@@ -52,21 +52,48 @@ def test_the_record_says_which_rows_count(
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["weights"] == rule
 
 
-def test_batches_are_drawn_from_the_best_episodes(
-    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[int] = []
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of all batches."""
+    rows: list[int] = []
     sample = Sampler.sample
 
     def noted(self: Sampler) -> Any:
         batch = sample(self)
-        drawn.extend(batch.index.tolist())
+        rows.extend(batch.index.tolist())
         return batch
 
     monkeypatch.setattr(Sampler, "sample", noted)
+    return rows
+
+
+def test_batches_are_drawn_from_the_best_episodes(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: list[int]
+) -> None:
     assert train(data, tmp_path / "run", ["--episode-weights", "best", "--best-share", "0.25"], capsys)[0] == 0
     assert len(drawn) == 80
     assert min(drawn) >= 3 * 99  # `following_row` drops the last row of each episode
+
+
+def test_an_end_that_costs_enough_makes_another_episode_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: list[int]
+) -> None:
+    """The first episode earns most, and the task ended it: it has all of its 100 rows."""
+
+    def failing(columns: dict[str, Any]) -> None:
+        columns["rewards"] = np.repeat([3.0, 0.0, 1.0, 2.0], 100).astype(np.float32)
+        columns["terminals"], columns["timeouts"] = (np.arange(400) == 99), np.arange(400) % 100 == 99
+        columns["timeouts"][99] = False
+
+    data, rows = pendulum(tmp_path / "failing.hdf5", failing), {}
+    for penalty in ("50", "150"):
+        drawn.clear()
+        flags = ["--episode-weights", "best", "--best-share", "0.2", "--end-penalty", penalty]
+        assert train(data, tmp_path / penalty, flags, capsys)[0] == 0
+        assert json.loads((tmp_path / penalty / "config.json").read_text())["data"]["end_penalty"] == float(penalty)
+        rows[penalty] = set(drawn)
+    assert max(rows["50"]) < 100
+    assert min(rows["150"]) >= 100 + 2 * 99
 
 
 def test_improving_rows_are_the_best_steps_of_the_better_half(

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     Env: TypeAlias = gymnasium.Env[Any, Any]
 
 
+USUAL_LIMIT = 1_000
+"""Steps that an error proposes as a limit of episodes where nothing says how long they are."""
+
+
 def observation_of(obs: Any, task: Task) -> NDArray[Any]:
     """What policies see of an environment's observation: float32, images uint8. Raises TypeError for no numbers."""
     value = joined(obs, task.obs_keys)
@@ -135,8 +139,8 @@ def action_box(env: Env, name: str) -> tuple[tuple[float, ...], tuple[float, ...
     return tuple(map(float, space.low.ravel())), tuple(map(float, space.high.ravel()))
 
 
-def episode_limit(env: Env, task: Task) -> int:
-    """Steps after which an episode is cut: the task's, or the environment's own.
+def episode_limit(env: Env, task: Task, usual: int = USUAL_LIMIT) -> int:
+    """Steps after which an episode is cut: the task's, or the environment's own. ``usual`` is for the error.
 
     Raises UsageError where nobody says: an episode might then never end.
     """
@@ -144,7 +148,7 @@ def episode_limit(env: Env, task: Task) -> int:
     if limit is None:
         raise UsageError(
             f"no limit is known for the episodes of {task.env_id}: one might never end",
-            "give one: max_episode_steps=1000",
+            f"give one: max_episode_steps={usual}",
         )
     return limit
 
@@ -235,9 +239,9 @@ def _register_robotics(env_id: str) -> None:
         )
 
 
-def check_spaces(spec: Spec, task: Task) -> int:
+def check_spaces(spec: Spec, task: Task, usual: int = USUAL_LIMIT) -> int:
     """Compare the data's shapes with the environment's spaces, before the first gradient step. Returns the steps after
-    which an episode is cut.
+    which an episode is cut. ``usual`` is what the error proposes where no limit is known.
 
     Raises SpaceMismatchError naming both sides, UsageError where nothing limits an episode.
     """
@@ -245,7 +249,7 @@ def check_spaces(spec: Spec, task: Task) -> int:
 
     env = make_env(task)
     try:
-        limit = episode_limit(env, task)
+        limit = episode_limit(env, task, usual)
     finally:
         close(env)
     obs_space, action_space = obs_space_of(env, task), env.action_space

@@ -36,10 +36,11 @@ class UsageError(OfflineVIError):
 def unknown(name: str, known: Iterable[str], kind: str) -> UsageError:
     """The one-line error for an unknown name, with the nearest valid one."""
     known = list(known)
+    names = [repr(other) if "," in other else other for other in known]
     swapped = [other for other in known if sorted(other) == sorted(name)]  # "bqc" is "bcq" rather than "bc"
     close = swapped or get_close_matches(name, known, n=1)
     return UsageError(
-        f"unknown {kind} {name!r}", f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
+        f"unknown {kind} {name!r}", f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}"
     )
 
 

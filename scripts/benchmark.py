@@ -72,6 +72,7 @@ def benchmark(options: BenchmarkOptions) -> None:
     engine = local if options.engine == "local" else RayOptions(options.address, options.gpus, options.retries)
     suite = shrunk(read_suite(options.suite), options.steps, options.seeds)
     folder = Path(options.output or Path("runs") / f"benchmark-{suite.name}")
+    new = not folder.exists()
     plan = plan_study(suite, folder, skip_missing=options.skip_missing)
     for label, error in plan.missing.items():
         print(f"{label} is left out: {error} ({error.hint})", file=sys.stderr)
@@ -84,6 +85,8 @@ def benchmark(options: BenchmarkOptions) -> None:
         fits = sum(job.arguments[0] == "fit-behavior" for job in jobs)
         first = f", after {fits} fits of behavior models" if fits else ""
         print(f"{len(jobs) - fits} cells{first}; all checks passed", file=sys.stderr)
+        if new:
+            folder.rmdir()  # it was made to see whether it can be
         return
     with same_command_goes_on(f"running the suite {suite.name}"):
         print(run_study(plan, engine, quiet=options.quiet))

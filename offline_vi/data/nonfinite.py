@@ -83,13 +83,14 @@ def split(columns: Columns) -> Repaired:
 
 
 def held(columns: Columns) -> Repaired:
-    """Repeat the last good value of the same entry within the episode; rows at an episode's beginning that
-    have none are split off."""
+    """Repeat the last good value of the same entry within the episode, which of a next observation is the row's own
+    observation; rows at an episode's beginning that have none are split off."""
     episode, filled, count = columns.episode, dict[str, Any](), 0
     for field in CHECKED:
         column = getattr(columns, field)
         if column is not None and not (good := np.isfinite(column)).all():
-            filled[field] = _hold(column, good, episode)
+            before = filled.get("obs", columns.obs)
+            filled[field] = np.where(good, column, before) if field == "next_obs" else _hold(column, good, episode)
             count += int((np.isfinite(filled[field]) & ~good).sum())
     columns = replace(columns, **filled)
     done = f"held the last good value of {counted(count, 'number')}"

@@ -308,6 +308,12 @@ class Transitions:
             found.append(np.nansum(reward * discount ** np.arange(len(reward))))
         return np.array(found)
 
+    @property
+    def longest(self) -> int:
+        """Steps of the longest episode, with a last step that is in no row."""
+        cut_off = _cut_off(self)
+        return max(int(rows.stop - rows.start + np.isfinite(cut_off[rows.stop - 1])) for rows in self.episode_slices())
+
     def mean_return(self) -> float:
         """What the policies that made the data earned: the mean of `observed_returns` over the episodes as they were
         recorded. Where missing values cut one into parts, these count as one."""

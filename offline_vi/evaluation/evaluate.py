@@ -198,7 +198,9 @@ def evaluate(
     runner = _Runner(policy, task, seed, discount, torch.device(device))
     # torch.manual_seed reaches every CUDA device, so every one in use is forked, whichever the policy is on
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    bar = tqdm(total=episodes, unit="episode", disable=not progress, dynamic_ncols=True, file=standard_error(as_drawn))
+    drawing = standard_error(as_drawn)
+    shown = progress and drawing.isatty()
+    bar = tqdm(total=episodes, unit="episode", disable=not shown, dynamic_ncols=True, file=drawing)
     try:
         limit = episode_limit(first.open(), task)
         with torch.random.fork_rng(devices=cuda), evaluation_mode(policy):

@@ -104,4 +104,6 @@ def check_task(data: Transitions | Frames) -> int | None:
     from offline_vi.environments import check_spaces
 
     with or_unscored():
+        if isinstance(data, Transitions):
+            return check_spaces(data.spec, data.task, data.longest)
         return check_spaces(data.spec, data.task)

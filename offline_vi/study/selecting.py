@@ -75,6 +75,7 @@ class Tried(NamedTuple):
     run: str
     estimate: Estimated | None
     returns: list[float]  # of its rollouts
+    ended: int  # how many of them the task ended, before the time limit
 
     def to_json(self) -> dict[str, Any]:
         """The policy, JSON-ready."""
@@ -110,12 +111,14 @@ def select(runs: Sequence[str], options: SelectOptions, env: str = "") -> Select
     prior = prior_of(runs, options)
     bandit = Bandit(len(runs), prior.values, BanditConfig(options.alpha, options.prior_rollouts))
     returns: list[list[float]] = [[] for _ in runs]
+    ended = [0] * len(runs)
     for _ in range(options.rollouts):
         arm = bandit.choose()
-        earned = evaluate(policies[arm], tasks[arm], 1, options.seed + len(returns[arm])).mean_return
-        returns[arm].append(earned)
-        bandit.observe(arm, earned)
-    tried = [Tried(*one) for one in zip(runs, prior.estimates, returns, strict=True)]
+        episode = evaluate(policies[arm], tasks[arm], 1, options.seed + len(returns[arm]))
+        returns[arm].append(episode.mean_return)
+        ended[arm] += int(episode.terminated.sum())
+        bandit.observe(arm, episode.mean_return)
+    tried = [Tried(*one) for one in zip(runs, prior.estimates, returns, ended, strict=True)]
     return Selection(tried, bandit.best, prior.doubt)
 
 
@@ -199,19 +202,25 @@ def simulated(runs: Sequence[str], options: SelectOptions) -> Simulation:
 def lines(found: Selection) -> Iterator[str]:
     """The lines of a selection for a terminal."""
     wide = max(len(one.run) for one in found.tried) + 2
-    yield f"  {'':<{wide}}{'off-policy':>12}{'rollouts':>10}{'mean return':>14}{'std':>10}"
+    yield f"  {'':<{wide}}{'off-policy':>12}{'rollouts':>10}{'ended':>8}{'mean return':>14}{'std':>10}"
     for place, one in enumerate(found.tried):
         estimate = one.estimate.text() if one.estimate else "–"
         mean = f"{np.mean(one.returns):.2f}" if one.returns else "–"
         std = f"{np.std(one.returns, ddof=1):.2f}" if len(one.returns) > 1 else "–"
         mark = "  selected" if place == found.best else ""
-        yield f"  {one.run:<{wide}}{estimate:>12}{len(one.returns):>10}{mean:>14}{std:>10}{mark}"
-    first = found.tried[0].estimate
+        yield f"  {one.run:<{wide}}{estimate:>12}{len(one.returns):>10}{one.ended:>8}{mean:>14}{std:>10}{mark}"
+    first, selected = found.tried[0].estimate, found.tried[found.best]
+    yield "  ended: rollouts that the task ended before the time limit; std: over rollouts."
+    if selected.ended:
+        yield (
+            f"  The task ended {selected.ended} of {counted(len(selected.returns), 'rollout')} of the selected policy. "
+            "The choice goes by returns alone: if such an end is a failure, look at it first."
+        )
     if found.doubt:
         yield f"  The off-policy estimates were not used: {found.doubt}"
     elif first and first.discount is not None:
         yield f"  off-policy: the newest estimate of each run, a {measure(first.horizon, first.discount)}."
-        yield "  It says where to begin. The rollouts outvote it."
+        yield "  It says where to begin. The more rollouts a policy has, the less its estimate counts."
     if untried := [one.run for one in found.tried if not one.returns]:
         yield f"  Never tried: {', '.join(untried)}. With --prior-rollouts 0 and a rollout for each, all are."
     yield "  The selected policy's own mean is optimistic: score it again with `offline-vi evaluate` on other seeds."

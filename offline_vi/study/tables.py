@@ -150,7 +150,7 @@ def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
         f"same seed, by default all, begin them in the same states.{spread}"
         + (f" Typical standard error of such a mean: {', '.join(typical)}." if 0 < len(typical) <= SHOWN else "")
     ]
-    ended = [f"{row.method.label}{on[row.dataset]} {100.0 * row.ended:.0f} %" for row in known if row.ended is not None]
+    ended = [f"{row.method.label}{on[row.dataset]} {share_of(row.ended)}" for row in known if row.ended is not None]
     if len(ended) <= MANY and any(row.ended for row in known):
         notes.append(f"Share of these episodes that the task ended before the time limit: {', '.join(ended)}.")
     noisy = [row for row in known if (row.over_episodes or 0.0) > (math.inf if row.std is None else row.std)]
@@ -160,8 +160,8 @@ def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
         notes.append(
             "The standard error of a score over its episodes is larger than the standard deviation over seeds, so the "
             f"interval is too short: {', '.join([*first, *others])}. This is harmless for a difference that is much "
-            "larger than both. For a smaller one, score more episodes: `offline-vi evaluate RUN --episodes "
-            f"{max(100, 4 * high)}` for each run, then `offline-vi compare --evaluations`. Four times as many episodes "
+            "larger than both. For a smaller one, score more episodes (offline-vi evaluate RUN --episodes "
+            f"{max(100, 4 * high)} for each run, then offline-vi compare --evaluations). Four times as many episodes "
             "halve this error."
         )
     return notes
@@ -371,6 +371,11 @@ def support_rows(study: Study) -> list[SupportRow]:
                 means = [mean_of([one.get(name) for one in found]) for name in names]
                 rows.append(SupportRow(dataset, method, len(found), digits_for(values), *means))
     return rows
+
+
+def share_of(ended: float) -> str:
+    """A share of the episodes, for a sentence."""
+    return "< 1 %" if 0.0 < ended < 0.005 else f"{100.0 * ended:.0f} %"
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:

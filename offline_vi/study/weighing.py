@@ -93,17 +93,23 @@ def gains(data: Transitions, options: WeightOptions, run: RunDirectory, own: Run
     values = TrajectoryValuesConfig(discount=options.value_discount, steps=steps, refresh=max(steps // 5, 1))
     config = BestStepsConfig(kept=options.best_steps, steps=steps)
     rows = len(data)
-    advantages = fitted(rows, run.inner("values"), own, lambda loop: fit_advantages(data, values, **loop))
-    return fitted(rows, run.inner("best-steps"), own, lambda loop: fit_gains(data, advantages, config, **loop))
+    advantages = fitted(rows, run.inner("values"), own, "values", lambda loop: fit_advantages(data, values, **loop))
+    return fitted(
+        rows,
+        run.inner("best-steps"),
+        own,
+        "gains of the steps",
+        lambda loop: fit_gains(data, advantages, config, **loop),
+    )
 
 
 def fitted(
-    rows: int, path: Path, run: RunOptions, fit: Callable[[LoopOptions], NDArray[np.float64]]
+    rows: int, path: Path, run: RunOptions, what: str, fit: Callable[[LoopOptions], NDArray[np.float64]]
 ) -> NDArray[np.float64]:
     """(R,) what is fitted in the run ``path``, which goes on where it was cut, or read from it. Raises
     CheckpointCorruptError where what is read is not one finite number for each row."""
     if not (path / FITTED).is_file():
-        with fitted_ahead(path, run, "values of the steps") as loop:
+        with fitted_ahead(path, run, what) as loop:
             found = fit(loop)
         save_tensors(path / FITTED, {"rows": torch.from_numpy(found)})
     saved = load_tensors(path / FITTED).get("rows", torch.empty(0))

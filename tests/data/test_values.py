@@ -64,9 +64,14 @@ def split_by_hand(columns: Rows, keys: tuple[str, ...]) -> Rows:
 
 
 def hold_by_hand(columns: Rows, keys: tuple[str, ...]) -> Rows:
-    """Row by row: the last good entry of the same feature since the episode began."""
+    """Row by row: the last good entry of the same feature since the episode began, which of a next observation is that
+    of the observation."""
     held = {key: column.copy() for key, column in columns.items()}
     for key in keys:
+        if key == "next_observations":
+            bad = ~np.isfinite(held[key])
+            held[key][bad] = held["observations"][bad]
+            continue
         entries = held[key].reshape(len(held[key]), -1)
         last: list[float | None] = [None] * entries.shape[1]
         for row in range(len(entries)):

@@ -135,6 +135,15 @@ def test_a_budget_of_rollouts_is_spent_and_the_best_is_selected(
     assert (code, json.loads(out)["selected"] in runs) == (0, True)
 
 
+def test_rollouts_that_the_task_ended_are_counted_and_named(runs: list[str]) -> None:
+    found = select(runs, SelectOptions(rollouts=3, seed=3, prior_rollouts=0.0))
+    assert [one.ended for one in found.tried] == [0, 0]  # the pendulum has no end
+    assert "The task ended" not in "\n".join(lines(found))
+    failing = found._replace(tried=[one._replace(ended=len(one.returns)) for one in found.tried])
+    count = len(failing.tried[failing.best].returns)
+    assert f"The task ended {count} of {count}" in "\n".join(lines(failing))
+
+
 def keep_estimate(
     run: str | Path, value: float | None, converged: bool = True, discount: float = 0.99, **asked: str
 ) -> None:

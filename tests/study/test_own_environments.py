@@ -268,6 +268,15 @@ def test_arguments_of_a_constructor_in_a_file(kwargs: dict[str, Any], taken: boo
             check_kwargs("Hopper-v5", kwargs)
 
 
+def test_the_limit_that_is_missing_is_proposed_from_the_data(
+    module: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "bc", "--dataset", data, "--env", f"{module}:Valley", "--output", str(tmp_path / "run")]
+    code, _, err = run(words, capsys)
+    assert code == 2
+    assert "--max-episode-steps 100" in err  # steps of each episode, of which the last is in no row
+
+
 def test_what_is_not_there_is_refused_with_a_sentence(module: str) -> None:
     for env, error in (
         (f"{module}:Valey", UsageError),

@@ -91,6 +91,7 @@ def test_whole_episodes_are_not_discounted(runs: list[str], capsys: pytest.Captu
     assert record["data"]["value"] == pytest.approx(returns.mean())
     assert "gamma" not in out
     assert "return of an episode" in out
+    assert f"{abs(record['the clone']['value'] - record['data']['value']):.2f}" in out
 
 
 def test_python_and_the_command_fit_alike_and_long_enough_for_the_usual_gamma() -> None:

@@ -188,8 +188,8 @@ def lines(found: Judgment) -> Iterator[str]:
         yield "  --horizon episode, it ends there in both."
     elif np.isfinite(apart := found.fitted[CLONE].value - found.data.value):
         where = "above" if apart > 0.0 else "below"
-        yield f"  The clone is estimated {abs(apart):.2f} {where} what the data earned: a difference of that size between"
-        yield "  policies may be an error of the method."
+        yield f"  The clone is estimated {abs(apart):.2f} {where} what the data earned: a difference of that size"
+        yield "  between policies may be an error of the method."
 
 
 def curve_picture(found: Judgment, path: Path) -> None:

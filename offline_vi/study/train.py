@@ -40,7 +40,7 @@ from offline_vi.study.presets import preset
 from offline_vi.study.returns import ReturnOptions, start, with_returns
 from offline_vi.study.run import Record, RunOptions, data_record
 from offline_vi.study.tuned import tuned
-from offline_vi.study.weighing import WeightOptions, with_weights
+from offline_vi.study.weighing import GAINS, VALUES, WeightOptions, fits_gains, with_weights
 from offline_vi.training.critic_start import critics_of
 from offline_vi.training.randomness import seeds
 from offline_vi.types import RewardMap, Spec, from_json
@@ -180,9 +180,9 @@ class Training(Experiment):
 
     def prepare(self, run: RunDirectory, agent: Algorithm) -> None:
         model, chosen = self.agents.behavior, self.chosen
-        if not self.options.run.quiet and len(phases := self._phases()) > 1:
-            print(", then ".join(f"{what}: {steps:,} steps" for what, steps in phases), file=standard_error())
         penalized = self.data.with_reward(end_penalty=self.rewards.end_penalty)
+        if not self.options.run.quiet and len(phases := self._phases(penalized)) > 1:
+            print(", then ".join(f"{what}: {steps:,} steps" for what, steps in phases), file=standard_error())
         self.rows = with_weights(penalized, self.options.weights, run, self.options.run)
         if self.choice.behavior_config is not None:
             check_scale(self.choice.behavior_config, self.data)
@@ -197,11 +197,14 @@ class Training(Experiment):
         if self.options.returns.used:
             self._prepare_returns(run, agent)
 
-    def _phases(self) -> list[tuple[str, int]]:
+    def _phases(self, data: Transitions) -> list[tuple[str, int]]:
         """(what is trained, its gradient steps), in their order."""
-        chosen, returns = self.chosen, self.options.returns
+        chosen, returns, weights = self.chosen, self.options.returns, self.options.weights
+        valued = weights.value_steps if fits_gains(data, weights) else 0
         fitted = self.choice.behavior if not (self.choice.jointly or chosen.behavior_from) else ""
         phases = [
+            (VALUES, valued),
+            (GAINS, valued),
             (f"fitting the behavior model {fitted}", chosen.behavior_steps if fitted else 0),
             ("returns", returns.return_steps if returns.used else 0),
             ("start of the critics", returns.critic_start_steps),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from offline_vi.console import standard_error
 from offline_vi.data.transitions import Transitions
-from offline_vi.data.weights import Advantages, Best, Returns, Rule
+from offline_vi.data.weights import Advantages, Best, Returns, Rule, agreeing_share
 from offline_vi.errors import CheckpointCorruptError
 from offline_vi.runs.directory import RunDirectory
 from offline_vi.runs.tensors import load_tensors, save_tensors
@@ -24,6 +24,7 @@ from offline_vi.training.loop import LoopOptions
 from offline_vi.training.trajectory_values import TrajectoryValuesConfig, fit_advantages
 
 FITTED = "rows.safetensors"  # a number for each row, when what it is made of is fitted
+VALUES, GAINS = "values", "gains of the steps"  # what is fitted, for people
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,15 @@ def gains(data: Transitions, options: WeightOptions, run: RunDirectory, own: Run
     values = TrajectoryValuesConfig(discount=options.value_discount, steps=steps, refresh=max(steps // 5, 1))
     config = BestStepsConfig(kept=options.best_steps, steps=steps)
     rows = len(data)
-    advantages = fitted(rows, run.inner("values"), own, "values", lambda loop: fit_advantages(data, values, **loop))
-    return fitted(
-        rows,
-        run.inner("best-steps"),
-        own,
-        "gains of the steps",
-        lambda loop: fit_gains(data, advantages, config, **loop),
-    )
+    advantages = fitted(rows, run.inner("values"), own, VALUES, lambda loop: fit_advantages(data, values, **loop))
+    return fitted(rows, run.inner("best-steps"), own, GAINS, lambda loop: fit_gains(data, advantages, config, **loop))
+
+
+def fits_gains(data: Transitions, options: WeightOptions) -> bool:
+    """Whether `gains` are fitted for the weights."""
+    if options.episode_weights == "worthwhile":
+        return not agreeing_share(data)
+    return options.episode_weights == "improving"
 
 
 def fitted(

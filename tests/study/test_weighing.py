@@ -108,6 +108,16 @@ def test_improving_rows_are_the_best_steps_of_the_better_half(
     assert set(np.flatnonzero(weight)) == set(range(2 * 99, 4 * 99))
 
 
+def test_what_is_fitted_for_the_weights_is_announced(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [word for word in SMALL if word != "-q"]
+    flags = ["--dataset", data, "--steps", "10", *small, "--value-steps", "20", "--output", str(tmp_path / "run")]
+    code, _, err = run(["train", "bc", *flags, "--episode-weights", "improving"], capsys)
+    assert code == 0
+    assert err.splitlines()[0] == "values: 20 steps, then gains of the steps: 20 steps, then bc: 10 steps"
+
+
 @pytest.mark.parametrize(("spread", "fitted"), [(0.001, False), (1.0, True)])
 def test_worthwhile_fits_values_only_where_the_best_episodes_differ(
     spread: float, fitted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]

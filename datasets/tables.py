@@ -64,8 +64,10 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], str]:
 
 def _table(path: Path, known: ColumnsFile, reading: Reading) -> FileTable:
     """The columns that the roles name. A table is read whole: one larger than the memory budget is refused."""
-    names = list(dict.fromkeys(name for named in known.roles.named().values() for name in named))
-    texts = [name for name in (known.roles.episode, known.roles.time) if name]
+    roles = known.roles.named()
+    names = list(dict.fromkeys(name for named in roles.values() for name in named))
+    numbers = {name for role, named in roles.items() if role not in ("episode", "time") for name in named}
+    texts = [name for name in (known.roles.episode, known.roles.time) if name and name not in numbers]
     remedies = {
         "max_dataset_bytes=N": reading.max_dataset_bytes,
         "memory_budget=N": reading.memory_budget or half_of_memory(),

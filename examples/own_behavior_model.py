@@ -13,7 +13,7 @@ class TanhLaplace(DensityModel):
     def __init__(self, spec: ovi.Spec, config: GaussianBehaviorConfig | None = None):
         super().__init__()
         self.spec, self.config = spec, config or GaussianBehaviorConfig(hidden=(256, 256))
-        self.inputs = ovi.behavior.inputs.RunningNormalizer(spec)  # standardizes observations
+        self.inputs = ovi.behavior.RunningNormalizer(spec)  # standardizes observations
         self.net = ovi.nn.mlp([spec.obs_dim, *self.config.hidden, 2 * spec.action_dim])
 
     def parameters_at(self, obs):  # (B, O) -> (B, A), (B, A)

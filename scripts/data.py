@@ -45,6 +45,7 @@ LENIENT = {  # how data are read that training would refuse
     "discrete_actions": "continuous",
     "max_episode_steps": 1 << 40,
 }
+SATURATED = 0.25  # share of action entries on the bounds above which a tanh-Normal is a poor model
 FEW = 6  # features that are printed one by one
 STORED = Reading(next_obs="within_episode")  # with the next observations that a file has
 Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -219,6 +220,11 @@ def describe(source: str, reading: Reading = AS_TRAINED) -> dict[str, Any]:
         raise
 
 
+def saturated(share: float) -> str:
+    """What follows for the behavior model if so many action entries are on the bounds; empty for few."""
+    return "; prefer --behavior least-squares, or --preset recommended" if share > SATURATED else ""
+
+
 def _record(report: DataReport) -> dict[str, Any]:
     """A report under the titles that are printed."""
     ends, observations, actions = report.ends, report.observations, report.actions
@@ -248,7 +254,7 @@ def _record(report: DataReport) -> dict[str, Any]:
         "equal actions": [list(pair) for pair in actions.duplicated],
         "-1 stands for": list(report.action_low),
         "+1 stands for": list(report.action_high),
-        "on the bounds": f"{report.on_bounds:.2%} of action entries",
+        "on the bounds": f"{report.on_bounds:.2%} of action entries" + saturated(report.on_bounds),
         "next observations": "stored" if report.next_obs_stored else "not stored",
         "next_obs": report.next_obs,
         "log-densities": "of the behavior policy, stored" if report.log_prob_stored else "not stored",

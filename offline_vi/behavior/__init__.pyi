@@ -14,6 +14,7 @@ from .flow_matching import (
     FlowMatchingBehaviorConfig as FlowMatchingBehaviorConfig,
 )
 from .gaussian import GaussianBehavior as GaussianBehavior, GaussianBehaviorConfig as GaussianBehaviorConfig
+from .inputs import RunningNormalizer as RunningNormalizer
 from .least_squares import (
     LeastSquaresBehavior as LeastSquaresBehavior,
     LeastSquaresBehaviorConfig as LeastSquaresBehaviorConfig,

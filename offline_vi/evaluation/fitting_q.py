@@ -69,7 +69,8 @@ class FittedQReport:
                 f"take {self.enough_steps:,}"
             )
         if self.drift > DRIFT:
-            return f"not converged: the last quarter of the fit changed it by {self.drift:.0%}; take more steps"
+            longer = 2 * self.steps[-1]
+            return f"not converged: the last quarter of the fit changed it by {self.drift:.0%}; try {longer:,} steps"
         return ""
 
 

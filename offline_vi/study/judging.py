@@ -188,8 +188,11 @@ def lines(found: Judgment) -> Iterator[str]:
         yield "  --horizon episode, it ends there in both."
     elif np.isfinite(apart := found.fitted[CLONE].value - found.data.value):
         where = "above" if apart > 0.0 else "below"
-        yield f"  The clone is estimated {abs(apart):.2f} {where} what the data earned: a difference of that size"
-        yield "  between policies may be an error of the method."
+        errors = (found.fitted[CLONE].over_seeds, found.data.standard_error)
+        within = abs(apart) <= 2.0 * np.sqrt(np.nansum(np.square(errors)))
+        yield f"  The clone is estimated {abs(apart):.2f} {where} what the data earned, " + (
+            "which is within these errors." if within else "which is more than these errors: so much may be the bias."
+        )
 
 
 def curve_picture(found: Judgment, path: Path) -> None:

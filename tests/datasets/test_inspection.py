@@ -140,6 +140,7 @@ def test_the_facts_are_those_counted_by_hand(tmp_path: Path, capsys: pytest.Capt
     assert record["action range"] == {"min": [-3.0], "max": [3.0]}
     assert (record["-1 stands for"], record["+1 stands for"], record["action kind"]) == ([-3.0], [3.0], "amounts")
     assert record["on the bounds"].startswith("50.00%")
+    assert "least-squares" in record["on the bounds"]
     assert any("1 NaN in rewards" in message for message in record["warnings"])
 
 

@@ -167,6 +167,11 @@ def test_decimal_commas_and_thousands(tmp_path: Path, toml: Path) -> None:
     assert 'decimal = ","' in caught.value.hint
     toml.write_text(f'{TOML}decimal = ","\n')
     is_right(datasets.load(path, columns=toml))
+    toml.write_text(f'{TOML}decimal = ","\n'.replace("obs = [", 'obs = ["day", '))  # the time is an observation, too
+    data = datasets.load(path, columns=toml)
+    assert data.source.obs_names[0] == "day"
+    assert np.all(np.diff(data.obs[data.episode_slices()[0], 0]) > 0.0)
+    toml.write_text(f'{TOML}decimal = ","\n')
     path.write_text(path.read_text().replace("1000,5", "1.000,5"))
     with pytest.raises(DatasetFormatError, match="line 3: 'lab_a'"):
         datasets.load(path, columns=toml)

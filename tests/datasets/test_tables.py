@@ -159,6 +159,19 @@ def test_several_tables_are_checked_as_they_are_trained_on(
         command.main(["check"])
 
 
+def test_a_time_with_decimal_commas_may_be_an_observation(tmp_path: Path) -> None:
+    lines = [f"1;{hour // 4},{25 * (hour % 4):02d};0,{hour};1,5;0" for hour in (2, 0, 3, 1, 5, 4)]
+    (tmp_path / "log.csv").write_text("\n".join(["day;hour;a;r;end", *lines]))
+    columns = tmp_path / "columns.toml"
+    columns.write_text(
+        'episode = "day"\ntime = "hour"\nobs = ["hour"]\naction = "a"\nreward = "r"\nterminated = "end"\n'
+        'action_low = 0\naction_high = 1\ndecimal = ","\n'
+    )
+    with pytest.warns(DataWarning, match="moved into the order"):
+        data = datasets.load(tmp_path / "log.csv", columns=columns)
+    np.testing.assert_allclose(data.obs[:, 0], [0.0, 0.25, 0.5, 0.75, 1.0])
+
+
 def test_decimal_commas_and_thousands(tmp_path: Path, toml: Path) -> None:
     path = tmp_path / "log.csv"
     frame().to_csv(path, index=False, sep=";", decimal=",")
@@ -167,11 +180,6 @@ def test_decimal_commas_and_thousands(tmp_path: Path, toml: Path) -> None:
     assert 'decimal = ","' in caught.value.hint
     toml.write_text(f'{TOML}decimal = ","\n')
     is_right(datasets.load(path, columns=toml))
-    toml.write_text(f'{TOML}decimal = ","\n'.replace("obs = [", 'obs = ["day", '))  # the time is an observation, too
-    data = datasets.load(path, columns=toml)
-    assert data.source.obs_names[0] == "day"
-    assert np.all(np.diff(data.obs[data.episode_slices()[0], 0]) > 0.0)
-    toml.write_text(f'{TOML}decimal = ","\n')
     path.write_text(path.read_text().replace("1000,5", "1.000,5"))
     with pytest.raises(DatasetFormatError, match="line 3: 'lab_a'"):
         datasets.load(path, columns=toml)

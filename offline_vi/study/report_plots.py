@@ -38,9 +38,12 @@ def report_plots(study: Study, rows: list[AggregateRow]) -> ReportPlots:
 
 
 def aggregate_plot(rows: list[AggregateRow]) -> str:
-    """The IQM of each method, with its interval."""
-    pairs = [(row.method, row.aggregates["IQM"]) for row in rows]
-    bars = [svg.Bar(method.label, iqm.value, iqm.low, iqm.high, method.color) for method, iqm in pairs]
+    """The IQM of each method, with its interval where each data set has several runs, as in the table."""
+    bars = []
+    for row in rows:
+        iqm = row.aggregates["IQM"]
+        low, high = (iqm.low, iqm.high) if row.fewest > 1 else (iqm.value, iqm.value)
+        bars.append(svg.Bar(row.method.label, iqm.value, low, high, row.method.color))
     return svg.intervals(bars, "IQM of the final normalized score, 95 % interval")
 
 

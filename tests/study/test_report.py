@@ -16,12 +16,14 @@ import pytest
 from command_line import run
 
 from offline_vi.errors import ConfigError
+from offline_vi.evaluation.statistics import Interval
 from offline_vi.study.published import USUAL, claims
 from offline_vi.study.report import FILTERS, contents, render
-from offline_vi.study.results import read_study, write_results
+from offline_vi.study.report_plots import aggregate_plot
+from offline_vi.study.results import Method, read_study, write_results
 from offline_vi.study.single_runs import read_runs
 from offline_vi.study.suite import suite_from
-from offline_vi.study.tables import digits_for
+from offline_vi.study.tables import AggregateRow, digits_for
 
 LEVELS = {"bc": 50.0, "bcq": 75.0, "emaq": 80.0, "plas": 70.0, "spot": 88.0, "td3-bc": 60.0, "iql": 66.0}
 DATASETS = ["hopper-medium-v2", "walker2d-medium-expert-v2"]
@@ -602,3 +604,11 @@ def test_a_report_says_how_many_episodes_the_task_ended(tmp_path: Path) -> None:
     assert "bc 50 %, bcq 100 %" in " ".join(contents(study).episode_notes)
     with write_results(study, tmp_path).open(newline="") as file:
         assert [(row["ended_by_task"], row["length"]) for row in csv.DictReader(file)] == [("1", "6.0"), ("2", "6.0")]
+
+
+@pytest.mark.parametrize("fewest", [1, 3])
+def test_an_interval_is_drawn_where_each_data_set_has_several_runs(fewest: int) -> None:
+    aggregates = {"IQM": Interval(20.0, 15.0, 26.0)}
+    row = AggregateRow(Method("bc", "", "bc", 0), aggregates, 2, 6, fewest)
+    (ends,) = re.findall(r'<line class="whisker s0" x1="([\d.]+)" x2="([\d.]+)"', aggregate_plot([row]))
+    assert (float(ends[0]) < float(ends[1])) == (fewest > 1)

@@ -113,7 +113,7 @@ class RewardMap:
         return RewardMap(self.scale * first.scale, self.scale * first.shift + self.shift, penalty)
 
     def apply(self, reward: Tensor, terminated: Tensor) -> Tensor:
-        """(B,), (B,) -> (B,)."""
+        """Rewards and whether the task ended, both (B,) -> the mapped rewards (B,)."""
         return self.scale * (reward - self.end_penalty * terminated) + self.shift
 
     def undo_value(self, value: Tensor, steps: Tensor, terminated: Tensor, discount: float) -> Tensor:

@@ -83,8 +83,8 @@ def split(columns: Columns) -> Repaired:
 
 
 def held(columns: Columns) -> Repaired:
-    """Repeat the last good value of the same entry within the episode, which of a next observation is the row's own
-    observation; rows at an episode's beginning that have none are split off."""
+    """Repeat the last good value of the same entry within the episode; for a next observation, this is the row's own
+    observation. Rows at an episode's beginning that have none are split off."""
     episode, filled, count = columns.episode, dict[str, Any](), 0
     for field in CHECKED:
         column = getattr(columns, field)

@@ -248,8 +248,8 @@ def _order(number: IntArray, time: NDArray[Any] | None, name: str) -> IntArray:
     if equal.any() and (order != stable).any():
         first, second = order[[int(equal.argmax()), int(equal.argmax()) + 1]]
         raise DatasetFormatError(
-            f"{name}: {counted(int(equal.sum()), 'time')} twice within an episode, first in rows {first} and {second}, "
-            "and the rows are not sorted by time",
+            f"{name}: {counted(int(equal.sum()), 'row')} with a time that another row of the episode has, first rows "
+            f"{first} and {second}, and the rows are not sorted by time",
             "rows that are there twice have to go; if episodes share a number, give each its own",
         )
     if equal.any():

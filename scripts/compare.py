@@ -26,7 +26,7 @@ class CompareOptions:
     evaluations: bool = False
     """Compare evaluations that `offline-vi evaluate` kept of the runs, instead of the final ones of their training: on
     each data set the newest that all runs have with the same number of episodes, first seed, environment and
-    guards."""
+    guards. The policies then began in the same states, and their differences are tested over these, too."""
     output: str = ""
     """Where report.html, report.md and results.csv go; default: a new folder, runs/compare, then runs/compare-2 and
     so on. A folder that is given may hold an earlier report, which is replaced."""

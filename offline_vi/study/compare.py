@@ -13,7 +13,7 @@ from offline_vi.study.report import Content, number, percent, span
 from offline_vi.study.results import Method, Study
 
 if TYPE_CHECKING:
-    from offline_vi.study.tables import Against, ScoreRow
+    from offline_vi.study.tables import Against, FromStarts, ScoreRow
 
 
 def against_baseline(study: Study, baseline: str) -> Study:
@@ -65,6 +65,7 @@ def lines(content: Content) -> Iterator[str]:
     if not content.comparisons:
         yield "no two methods have a score on the same data set: there is nothing to compare"
     yield from against_lines(content.comparisons)
+    yield from start_lines(content.from_starts)
 
 
 def score_lines(
@@ -108,3 +109,19 @@ def against_lines(comparisons: Sequence[Against], digits: int | None = None) -> 
         )
     if any(one.found.smallest_p > SHOWN for one in comparisons):
         yield f"  smallest possible p above {SHOWN}: with so few runs, no p-value can show a difference"
+
+
+def start_lines(rows: Sequence[FromStarts]) -> Iterator[str]:
+    """Methods against the baseline, from the same starts; nothing where the scores of single episodes are not kept."""
+    if not rows:
+        return
+    wide = max(len(row.method.label) for row in rows) + 2
+    yield f"against {rows[0].baseline.label}, from the same starts: mean difference, 95 % interval over starts"
+    for row in rows:
+        found = row.found
+        yield (
+            f"  {row.method.label:<{wide}}{row.dataset}  {number(found.difference.value, row.digits)} "
+            f"({span(found.difference, row.digits)}), better from {found.wins} of {found.starts} starts, "
+            f"p {number(found.p_value, 4)}"
+        )
+    yield "  These intervals are of the policies at hand. Other training seeds would give other policies."

@@ -24,7 +24,7 @@ from offline_vi.study.suite import Suite
 if TYPE_CHECKING:
     from offline_vi.evaluation.statistics import Interval
     from offline_vi.study.published import Unlike
-    from offline_vi.study.tables import Against, AggregateRow, DensityRow, ScoreRow, SupportRow
+    from offline_vi.study.tables import Against, AggregateRow, DensityRow, FromStarts, ScoreRow, SupportRow
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 PAGES = ("report.html", "report.md")
@@ -122,6 +122,7 @@ class Content:
     aggregate_coverage: float | None  # how often such an interval contains the truth, by simulation
     comparable: list[str]  # data sets on which every method has a score
     comparisons: list[Against]  # of each method with the baseline
+    from_starts: list[FromStarts]  # the same, over the episodes that all runs share
     model_commands: list[str]  # that fit the behavior models again
     densities: list[DensityRow]  # held-out log-density of each behavior model
     supports: list[SupportRow]  # how many actions of each method lie outside the data's support
@@ -162,6 +163,7 @@ def contents(study: Study) -> Content:
         aggregate_coverage=tables.aggregate_coverage(study) if aggregates else None,
         comparable=tables.comparable(study),
         comparisons=tables.comparisons(study),
+        from_starts=tables.from_starts(study),
         model_commands=list(dict.fromkeys(model.command for model in study.models if model.command)),
         densities=tables.density_rows(study),
         supports=tables.support_rows(study),

@@ -11,7 +11,7 @@ from offline_vi.errors import UsageError
 from offline_vi.study.follow_up import near
 from offline_vi.study.kept_evaluations import evaluations
 from offline_vi.study.results import Run, Study
-from offline_vi.study.scores import SCORE, Scores, integer, scores_from, table
+from offline_vi.study.scores import SCORE, Scores, by_start, integer, scores_from, table
 
 ALIKE = ("episodes", "seed", "guard", "guard_states", "safe_action")
 """The options that the evaluations of all compared runs share."""
@@ -84,6 +84,7 @@ def rescored(before: Scores, record: Record) -> Scores:
         mean_return=after.mean_return,
         episodes=after.episodes,
         over_episodes=after.over_episodes,
+        by_start=by_start(record, "normalized" if after.measure == SCORE else "returns"),
         failed_episodes=after.failed_episodes,
         ended=after.ended,
         length=after.length,

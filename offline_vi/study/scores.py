@@ -27,6 +27,7 @@ class Scores:
     mean_return: float | None = None  # undiscounted, of the final policy
     episodes: int = 0  # of the final evaluation, without those that failed
     over_episodes: float | None = None  # standard error of ``final`` over these episodes; of one nothing is known
+    by_start: Mapping[int, float] = field(default_factory=dict)  # seed of an episode -> its score, where these are kept
     failed_episodes: int = 0  # of the final evaluation
     ended: int | None = None  # of its episodes those that the task ended; None where a run does not say
     length: float | None = None  # mean number of their steps
@@ -102,6 +103,14 @@ def table(record: Mapping[str, object], key: str) -> Mapping[str, object]:
 def numbers(record: Mapping[str, object]) -> dict[str, float | None]:
     """A table of numbers. Raises ConfigError."""
     return {name: number(record, name) for name in record}
+
+
+def by_start(record: Mapping[str, object], key: str) -> dict[int, float]:
+    """Seed -> score of the episodes of a kept evaluation, whose scores are under ``key``. Raises ConfigError."""
+    seeds, values = _known(record, "seeds"), _known(record, key)
+    if len(seeds) != len(values):
+        raise ConfigError(f"there are {len(seeds)} seeds of {len(values)} episodes")
+    return {int(seed): value for seed, value in zip(seeds, values, strict=True)}
 
 
 def _curve(record: Mapping[str, object]) -> dict[int, float]:

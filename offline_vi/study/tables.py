@@ -15,9 +15,11 @@ from offline_vi.evaluation.statistics import (
     FEW,
     Comparison,
     Interval,
+    PairedDifference,
     bootstrap_interval,
     compare,
     iqm,
+    paired_difference,
     simulated_coverage,
 )
 from offline_vi.runs.files import read_json
@@ -316,6 +318,36 @@ def against(study: Study, name: str, datasets: Sequence[str], method: Method, ba
     found = compare(x, y, iqm, paired=paired)
     digits = max(digits_on(study, dataset) for dataset in datasets)
     return Against(name, method, baseline, found, min(map(len, [*ours, *theirs])), digits)
+
+
+class FromStarts(NamedTuple):
+    """The policies of a method against those of the baseline, from the same starts."""
+
+    dataset: str
+    method: Method
+    baseline: Method
+    found: PairedDifference
+    policies: tuple[int, int]  # of either; each start counts with their mean
+    digits: int  # decimals of the difference
+
+
+def from_starts(study: Study) -> list[FromStarts]:
+    """Every method against the first one on each data set, over the starts that all their runs have; none where the
+    scores of single episodes are not kept."""
+    rows = []
+    for dataset in study.suite.datasets if study.methods else []:
+        first, *others = (
+            (method, [run.scores.by_start for run in runs_of(study, method, dataset)]) for method in study.methods
+        )
+        for method, ours in others:
+            baseline, theirs = first
+            starts = sorted(set.intersection(*map(set, [*ours, *theirs]))) if ours and theirs else []
+            if len(starts) > 1:
+                x, y = (np.mean([[run[start] for start in starts] for run in side], axis=0) for side in (ours, theirs))
+                policies = (len(ours), len(theirs))
+                digits = digits_on(study, dataset)
+                rows.append(FromStarts(dataset, method, baseline, paired_difference(x, y), policies, digits))
+    return rows
 
 
 HELD_OUT = ("elbo", "iwae_64", "truth", "gap")

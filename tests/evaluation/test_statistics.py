@@ -23,6 +23,7 @@ from offline_vi.evaluation.statistics import (
     median,
     optimality_gap,
     performance_profile,
+    paired_difference,
     probability_of_improvement,
     simulated_coverage,
 )
@@ -120,6 +121,38 @@ def test_the_permutation_test_is_scipys_where_all_permutations_can_be_had() -> N
     assert found.difference.value == pytest.approx(x.mean() - y.mean())
     assert found.smallest_p == pytest.approx(1 / 462)  # 11 over 5, sides of different size
     assert found.runs == (5, 6)
+
+
+def test_the_paired_test_is_scipys_and_its_interval_that_of_the_differences() -> None:
+    rng = np.random.default_rng(4)
+    starts = 50.0 * rng.standard_normal(9)  # which are far more different than the policies
+    ours, theirs = starts + rng.normal(1.0, 1.0, 9), starts + rng.normal(0.0, 1.0, 9)
+    exact = stats.permutation_test(
+        (ours, theirs),
+        lambda a, b: abs((a - b).mean()),
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=np.inf,
+        vectorized=False,
+    )
+    found = paired_difference(ours, theirs)
+    assert found.p_value == pytest.approx(exact.pvalue, abs=1e-12)
+    assert paired_difference(ours, theirs, resamples=500).p_value == pytest.approx(exact.pvalue, abs=0.05)
+    reference = stats.bootstrap((ours - theirs,), np.mean, method="percentile", n_resamples=20_000)
+    low, high = reference.confidence_interval
+    assert found.difference == pytest.approx((float((ours - theirs).mean()), low, high), abs=0.05)
+    assert (found.wins, found.starts) == (int((ours > theirs).sum()), 9)
+    with pytest.raises(UsageError):
+        paired_difference(ours, theirs[1:])
+
+
+def test_the_paired_interval_covers_the_truth() -> None:
+    rng, covered = np.random.default_rng(6), 0
+    for repeat in range(300):
+        apart = rng.exponential(1.0, 50)
+        _, low, high = paired_difference(apart, np.zeros(50), resamples=500, seed=repeat).difference
+        covered += low <= 1.0 <= high
+    assert covered >= 0.88 * 300
 
 
 def test_few_runs_cannot_reject_and_say_so() -> None:

@@ -53,6 +53,33 @@ def test_the_newest_evaluations_are_compared(
         assert f"{other.scores.final:.0f}" in out.replace("−", "-")
 
 
+def test_policies_are_compared_from_the_same_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two seeds of a method count with their mean in each start; starts that one run lacks are left out."""
+    data, paths = pendulum(tmp_path / "toy.hdf5"), []
+    for kind, seed in (("bc", 0), ("bc", 1), ("td3-bc", 0)):
+        words = ["train", kind, "--dataset", data, "--env", "Pendulum-v1", *TINY, *NETS, "--seed", str(seed)]
+        paths.append(str(tmp_path / f"{kind}-{seed}"))
+        main([*words, "--output", paths[-1]])
+        main(["evaluate", paths[-1], "--episodes", "4", "-q"])
+    (file,) = (Path(paths[2]) / "evaluations").iterdir()
+    record = json.loads(file.read_text())
+    lists = ("returns", "seeds", "lengths", "terminated")
+    lacking = {**record, **{name: record[name][1:] for name in lists}, "failures": {"1000": "the motor is hot"}}
+    file.write_text(json.dumps(lacking))
+    code, out, _ = run(["compare", *paths, "--evaluations", "--output", str(tmp_path / "out")], capsys)
+    assert code == 0
+    returns = [np.array(next(evaluations(path, "rollouts"))["returns"]) for path in paths]
+    apart = returns[2] - (returns[0][1:] + returns[1][1:]) / 2.0
+    (line,) = [line for line in out.splitlines() if "better from" in line]
+    assert f"better from {int((apart > 0.0).sum())} of 3 starts" in line
+    (row,) = [row for row in (tmp_path / "out" / "report.md").read_text().splitlines() if "1 against 2" in row][-1:]
+    assert f"{apart.mean():.0f}" in row.replace("−", "-")
+    assert ">1 against 2<" in (tmp_path / "out" / "report.html").read_text()
+    file.write_text(json.dumps({**lacking, "seeds": [1001]}))
+    with pytest.raises(ConfigError):
+        with_kept_scores(read_runs(paths))
+
+
 def test_another_environment_or_guard_is_not_compared(runs: list[str]) -> None:
     for path in runs:
         main(["evaluate", path, "--episodes", "2", "-q"])

@@ -9,8 +9,6 @@ of BCQ. `CandidateCache` draws them anew in turns, so that over a training run a
 from __future__ import annotations
 
 import math
-import tempfile
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -28,7 +26,7 @@ from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.nn.precision import full_precision
 from offline_vi.nn.state import Scheduled
-from offline_vi.runs.files import reserve
+from offline_vi.runs.files import reserved
 from offline_vi.stopping import obey
 from offline_vi.types import Batch
 
@@ -78,7 +76,6 @@ class CandidateCache(Proposals, Scheduled):
         self.pieces = -(-rows // self.piece)
         self._tables: dict[tuple[str, int], Tensor] = {}
         self._step = 0
-        self._files = tempfile.TemporaryDirectory(prefix="offline-vi-candidates-", ignore_cleanup_errors=True)
 
     def sample(self, obs: Tensor, num_samples: int = 1) -> Tensor:
         return self.proposals.sample(obs, num_samples)
@@ -120,9 +117,8 @@ class CandidateCache(Proposals, Scheduled):
         shape = (len(self._rows[field]), num_samples, self.spec.action_dim)
         if 2 * int(np.prod(shape)) <= self.memory_budget:
             return torch.empty(shape, dtype=torch.float16, device=self.device)
-        path = Path(self._files.name) / f"{field}-{num_samples}.f16"
-        reserve(path, 2 * int(np.prod(shape)))
-        return torch.from_numpy(np.memmap(path, np.float16, "r+", shape=shape))
+        with reserved(2 * int(np.prod(shape))) as file:
+            return torch.from_numpy(np.memmap(file, np.float16, "r+", shape=shape))
 
     def _fill(self, key: tuple[str, int]) -> None:
         for piece in range(self.pieces):

@@ -255,8 +255,8 @@ def paired_difference(
     ours: ArrayLike, theirs: ArrayLike, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedDifference:
     """Two policies compared by what they earned from the same starts, (E,) each: the mean difference, its bootstrap
-    interval over starts, and the permutation test that exchanges the two within each start. Up to ``resamples`` (default
-    10,000) ways to exchange are all tried; of more, as many are drawn.
+    interval over starts, and the permutation test that exchanges the two within each start. Up to ``resamples``
+    (default 10,000) ways to exchange are all tried; of more, as many are drawn.
 
     What a start does to both cancels, so that far fewer episodes tell the two apart. The result is of these two
     policies: it says nothing about what another training seed would give.

@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from offline_vi.errors import (
     CheckpointWriteError,
@@ -172,15 +173,18 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         return file.read() if limit is None else file.read(limit)
 
 
-def reserve(path: Path, size: int) -> None:
-    """A new file of so many bytes that the disk has for it: who maps it later can write to all of them. Raises
-    CheckpointWriteError."""
-    with writing(path.parent, size), path.open("xb") as file:
+def reserved(size: int) -> IO[bytes]:
+    """A file without a name, of so many bytes that the disk has for it: who maps it can write to all of them. It is
+    gone with its last map, also if the process is killed. Raises CheckpointWriteError."""
+    folder = Path(tempfile.gettempdir())
+    with writing(folder, size):
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the caller closes it
         allocate: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)
         if allocate is None or size == 0:
             file.truncate(size)
         else:
             allocate(file.fileno(), 0, size)
+        return file
 
 
 def remove(path: Path) -> None:

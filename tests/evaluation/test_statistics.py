@@ -22,8 +22,8 @@ from offline_vi.evaluation.statistics import (
     mean,
     median,
     optimality_gap,
-    performance_profile,
     paired_difference,
+    performance_profile,
     probability_of_improvement,
     simulated_coverage,
 )

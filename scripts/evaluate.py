@@ -120,6 +120,12 @@ def print_score(score: RunScore) -> None:
         print(f"    seed {seed}: {why}")
     if score.guard is not None and score.guard.known is not None:
         print(f"  unknown states    {100 * score.guard.share_unknown:10.2f} % (usual: {100 * score.guard.level:g} %)")
+        culprits = [
+            f"{score.name_of(entry)} in {100 * count / score.guard.unknown_states:.0f} %"
+            for entry, count in score.guard.culprits.most_common(3)
+        ]
+        if culprits:
+            print(f"  {'':<18}most unusual in them: {', '.join(culprits)}")
     if score.guard is not None and score.guard.behavior is not None:
         share, threshold = 100 * score.guard.share, score.guard.threshold
         print(f"  replaced actions  {share:10.2f} % (log-density below {threshold:.2f} nats)")

@@ -17,6 +17,7 @@ from offline_vi.behavior.base import DensityModel
 from offline_vi.data.transitions import Transitions
 from offline_vi.errors import ConfigError
 from offline_vi.evaluation.evaluate import Evaluation
+from offline_vi.ranges import short
 from offline_vi.rl.policies import Policy, q_value
 from offline_vi.types import RewardMap
 
@@ -41,8 +42,12 @@ class Support:
         return {str(level): value for level, value in self.quantiles.items()}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, float]) -> Support:
-        return cls({float(level): float(value) for level, value in record.items()})
+    def from_json(cls, record: Mapping[str, object]) -> Support:
+        """Raises ConfigError where the record holds anything but numbers."""
+        try:
+            return cls({float(level): float(value) for level, value in record.items()})  # type: ignore[arg-type]
+        except (TypeError, ValueError, AttributeError):
+            raise ConfigError(f"{short(record)} are no quantiles", "measure them again") from None
 
 
 def some_rows(data: Transitions, rows: int = ROWS) -> tuple[Tensor, Tensor]:

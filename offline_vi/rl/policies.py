@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -139,6 +140,7 @@ class GuardedPolicy:
     candidate in the support, or without a value, the most likely one. Either guard may be left out.
 
     ``states``, ``unknown_states`` and ``fallbacks`` count states: all, those of the first guard, those of the second.
+    ``culprits`` counts, of the unknown states, the entry of the observation that is most unlike the data's.
     ``act`` takes and returns what every policy does, actions in [-1, 1]: `Task.to_env` gives the environment's.
 
     Raises ConfigError where ``safe_action`` (A,) is outside [-1, 1].
@@ -164,6 +166,7 @@ class GuardedPolicy:
         self.known, self.level, self.safe_action = states, level, safe_action
         self.lowest_score = states.threshold(level) if states is not None else None
         self.states = self.fallbacks = self.unknown_states = 0
+        self.culprits: Counter[int] = Counter()
         self.counted: Tensor | None = None  # (B,), bool: the rows of a batch that are counted; None: all
 
     @property
@@ -184,6 +187,8 @@ class GuardedPolicy:
         self.states += int(rows.sum())
         self.unknown_states += int((verdict.unknown_state & rows).sum())
         self.fallbacks += int((verdict.unlikely_action & rows).sum())
+        if self.known is not None and (unknown := verdict.unknown_state & rows).any():
+            self.culprits.update(self.known.culprit(obs[unknown]).tolist())
         spoke = verdict.unknown_state.any() or verdict.unlikely_action.any()
         return self.replaced(obs, verdict) if spoke else verdict.action
 

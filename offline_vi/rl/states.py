@@ -69,6 +69,19 @@ class KnownStates(Recorded):
         return score
 
     @torch.no_grad()
+    def culprit(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B,), the number of the entry to which a state owes most that it is unlike the data's: with the
+        data's mean in its place, the score would be highest. An entry that is not finite comes first."""
+        dim = self.spec.obs_dim
+        diagonal = torch.eye(dim, dtype=torch.bool, device=obs.device)
+        replaced = torch.where(
+            diagonal, self.inputs.mean, obs.unsqueeze(-2)
+        )  # (B, O, O), row k has the mean at entry k
+        scores = self.score(replaced.nan_to_num().flatten(0, 1)).unflatten(0, replaced.shape[:2])  # (B, O)
+        broken = ~obs.isfinite()
+        return torch.where(broken.any(-1, keepdim=True), broken.to(scores), scores).argmax(-1)
+
+    @torch.no_grad()
     def calibrate(self, obs: Tensor) -> None:
         """Take the quantiles over states (R, O) of episodes that the density was not fitted to: of R scores the one
         at place floor(level (R + 1)) from below, -inf where that is 0."""

@@ -44,7 +44,7 @@ FILES = re.compile(  # of a run, and of the models and runs within it
     r"|(learning_curve|exploration|reconstructions|open_loop|traversals|sweep|off_policy)\.png|LATEST"
     r"|\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}Z\.json"  # of evaluations
 )
-WITHIN = {"behavior", "values", "best-steps", "returns", "start", "model", "states"}  # runs and models
+WITHIN = {"behavior", "values", "best-steps", "returns", "start", "model", "states", "actions"}  # runs and models
 FOLDERS = frozenset({CHECKPOINTS, *WITHIN, "policies", "videos", "evaluations", "tensorboard", "wandb"})
 OTHERS = frozenset({"tensorboard", "wandb"})  # written by other packages, whatever is in them
 

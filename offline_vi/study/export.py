@@ -31,7 +31,7 @@ from offline_vi.rl.prediction import as_rows, evaluation_mode, predict
 from offline_vi.runs.files import finite, replace_file, require_regular, write_json, writing
 from offline_vi.study.kept import algorithm_name, load_policy, read_config
 from offline_vi.study.scores import table
-from offline_vi.study.scoring import guarded
+from offline_vi.study.scoring import guarded, names_in
 from offline_vi.types import FloatArray, Task, unit_task
 
 To = Literal["torch", "onnx", "torchscript"]
@@ -117,12 +117,8 @@ def export_run(
     agent = load_policy(run, seed_index)
     around = guarded(agent, run, seed_index, guard, guard_states, safe_action=safe_action)
     about = table(read_config(run).record, "data")
-    obs_names, action_names = (_names(about.get(name)) for name in ("obs_names", "action_names"))
+    obs_names, action_names = (names_in(about.get(name)) for name in ("obs_names", "action_names"))
     return export(agent, path, guard=around, obs_names=obs_names, action_names=action_names, overwrite=overwrite)
-
-
-def _names(value: object) -> list[str]:
-    return [str(name) for name in value] if isinstance(value, list) else []
 
 
 def format_of(path: Path) -> Format:

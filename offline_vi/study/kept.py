@@ -13,7 +13,14 @@ import torch
 from offline_vi import registry
 from offline_vi.behavior.base import BehaviorModel, DensityModel, Proposals
 from offline_vi.behavior.pretrained import CARD, load_behavior, save_behavior
-from offline_vi.errors import ConfigError, NoCheckpointError, RunExistsError, UsageError
+from offline_vi.errors import (
+    CapabilityError,
+    ConfigError,
+    NoCheckpointError,
+    RunExistsError,
+    SpaceMismatchError,
+    UsageError,
+)
 from offline_vi.nn.allowance import Allowance, bytes_of
 from offline_vi.nn.description import class_named, classes_in, describe, rebuild, single_seed, spec_of
 from offline_vi.nn.stack import unstack_
@@ -209,3 +216,25 @@ def load_policy(directory: str | Path, seed_index: int = 0) -> Algorithm:
     if isinstance(agent, BehaviorFit):
         raise UsageError(f"{directory} holds a behavior model, not a policy", "give a run of `offline-vi train`")
     return agent
+
+
+def fitted_in(directory: str | Path, spec: Spec) -> BehaviorModel:
+    """The fitted model in a directory. Raises SpaceMismatchError where it was fitted to data of other shapes, and
+    whatever `load_behavior` raises."""
+    model = load_behavior(directory)
+    if model.spec != spec:
+        raise SpaceMismatchError(
+            f"the behavior model in {directory} is of observations {model.spec.obs_shape} and "
+            f"{model.spec.action_dim} actions, the data of {spec.obs_shape} and {spec.action_dim}",
+            "fit one to these data: `offline-vi fit-behavior`",
+        )
+    return model
+
+
+def density_in(directory: str | Path, spec: Spec) -> DensityModel:
+    """The fitted model in a directory, as a density of these data. Raises SpaceMismatchError, CapabilityError, and
+    whatever `load_behavior` raises."""
+    model = fitted_in(directory, spec)
+    if not isinstance(model, DensityModel):
+        raise CapabilityError(f"the behavior model in {directory} has no density", "choose a DensityModel")
+    return model

@@ -20,12 +20,14 @@ from offline_vi.study.scores import numbers, table
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from offline_vi.behavior.base import DensityModel
     from offline_vi.evaluation.evaluate import Evaluation
+    from offline_vi.evaluation.support import Support
     from offline_vi.rl.algorithm import Algorithm
     from offline_vi.rl.policies import GuardedPolicy
     from offline_vi.types import Task
 
-STATES = "states"  # the folder of a run that holds the density of its states
+STATES, ACTIONS = "states", "actions"  # the folders of a run that hold the densities of its guards
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class RunScore:
     videos: Path | None  # folder of the films
     data: Mapping[str, float | None] = field(default_factory=dict)  # what the data's own episodes earned on this task
     film_error: EnvError | None = None  # why there are no films
+    obs_names: Sequence[str] = ()  # of the entries of an observation, where the data came with names
+
+    def name_of(self, entry: int) -> str:
+        """What an entry of the observation is called."""
+        return self.obs_names[entry] if entry < len(self.obs_names) else f"observation {entry}"
 
     def to_json(self, level: float = 0.0) -> dict[str, Any]:
         """JSON-ready; ``level`` is the quantile of the guard of actions."""
@@ -70,7 +77,9 @@ class RunScore:
         if self.guard is not None and self.guard.behavior is not None:
             record["guard"] = {"level": level, "threshold": self.guard.threshold, "share": self.guard.share}
         if self.guard is not None and self.guard.known is not None:
-            record["guard_states"] = {"level": self.guard.level, "share": self.guard.share_unknown}
+            culprits = {self.name_of(entry): count for entry, count in self.guard.culprits.most_common()}
+            unknown = {"share": self.guard.share_unknown, "most_unusual": culprits}
+            record["guard_states"] = {"level": self.guard.level, **unknown}
         return record
 
 
@@ -99,7 +108,9 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
         acting, task, options.episodes, options.seed, progress=options.progress, env_processes=options.env_processes
     )
     changed = differences(run, config.record, task, evaluation)
-    score = RunScore(task, evaluation, changed, around, None, data_score_of(run, config.record, task))
+    names = names_in(table(config.record, "data").get("obs_names"))
+    data = data_score_of(run, config.record, task)
+    score = RunScore(task, evaluation, changed, around, None, data, obs_names=names)
     if not options.video:
         return score
     try:
@@ -107,6 +118,11 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     except EnvError as error:
         return replace(score, film_error=error)
     return replace(score, videos=Path(run) / "videos")
+
+
+def names_in(value: object) -> list[str]:
+    """The names of columns in a config.json; none where it has none."""
+    return [str(name) for name in value] if isinstance(value, list) else []
 
 
 def keep_score(run: str | Path, score: RunScore, options: ScoringOptions) -> Path:
@@ -212,19 +228,17 @@ def guarded(
     *,
     safe_action: Sequence[float] = (),
 ) -> GuardedPolicy | None:
-    """The policy, guarded by the density that its run measured the support with, at the quantile ``actions``, and by
-    the density of states that `fit_guard` left in the run, at the quantile ``states``; 0 leaves a guard out. In unknown
-    states it takes ``safe_action`` (A,), in the environment's units.
+    """The policy, guarded by the density that its run measured the support with, or that `keep_density` left in the
+    run, at the quantile ``actions``, and by the density of states that `fit_guard` left in the run, at the quantile
+    ``states``; 0 leaves a guard out. In unknown states it takes ``safe_action`` (A,), in the environment's units.
 
     Raises ConfigError where the run has no such density or does not know that quantile, UsageError for a safe action
     without a guard of states, or one that is not in the action box.
     """
     from offline_vi.behavior.pretrained import CARD
     from offline_vi.evaluation.states import load_states
-    from offline_vi.evaluation.support import Support
     from offline_vi.nn.recorded import spec_in
     from offline_vi.rl.policies import GuardedPolicy, q_value
-    from offline_vi.study.kept import load_with_density
     from offline_vi.types import unit_task
 
     task = policy.task or unit_task(spec_in(policy).action_dim)
@@ -235,11 +249,8 @@ def guarded(
         return None
     density, threshold = None, -math.inf
     if actions:
-        record = read_json(Path(run) / "result.json").get("support")
-        _, density = load_with_density(run, seed_index)
-        if density is None or record is None:
-            raise ConfigError(f"{run} has no density of the data's actions", "train with --support-from DIR")
-        threshold = Support.from_json(record).threshold(actions)
+        density, support = density_of(run, seed_index)
+        threshold = support.threshold(actions)
     if states and not (Path(run) / STATES / CARD).is_file():
         raise ConfigError(
             f"there is no density of states in {run}",
@@ -251,6 +262,29 @@ def guarded(
         return q_value(policy, obs, action)
 
     return GuardedPolicy(policy, density, threshold, value=value, states=known, level=states or 0.01, safe_action=safe)
+
+
+def density_of(run: str | Path, seed_index: int = 0) -> tuple[DensityModel, Support]:
+    """The density of the actions of a run's data, and its quantiles: what `keep_density` left in the run, or else what
+    the run measured the support with. Raises ConfigError where there is none."""
+    from offline_vi.behavior.base import DensityModel
+    from offline_vi.behavior.pretrained import CARD, load_behavior, read_card
+    from offline_vi.evaluation.support import Support
+    from offline_vi.study.kept import load_with_density
+
+    kept = Path(run) / ACTIONS
+    if (kept / CARD).is_file():
+        found, record = load_behavior(kept), read_card(kept).record
+        density = found if isinstance(found, DensityModel) else None
+    else:
+        density, record = load_with_density(run, seed_index)[1], read_json(Path(run) / "result.json")
+    if density is None or not table(record, "support"):
+        command = command_on("fit-guard", run, "--support-from", "DIR", config=read_json(Path(run) / "config.json"))
+        raise ConfigError(
+            f"{run} has no density of the data's actions",
+            f"fit one by `offline-vi fit-behavior ... --output DIR`, then keep it in the run: `{command}`",
+        )
+    return density, Support.from_json(table(record, "support"))
 
 
 def safe_in_box(action: Sequence[float], task: Task) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,13 +14,13 @@ import tyro
 from offline_vi import registry
 from offline_vi.behavior.base import BehaviorModel, DensityModel, Proposals
 from offline_vi.behavior.cvae import CVAEConfig
-from offline_vi.behavior.pretrained import load_behavior, read_card
+from offline_vi.behavior.pretrained import read_card
 from offline_vi.behavior.proposals import CandidateCache
 from offline_vi.console import standard_error
 from offline_vi.data.columns import warn
 from offline_vi.data.samplers import Source, StackedSampler
 from offline_vi.data.transitions import Transitions
-from offline_vi.errors import CapabilityError, ConfigError, EnvError, EvaluationError, SpaceMismatchError
+from offline_vi.errors import CapabilityError, ConfigError, EnvError, EvaluationError
 from offline_vi.nn.precision import preferred_precision
 from offline_vi.renamed import as_before
 from offline_vi.rl.algorithm import Algorithm, normalizer_of
@@ -34,6 +33,7 @@ from offline_vi.study.evaluations import EvalOptions
 from offline_vi.study.experiment import Experiment, options_record
 from offline_vi.study.fit_behavior import fit_ahead
 from offline_vi.study.flags import Parts, parse, value_of
+from offline_vi.study.kept import density_in, fitted_in
 from offline_vi.study.names import run_name
 from offline_vi.study.plots import learning_curve
 from offline_vi.study.presets import preset
@@ -346,25 +346,3 @@ def shared(chosen: TrainOptions, choice: AgentChoice, spec: Spec) -> BehaviorMod
     if not registry.algorithm(choice.algorithm).behavior:
         raise CapabilityError(f"{choice.algorithm} uses no behavior model", "leave --behavior-from out")
     return fitted_in(chosen.behavior_from, spec)
-
-
-def fitted_in(directory: str | Path, spec: Spec) -> BehaviorModel:
-    """The fitted model in a directory. Raises SpaceMismatchError where it was fitted to data of other shapes, and
-    whatever `load_behavior` raises."""
-    model = load_behavior(directory)
-    if model.spec != spec:
-        raise SpaceMismatchError(
-            f"the behavior model in {directory} is of observations {model.spec.obs_shape} and "
-            f"{model.spec.action_dim} actions, the data of {spec.obs_shape} and {spec.action_dim}",
-            "fit one to these data: `offline-vi fit-behavior`",
-        )
-    return model
-
-
-def density_in(directory: str | Path, spec: Spec) -> DensityModel:
-    """The fitted model in a directory, as a density of these data. Raises SpaceMismatchError, CapabilityError, and
-    whatever `load_behavior` raises."""
-    model = fitted_in(directory, spec)
-    if not isinstance(model, DensityModel):
-        raise CapabilityError(f"the behavior model in {directory} has no density", "choose a DensityModel")
-    return model

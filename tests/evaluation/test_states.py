@@ -64,6 +64,18 @@ def test_states_unlike_the_data_are_unknown(states: KnownStates) -> None:
         assert share_unknown(states, wrong, 0.01) > 0.9
 
 
+@pytest.mark.parametrize("entry", range(3))
+@pytest.mark.parametrize("reading", [5.0, -300.0, torch.nan, torch.inf])
+def test_the_entry_that_is_unlike_the_data_is_named(states: KnownStates, entry: int, reading: float) -> None:
+    obs = torch.from_numpy(on_a_circle().obs)[::10]
+    broken = obs.index_fill(-1, torch.tensor([entry]), reading)
+    assert (states.culprit(broken) == entry).float().mean() > 0.95
+    guarded = GuardedPolicy(Forward(), None, states=states, level=0.01)
+    guarded.act(broken)
+    assert sum(guarded.culprits.values()) == guarded.unknown_states
+    assert guarded.culprits.most_common(1)[0][0] == entry
+
+
 class Forward:
     """Always the same action."""
 

@@ -73,6 +73,52 @@ def test_a_file_returns_the_safe_action_in_an_unknown_state(trained: str, capsys
     assert code == 2 and "--guard-states" in error
 
 
+def test_a_density_of_actions_is_kept_after_training(
+    trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_path, density = str(tmp_path / "run"), str(tmp_path / "density")
+    shutil.copytree(trained, run_path, ignore=shutil.ignore_patterns("states", "safe.ts*"))
+    data = json.loads((Path(run_path) / "config.json").read_text())["data_options"]["dataset"]
+    score = ["evaluate", run_path, "--guard", "0.5", *SCORE[2:]]
+    code, _, error = run(score, capsys)
+    assert code != 0
+    assert f"offline-vi fit-guard {run_path} --support-from DIR" in error
+    words = ["fit-behavior", "gaussian", "--dataset", *data, "--steps", "5", "-q"]
+    main([*words, "--output", density])
+    capsys.readouterr()
+    code, out, _ = run(["fit-guard", run_path, "--steps", "5", "--support-from", density], capsys)
+    assert code == 0
+    shutil.rmtree(density)  # the run holds all that it needs
+    assert strangers(Path(run_path)) == []
+    code, scored, _ = run(score, capsys)
+    assert code == 0
+    guard = json.loads(scored)["guard"]
+    (line,) = [line for line in out.splitlines() if "--guard 0.5" in line]
+    assert float(line.split()[0]) == pytest.approx(guard["threshold"], abs=0.005)
+    assert guard["share"] > 0.0
+    file = str(tmp_path / "guarded.ts")
+    assert run(["export", run_path, "--to", "torchscript", "--output", file, "--guard", "0.5"], capsys)[0] == 0
+    card = Path(run_path) / "actions" / "card.json"
+    for support in ({}, {"half": 1.0}, {"0.5": "low"}, 7):
+        card.write_text(json.dumps({**json.loads(card.read_text()), "support": support}))
+        code, _, error = run(score, capsys)
+        assert code == 78 and error.startswith("error: ")
+
+
+def test_a_density_of_other_actions_is_refused(
+    trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def two_actions(columns: dict[str, Any]) -> None:
+        columns["actions"] = np.concatenate([columns["actions"]] * 2, -1)
+
+    data, density = pendulum(tmp_path / "two.hdf5", two_actions), str(tmp_path / "density")
+    words = ["fit-behavior", "gaussian", "--dataset", data, "--steps", "2", "-q"]
+    main([*words, "--output", density])
+    code, _, error = run(["fit-guard", trained, "--steps", "2", "--support-from", density], capsys)
+    assert code != 0 and "2 actions" in error
+    assert not (Path(trained) / "actions").exists()
+
+
 def test_the_command_that_a_refusal_names_loads_the_plug_ins_of_the_run(
     trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,8 +107,9 @@ class Info:
 @dataclass(frozen=True)
 class Check:
     """Read data sets (files, names, a folder of images) exactly as training would with the same options, and report
-    what is in them and what training would drop. Several are each read alone and then joined, as for `--dataset`. The
-    exit code is 65 if the data cannot be used."""
+    what is in them and what training would drop. Several are each read alone and then joined, as for `--dataset`. With
+    --env, that environment is made, and its spaces and the limit of its episodes are checked as well. The exit code is
+    65 if the data cannot be used."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE ...")]
     """Names of data sets, or files."""
@@ -124,6 +125,8 @@ class Check:
             record = _images(first, self.reading)
         else:
             record = _record(datasets.inspect(first, *more, reading=self.reading))
+            if self.reading.env and not self.reading.unscored:
+                record["limit of episodes"] = f"{_limit(self.names, self.reading)} steps"
         if self.json:
             _print_json(record)
             return
@@ -267,6 +270,16 @@ def _record(report: DataReport) -> dict[str, Any]:
     defects = [f"{name}: {text}" if len(names) > 1 else text for name in names for text in defects_of(name)]
     record["known defects"] = list(dict.fromkeys(defects)) or "none known"
     return record | {"warnings": list(report.warnings)}
+
+
+def _limit(names: tuple[str, ...], reading: Reading) -> int | None:
+    """Steps after which an episode is cut on the environment that the reading names. Raises what training would, where
+    the environment does not suit the data."""
+    from offline_vi.study.data import check_task
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `inspect` has reported them
+        return check_task(datasets.load(*names, reading=reading))
 
 
 def _images(source: str, reading: Reading) -> dict[str, Any]:

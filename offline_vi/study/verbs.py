@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from offline_vi.errors import ConfigError, DeterminismWarning, UsageError
+from offline_vi.errors import ConfigError, DeterminismWarning, UsageError, counted
 from offline_vi.factories import check_kwargs, kwargs_from
 from offline_vi.nn.precision import use_threads
 from offline_vi.runs.files import read_json
@@ -196,13 +196,14 @@ def print_result(name: str, outcome: Outcome, options: RunOptions) -> None:
 
 
 def score_line(result: Record) -> str:
-    """The final policy in a few words: its score and return, or its return alone, how its episodes ended, and how many
-    failed."""
+    """The final policy in a few words: its score and return, or its return alone, over how many episodes, how these
+    ended, and how many failed."""
     words = f"return {result['return_mean']:.2f}"
     if result.get("normalized_score") is not None:
         words = f"normalized score {result['normalized_score']:.2f} ({words})"
+    words += f", mean of {counted(len(result['returns']), 'episode')}"
     if ended := sum(result.get("terminated", ())):
         length = sum(result["lengths"]) / len(result["lengths"])
-        words += f", {ended} of {len(result['terminated'])} episodes ended by the task, {length:.0f} steps on average"
+        words += f", {ended} of them ended by the task, {length:.0f} steps on average"
     failed = len(result.get("failed_episodes", ()))
     return f"{words}, {failed} episodes failed" if failed else words

@@ -131,6 +131,24 @@ def test_an_environment_beside_the_data_is_trained_on_scored_and_reported_by_its
     assert "0 of 2 episodes, not by the limit of 2 steps" in out
 
 
+def test_the_check_of_data_finds_what_training_would_refuse(
+    module: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wide(columns: dict[str, Any]) -> None:
+        columns["observations"] = np.repeat(columns["observations"], 2, -1)
+
+    env, other = f"{module}:Valley", pendulum(tmp_path / "wide.hdf5", wide)
+    for words in ([data, "--env", env], [other, "--env", env, "--max-episode-steps", "7"]):
+        trained = run(["train", "bc", "--dataset", *words, "--output", "run", *SMALL], capsys)
+        checked = run(["data", "check", *words], capsys)
+        assert checked[0] == trained[0] != 0
+        assert checked[2].splitlines()[-1] == trained[2].splitlines()[-1]
+    code, out, _ = run(["data", "check", data, "--env", env, "--max-episode-steps", "7"], capsys)
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("limit of episodes")]
+    assert line.split()[-2:] == ["7", "steps"]
+
+
 def test_how_episodes_ended_is_printed(module: str, data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A policy that ends each episode early must not look like one that comes through."""
     env, limit = f"{module}:Valley", ["--max-episode-steps", "7"]

@@ -46,6 +46,9 @@ class EvaluateOptions:
     safe_action: tuple[float, ...] = ()
     """The action to take in unknown states instead of the middle of the box, in the environment's units: one number for
     each dimension."""
+    deterministic: bool = False
+    """Act as a file of `offline-vi export` and `predict` do: random numbers, as those of candidate actions, are drawn
+    once. Policies that draw none, such as clones, score the same."""
     video: int = 0
     """Film this many episodes, from --seed on, into RUN/videos."""
     env_processes: bool = False
@@ -76,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
         guard=options.guard,
         guard_states=options.guard_states,
         safe_action=options.safe_action,
+        deterministic=options.deterministic,
         video=options.video,
         env_processes=options.env_processes,
         progress=not options.quiet,

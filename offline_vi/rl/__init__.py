@@ -33,6 +33,7 @@ from offline_vi.rl.policies import (
     BehaviorPolicy as BehaviorPolicy,
     CandidatePolicy as CandidatePolicy,
     Counting as Counting,
+    DeterministicPolicy as DeterministicPolicy,
     Explorer as Explorer,
     GaussianNoise as GaussianNoise,
     GuardedPolicy as GuardedPolicy,

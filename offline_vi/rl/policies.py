@@ -13,8 +13,10 @@ from torch import Tensor
 
 from offline_vi.behavior.base import DensityModel, Proposals
 from offline_vi.distributions.squashed import TanhNormal
-from offline_vi.errors import ConfigError
+from offline_vi.errors import CapabilityError, ConfigError
 from offline_vi.rl.algorithm import Policy as Policy, StatefulPolicy as StatefulPolicy, find_capability
+from offline_vi.rl.fixed_noise import FixedNoise
+from offline_vi.rl.prediction import held_fixed
 from offline_vi.rl.states import KnownStates
 
 Perturb = Callable[[Tensor, Tensor, float], Tensor]
@@ -241,6 +243,31 @@ class StochasticPolicy(Policy, Protocol):
 
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
         """(B, O), (B, A) -> (B,) nats, of actions in [-1, 1]."""
+
+
+class DeterministicPolicy:
+    """A policy whose random numbers are drawn once: it acts as `Algorithm.predict` and exported files do, the same
+    action for the same observation.
+
+    Raises CapabilityError for a policy that remembers its episode.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        if find_capability(policy, StatefulPolicy) is not None:
+            raise CapabilityError(
+                "a policy that remembers its episode has no action of an observation alone", "evaluate it as it is"
+            )
+        self.policy, self.noise = policy, FixedNoise()
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Tensor:
+        """(B, O) -> (B, A)."""
+        return held_fixed(self.policy.act, obs, self.noise)
+
+    def count_only(self, rows: Tensor | None) -> None:
+        """As `Counting`, where the policy counts."""
+        if isinstance(self.policy, Counting):
+            self.policy.count_only(rows)
 
 
 class NoisyPolicy:

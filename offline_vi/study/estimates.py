@@ -79,7 +79,7 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
     if diverged:
         yield f"{len(diverged)} of {len(judged)} estimates diverged and are in no number: {', '.join(diverged)}"
     if doubtful:
-        yield f"{doubtful} of {len(judged)} estimates have not converged, so no methods are compared: take more --steps"
+        yield f"{doubtful} of {len(judged)} estimates have not converged: take more --steps"
     for dataset in dict.fromkeys(row.dataset for row in rows):
         here = [judged[run] for run in judged if judged[run].dataset == dataset]
         clone = tables.mean_of([one.fitted[CLONE].value for one in here])
@@ -88,23 +88,24 @@ def lines(judged: Mapping[str, Judgment]) -> Iterator[str]:
         yield from score_lines(
             [row for row in rows if row.dataset == dataset], wide, {CLONE: number(clone, DIGITS)}, DIGITS
         )
-    if lost := lost_methods(study):
-        yield f"not compared, because an estimate diverged: {', '.join(sorted(method.label for method in lost))}"
+    if left := left_out(study, judged):
+        why = "diverged" if not doubtful else "has not converged" if not diverged else "diverged or has not converged"
+        yield f"not compared, because an estimate {why}: {', '.join(sorted(method.label for method in left))}"
     yield from against_lines(compared(study, judged), DIGITS)
     yield f"  The intervals are over runs. They do not contain the bias of the method: look at {CLONE} and {DATA}."
 
 
-def lost_methods(study: Study) -> set[Method]:
-    """The methods with an estimate that diverged: the runs that they have left are those that went well."""
-    return {run.method for run in study.runs if not run.done}
+def left_out(study: Study, judged: Mapping[str, Judgment]) -> set[Method]:
+    """The methods of which an estimate diverged or has not converged: the others that they have are those that went
+    well."""
+    sound = {Path(run).resolve() for run, one in judged.items() if one.fitted[POLICY].converged}
+    return {run.method for run in study.runs if run.path.resolve() not in sound}
 
 
 def compared(study: Study, judged: Mapping[str, Judgment]) -> list[tables.Against]:
-    """The other methods against the first one; none where that one is lost, or where an estimate has not converged."""
-    lost, fitted = lost_methods(study), [one.fitted[POLICY] for one in judged.values()]
-    if study.methods[0] in lost or not all(one.converged or one.diverged for one in fitted):
-        return []
-    return tables.comparisons(study._replace(methods=[method for method in study.methods if method not in lost]))
+    """The methods of which every estimate converged, against the first of them."""
+    left = left_out(study, judged)
+    return tables.comparisons(study._replace(methods=[method for method in study.methods if method not in left]))
 
 
 def to_json(judged: Mapping[str, Judgment]) -> dict[str, Any]:

@@ -13,8 +13,15 @@ from offline_vi.study.kept_evaluations import evaluations
 from offline_vi.study.results import Run, Study
 from offline_vi.study.scores import SCORE, Scores, by_start, integer, scores_from, table
 
-ALIKE = ("episodes", "seed", "guard", "guard_states", "safe_action")
-"""The options that the evaluations of all compared runs share."""
+ALIKE: dict[str, object] = {
+    "episodes": None,
+    "seed": None,
+    "guard": 0.0,
+    "guard_states": 0.0,
+    "safe_action": [],
+    "deterministic": False,
+}
+"""The options that the evaluations of all compared runs share -> what an evaluation had that does not say it."""
 ON = ("env_id", "kwargs", "max_episode_steps")
 """The fields of their records that they share, too: what the policies acted on."""
 
@@ -70,7 +77,7 @@ def alike(kept: Sequence[Sequence[Record]], runs: Sequence[Run]) -> dict[str, ob
 def settings_of(record: Record) -> dict[str, object]:
     """What two evaluations have to share to be compared."""
     options = table(record, "options")
-    return {name: options.get(name) for name in ALIKE} | {name: record.get(name) for name in ON}
+    return {name: options.get(name, before) for name, before in ALIKE.items()} | {name: record.get(name) for name in ON}
 
 
 def rescored(before: Scores, record: Record) -> Scores:

@@ -42,6 +42,7 @@ class ScoringOptions:
     seed_index: int = 0  # which seed of a run of several that were trained in parallel, counted from 0
     guard: float = 0.0  # quantile of the data's log-density below which an action is replaced; 0: no guard
     guard_states: float = 0.0  # quantile of the data's states below which a state is unknown; 0: no guard
+    deterministic: bool = False  # draw the policy's random numbers once, as an exported file has them
     safe_action: tuple[float, ...] = ()  # taken in unknown states, in the environment's units; empty: the box's middle
     video: int = 0  # film so many episodes into RUN/videos
     env_processes: bool = False  # run each environment in a process of its own
@@ -92,6 +93,7 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     """
     from offline_vi.environments import check_spaces
     from offline_vi.evaluation.evaluate import evaluate
+    from offline_vi.rl.policies import DeterministicPolicy
     from offline_vi.study.kept import load_policy, read_config  # here and below: torch
     from offline_vi.study.video import film
 
@@ -103,7 +105,7 @@ def score_run(run: str | Path, options: ScoringOptions) -> RunScore:
     around = guarded(
         policy, run, options.seed_index, options.guard, options.guard_states, safe_action=options.safe_action
     )
-    acting = around or policy
+    acting = DeterministicPolicy(around or policy) if options.deterministic else around or policy
     evaluation = evaluate(
         acting, task, options.episodes, options.seed, progress=options.progress, env_processes=options.env_processes
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 
 import offline_vi as ovi
 from offline_vi.behavior import GaussianBehavior
-from offline_vi.errors import EnvError, SpaceMismatchError
+from offline_vi.errors import CapabilityError, EnvError, SpaceMismatchError
 from offline_vi.rl.algorithm import set_task
 from offline_vi.rl.fixed_noise import FixedNoise
+from offline_vi.rl.policies import DeterministicPolicy, GuardedPolicy
 from offline_vi.types import Spec, Task
 
 SPEC = Spec((3,), 1)
@@ -115,3 +117,46 @@ def test_what_is_no_observation_is_refused() -> None:
             agent.predict(wrong)
     with pytest.raises(EnvError):
         agent.predict(np.full(3, np.nan))
+
+
+def test_the_score_of_what_is_deployed_can_be_measured() -> None:
+    """`DeterministicPolicy` earns in `evaluate` what a loop over `predict` earns, and the algorithm itself does not."""
+    torch.manual_seed(0)
+    agent = built(small_choice("emaq", SPEC), SPEC).eval()
+    set_task(agent, Task("Pendulum-v1", (-2.0,), (2.0,)))
+    env, expected = gymnasium.make("Pendulum-v1"), []
+    for seed in (3, 4):
+        obs, _ = env.reset(seed=seed)
+        total = 0.0
+        for _ in range(20):
+            obs, reward, *_ = env.step(agent.predict(obs))
+            total += float(reward)
+        expected.append(total)
+    assert agent.task is not None
+    found = ovi.evaluate(DeterministicPolicy(agent), agent.task, 2, 3, max_episode_steps=20)
+    assert found.returns == pytest.approx(expected, rel=1e-4)
+    again = ovi.evaluate(DeterministicPolicy(agent), agent.task, 2, 3, max_episode_steps=20)
+    assert np.array_equal(found.returns, again.returns)
+    drawn = ovi.evaluate(agent, agent.task, 2, 3, max_episode_steps=20)
+    assert not np.allclose(drawn.returns, expected, rtol=1e-4)
+
+
+def test_a_guard_within_a_deterministic_policy_counts_the_states_of_running_episodes_alone() -> None:
+    class Noisy:
+        def act(self, obs: Tensor) -> Tensor:
+            return torch.randn(obs.shape[0], 1).clamp(-1.0, 1.0)
+
+    guard = GuardedPolicy(Noisy(), None)
+    ovi.evaluate(DeterministicPolicy(guard), "Pendulum-v1", 3, max_episode_steps=5)
+    assert guard.states == 15
+
+
+def test_a_policy_with_a_memory_has_no_deterministic_form() -> None:
+    class Remembering:
+        def reset(self, rows: Tensor | None = None) -> None: ...
+
+        def act(self, obs: Tensor) -> Tensor:
+            return obs[:, :1]
+
+    with pytest.raises(CapabilityError):
+        DeterministicPolicy(Remembering())

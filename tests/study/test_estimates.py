@@ -68,6 +68,21 @@ def test_estimates_that_diverged_are_in_no_number_and_their_method_is_not_compar
     assert to_json(some)["comparisons"] == [] and len(to_json(judged)["comparisons"]) == 1
 
 
+def test_a_method_with_a_doubtful_estimate_is_left_out_and_the_others_are_compared(
+    judged: dict[str, Judgment], tmp_path: Path
+) -> None:
+    for seed in range(3):
+        judged[str(fake_run(tmp_path / f"iql{seed}", 0.0, algorithm="iql", seed=seed))] = judgment(15.0 + seed)
+    first = next(iter(judged))
+    fitted = judged[first].fitted
+    slow = {**fitted, POLICY: replace(fitted[POLICY], missing=0.5)}
+    some = {**judged, first: replace(judged[first], fitted=slow)}  # of the first method, bc
+    expected = compare([[15.0, 16.0, 17.0]], [VALUES["bcq"]], iqm, paired=True)
+    (found,) = to_json(some)["comparisons"]
+    assert (found["baseline"], found["method"], found["p_value"]) == ("bcq", "iql", expected.p_value)
+    assert any(line.startswith("not compared") and line.endswith(" bc") for line in lines(some))
+
+
 def test_doubtful_estimates_are_counted(judged: dict[str, Judgment]) -> None:
     first = next(iter(judged))
     one = judged[first]

@@ -86,8 +86,16 @@ def test_another_environment_or_guard_is_not_compared(runs: list[str]) -> None:
     kept = next(evaluations(runs[1], "rollouts"))
     (file,) = (Path(runs[1]) / "evaluations").iterdir()
     guarded = {**kept, "options": {**kept["options"], "guard": 0.01}}
+    older = {name: value for name, value in kept["options"].items() if name not in ("safe_action", "deterministic")}
+    file.write_text(json.dumps({**kept, "options": older}))
+    assert len(with_kept_scores(read_runs(runs)).runs) == 2
+    fixed = {**kept, "options": {**kept["options"], "deterministic": True}}
     others = {"env_id": "Pendulum-v0", "kwargs": {"g": 9.0}, "max_episode_steps": 20}
-    for name, record in {**{name: {**kept, name: value} for name, value in others.items()}, "guard": guarded}.items():
+    for name, record in {
+        **{name: {**kept, name: value} for name, value in others.items()},
+        "guard": guarded,
+        "deterministic": fixed,
+    }.items():
         file.write_text(json.dumps(record))
         with pytest.raises(UsageError, match=name):
             with_kept_scores(read_runs(runs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offline_vi.errors import StudyError
+from offline_vi.errors import StudyError, counted
 from offline_vi.runs.files import writing
 from offline_vi.study.board import Board
 from offline_vi.study.cells import Job, is_done
@@ -27,7 +27,7 @@ def run_study(plan: Plan, engine: EngineOptions = LOCAL, *, quiet: bool = False)
     results = write_results(read_study(plan.folder), plan.folder)
     if failed:
         names = "; ".join(f"{path.name}: {error}" for path, error in failed.items())
-        raise StudyError(f"{len(failed)} runs are not done: {names}", "fix it and run the same command again")
+        raise StudyError(f"{counted(len(failed), 'run')} not done: {names}", "fix it and run the same command again")
     return results
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from io import StringIO
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from offline_vi import registry
 from offline_vi.errors import CapabilityError, ConfigError, OfflineVIError
-from offline_vi.study.commands import fit_flags, train_flags, train_options
+from offline_vi.study.commands import fit_flags, train_arguments, train_flags, train_options
 from offline_vi.study.presets import preset
-from offline_vi.study.suite import Suite
+from offline_vi.study.suite import Cell, Suite
 from offline_vi.study.suite_values import RESERVED, unknown_key
+
+if TYPE_CHECKING:
+    from offline_vi.types import Spec
 
 
 def check_options(suite: Suite) -> None:
@@ -36,9 +40,8 @@ def check_options(suite: Suite) -> None:
     kinds = (DataOptions, RunOptions, EvalOptions, WeightOptions, ReturnOptions, train.TrainOptions)
     common = [name for name in _names(*kinds) if name not in RESERVED]
     common += ["rows", "seeds-at-once"]  # former names
-    # data set and seed make no difference
-    different = {(cell.algorithm, cell.variant, cell.preset): cell for cell in suite.cells()}
-    for cell in different.values():
+    different = different_cells(suite)
+    for cell in different:
         model = preset(cell.preset).behavior_of(cell.algorithm)
         known = [*common, "behavior", *_names(registry.algorithm(cell.algorithm).config())]
         if model and not suite.behavior:
@@ -50,7 +53,7 @@ def check_options(suite: Suite) -> None:
         if suite.model(cell):
             _check_model(cell.algorithm, suite.model(cell))
     if suite.behavior:
-        for model in sorted({suite.models(cell) for cell in different.values()}):
+        for model in sorted({suite.models(cell) for cell in different}):
             own = [*_names(DataOptions, RunOptions, fit_behavior.FitOptions), "model", "rows"]
             known = [*own, *of_model(model)]
             for name in suite.behavior:
@@ -58,6 +61,39 @@ def check_options(suite: Suite) -> None:
                     raise unknown_key(name, known, f"option or hyper-parameter of the behavior model {model}")
             label = next(iter(suite.datasets))
             _parse(partial(fit_behavior.parse_options, model, {}), model, fit_flags(suite, label, 0))
+
+
+def different_cells(suite: Suite) -> list[Cell]:
+    """A cell of each kind: data set and seed make no difference to its options."""
+    return [*{(cell.algorithm, cell.variant, cell.preset): cell for cell in suite.cells()}.values()]
+
+
+def check_building(suite: Suite, label: str, spec: Spec) -> None:
+    """Build every agent of the suite for the shapes of a data set, with the behavior model that the suite shares.
+
+    Raises what building raises; ConfigError where an algorithm or a model raises anything that is not the library's.
+    """
+    import torch  # here and below: not for --help
+
+    from offline_vi.study import fit_behavior, train
+    from offline_vi.study.agents import build_agents, resolved
+
+    for cell in different_cells(suite):
+        options = train.parse_options(cell.algorithm, {}, train_flags(suite, cell))
+        choice = train.choice_of(cell.algorithm, options)
+        if model := suite.model(cell):
+            fitted = fit_behavior.parse_options(model, {}, fit_flags(suite, label, cell.seed))
+            choice = replace(choice, behavior=model, behavior_config=fitted.behavior, jointly=False)
+        try:
+            with torch.random.fork_rng():
+                build_agents(resolved(choice, spec), spec, (cell.seed,), None, lambda proposals: proposals)
+        except OfflineVIError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{cell.variant or cell.algorithm} cannot be built for {label}: {type(error).__name__}: {error}",
+                f"{shlex.join(['offline-vi', 'train', *train_arguments(suite, cell)])} shows where",
+            ) from error
 
 
 def _names(*parts: type[Any]) -> list[str]:

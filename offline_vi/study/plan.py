@@ -8,19 +8,22 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from offline_vi.errors import ConfigError, DataError, MissingInputError, OfflineVIError, OutputDirError, UsageError
 from offline_vi.factories import check_kwargs, kwargs_from
 from offline_vi.runs.files import read_json, write_json, write_text
 from offline_vi.runs.ownership import claim, refuse_others
 from offline_vi.study.cells import JOURNAL, Job, inherited, note
-from offline_vi.study.checks import check_options
+from offline_vi.study.checks import check_building, check_options
 from offline_vi.study.commands import fit_arguments, flags, reading_options, train_arguments, train_options
 from offline_vi.study.flags import parse
 from offline_vi.study.presets import preset
 from offline_vi.study.suite import Cell, Suite, plugin_hashes
 from offline_vi.study.versions import git_revision, versions
+
+if TYPE_CHECKING:
+    from offline_vi.data.transitions import Transitions
 
 SCHEMA = 1  # of suite.json
 WRITTEN = ("suite.json", "machine.json", "environment.txt", "journal.csv", "results.csv")
@@ -112,36 +115,39 @@ def writable(folder: Path) -> Path:
 
 def read_data(suite: Suite) -> tuple[dict[str, str], dict[str, OfflineVIError]]:
     """(data set -> SHA-256 over its rows, data set that cannot be used -> why). Each is found, collected or downloaded,
-    read once, and its spaces are compared with the environment's.
+    read once, its spaces are compared with the environment's, and every agent is built for it.
 
-    Raises UsageError for an unknown name.
+    Raises UsageError for an unknown name, and what `check_building` raises.
     """
+    from offline_vi.study.run import fingerprint  # here and below: torch
+
     rows, wrong = dict[str, str](), dict[str, OfflineVIError]()
     for label, files in suite.datasets.items():
         try:
-            rows[label] = check_data(suite, files)
+            data = check_data(suite, files)
         except UsageError:
             raise
         except OfflineVIError as error:
             wrong[label] = error
+        else:
+            check_building(suite, label, data.spec)
+            rows[label] = fingerprint(data)
     return rows, wrong
 
 
-def check_data(suite: Suite, files: tuple[str, ...]) -> str:
-    """Read one data set as its cells will; returns the SHA-256 over its rows. Raises what reading and `check_spaces`
-    raise."""
-    from offline_vi import datasets  # here and below: torch
+def check_data(suite: Suite, files: tuple[str, ...]) -> Transitions:
+    """Read one data set as its cells will. Raises what reading and `check_spaces` raise."""
+    from offline_vi import datasets
     from offline_vi.study.data import DataOptions, check_task
-    from offline_vi.study.run import fingerprint
 
     words = flags({"dataset": list(files), **reading_options(suite)})
     reading = parse({"data": DataOptions()}, words, "offline-vi benchmark", "").data
     check_kwargs(reading.env or "the data's environment", kwargs_from(reading.env_kwargs))
     for file in files:
         datasets.ensure(file)
-    data = reading.load()
+    data: Transitions = reading.load()
     check_task(data)
-    return fingerprint(data)
+    return data
 
 
 def cannot_be_used(suite: Suite, missing: Mapping[str, OfflineVIError]) -> OfflineVIError:

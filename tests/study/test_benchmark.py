@@ -181,7 +181,7 @@ def test_a_suite_runs_once_whatever_happens(data: str, tmp_path: Path, capsys: p
     suite = write(tmp_path, data, explodes)
     code, _, error = run(["benchmark", suite, "--output", str(output)], capsys)
     assert code == 70
-    assert "error: 1 runs are not done: toy_bcq_fast_seed0: a loss is not finite" in error
+    assert "error: 1 run not done: toy_bcq_fast_seed0: a loss is not finite" in error
     rows = {row["algorithm"]: row for row in table(output / "results.csv")}
     assert rows["bc"]["status"] == "done"
     assert float(rows["bc"]["return"]) < 0.0  # Pendulum's; an environment alone has no reference scores
@@ -354,7 +354,7 @@ def test_runs_that_failed_are_named_at_the_end(
     )
     code, _, error = run(["benchmark", write(tmp_path, data), "--output", str(tmp_path / "out")], capsys)
     assert code == StudyError.exit_code
-    assert "1 runs are not done: toy_bcq: the machine is on fire" in error
+    assert "1 run not done: toy_bcq: the machine is on fire" in error
     assert issubclass(StudyError, OfflineVIError)
 
 
@@ -382,6 +382,46 @@ def test_the_plug_in_of_the_command_line_is_handed_to_every_cell(
     assert commands.count(f"--plugin {file}") == len(commands.splitlines())
     assert run(["benchmark", suite, "--output", str(tmp_path / "out"), "-q"], capsys)[0] == 0
     assert (tmp_path / "out" / "results.csv").exists()
+
+
+BREAKING = """
+import torch
+import offline_vi as ovi
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Settings:
+    width: int = 4  # units
+    hidden: tuple[int, ...] = (8,)
+    batch_size: int = 8
+
+@ovi.register_algorithm("{name}")
+class Breaking(ovi.Algorithm):
+    def __init__(self, spec: ovi.Spec, config: Settings | None = None):
+        super().__init__()
+        self.layer = torch.nn.Linear(spec.obs_dim, (config or Settings()).width)
+        self.layer.weight.data.copy_(torch.zeros(4, 3))
+
+    def update(self, batch):
+        return {{}}
+
+    def act(self, obs):
+        return obs[:, :1]
+"""
+
+
+@pytest.mark.parametrize("width, code", [(4, 0), (5, ConfigError.exit_code)])
+def test_an_algorithm_that_cannot_be_built_is_found_before_anything_runs(
+    width: int, code: int, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"breaking-at-{width}"
+    (tmp_path / "mine.py").write_text(BREAKING.format(name=name))
+    suite = Path(write(tmp_path, data, swap("seeds = [0]", 'seeds = [0]\nplugins = ["mine.py"]')))
+    suite.write_text(suite.read_text() + f'\n[variant.mine]\nalgorithm = "{name}"\nwidth = {width}\n')
+    found, out, error = run(["benchmark", str(suite), "--output", str(tmp_path / "out"), "--check"], capsys)
+    assert found == code, error
+    if code:
+        assert "mine cannot be built for toy" in error and not out
 
 
 def test_the_plug_in_of_a_data_set_is_known(tmp_path: Path) -> None:

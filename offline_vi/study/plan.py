@@ -115,13 +115,14 @@ def writable(folder: Path) -> Path:
 
 def read_data(suite: Suite) -> tuple[dict[str, str], dict[str, OfflineVIError]]:
     """(data set -> SHA-256 over its rows, data set that cannot be used -> why). Each is found, collected or downloaded,
-    read once, its spaces are compared with the environment's, and every agent is built for it.
+    read once, its spaces are compared with the environment's, and every agent is built for its shapes.
 
     Raises UsageError for an unknown name, and what `check_building` raises.
     """
     from offline_vi.study.run import fingerprint  # here and below: torch
+    from offline_vi.types import Spec
 
-    rows, wrong = dict[str, str](), dict[str, OfflineVIError]()
+    rows, wrong, built = dict[str, str](), dict[str, OfflineVIError](), set[Spec]()
     for label, files in suite.datasets.items():
         try:
             data = check_data(suite, files)
@@ -130,7 +131,9 @@ def read_data(suite: Suite) -> tuple[dict[str, str], dict[str, OfflineVIError]]:
         except OfflineVIError as error:
             wrong[label] = error
         else:
-            check_building(suite, label, data.spec)
+            if data.spec not in built:
+                check_building(suite, label, data.spec)
+            built.add(data.spec)
             rows[label] = fingerprint(data)
     return rows, wrong
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from offline_vi.data.tables import LISTS, SINGLE, Roles
@@ -66,24 +67,31 @@ def read_columns_file(path: Path) -> ColumnsFile:
     return _checked(record, str(path))
 
 
-def example(columns: Sequence[str]) -> str:
-    """A file for a table of these columns, as far as their names tell."""
+def example(columns: Sequence[str], kinds: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A file for a table of these columns, as far as their names tell, and the ``kinds`` of what is in them
+    (`delimited.kind_of`): text and truth values are no observations."""
     taken: dict[str, list[str]] = {
         role: [column for column in columns if column.lower().rstrip("0123456789_") in names]
         for role, names in LIKELY.items()
     }
-    rest = [column for column in columns if all(column not in found for found in taken.values())]
+    truths = [column for column in columns if kinds.get(column) == "truths"]
+    if not taken["terminated"] and len(truths) == 1:
+        taken["terminated"] = truths
+    free = [column for column in columns if all(column not in found for found in taken.values())]
+    rest = [column for column in free if kinds.get(column) not in ("text", "truths")]
     one = {role: (found or ["COLUMN"])[0] for role, found in taken.items()}
     lines = [
         f'episode = "{one["episode"]}"',
         f'time = "{one["time"]}"',
-        f"obs = {list(rest) or ['COLUMN', 'sensor_*']}".replace("'", '"') + "  # what the policy sees; delete the rest",
+        f"obs = {rest or ['COLUMN', 'sensor_*']}".replace("'", '"')
+        + "  # what the policy sees; move or delete the rest",
         f"action = {taken['action'] or ['COLUMN']}".replace("'", '"'),
         f'reward = "{one["reward"]}"',
         f'terminated = "{one["terminated"]}"  # or false: nothing ended the task, every episode was cut',
         *(f'timeout = "{column}"  # the time limit cut the episode' for column in taken["timeout"][:1]),
         f"action_low = {[0.0] * (len(taken['action']) or 1)}  # physical bounds, one for each action",
         f"action_high = {[1.0] * (len(taken['action']) or 1)}",
+        *(['decimal = ","'] if "decimal commas" in kinds.values() else []),
     ]
     return "".join(f"\n  {line}" for line in lines)
 

@@ -32,9 +32,11 @@ def read(source: str, sha256: str | None, reading: Reading) -> Read:
     known = read_columns_file(expanded(reading.columns)) if reading.columns else None
     names, delimiter = _header(path, known.delimiter if known else "")
     if known is None:
+        rows = [] if path.suffix == TABLES[-1] else delimited.first_rows(path, delimiter)
+        kinds = {name: delimited.kind_of(cells) for name, cells in zip(names, zip(*rows, strict=False), strict=False)}
         raise UsageError(
             f"{path}: nothing says what its columns are: {', '.join(names[:50])}{', ...' * (len(names) > 50)}",
-            f'name them in a file, columns="FILE.toml", such as{example(names)}',
+            f'name them in a file, columns="FILE.toml", such as{example(names, kinds)}',
         )
     known = replace(known, roles=known.roles.resolved(names, str(path)), delimiter=delimiter)
     reading = known.applied(reading)

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,28 @@ def header(path: Path, delimiter: str = "") -> tuple[list[str], str]:
     if all(_is_number(name) for name in names):
         raise DatasetFormatError(f"{path}: the first line holds numbers", "it has to have the names of the columns")
     return names, delimiter
+
+
+def first_rows(path: Path, delimiter: str, count: int = 20) -> list[list[str]]:
+    """The first rows below the names, at most ``count``, as far as they can be read."""
+    found: list[list[str]] = []
+    with suppress(csv.Error, DatasetFormatError), _text_of(path) as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        next(reader)
+        found.extend(islice(reader, count))
+    return found
+
+
+def kind_of(cells: Sequence[str]) -> str:
+    """What the cells of a column look like: "numbers", "decimal commas", "truths" or "text"; empty where none says."""
+    known = [word for cell in cells if (word := cell.strip().lower()) not in MISSING]
+    if not known:
+        return ""
+    if all(map(_is_number, known)):
+        return "numbers"
+    if all(_is_number(word.translate(SWAPPED)) for word in known):
+        return "decimal commas"
+    return "truths" if all(word in TRUTH for word in known) else "text"
 
 
 def read(path: Path, names: Sequence[str], texts: Sequence[str], delimiter: str, decimal: str) -> FileTable:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from offline_vi import datasets
-from offline_vi.errors import DatasetFormatError
+from offline_vi.errors import DatasetFormatError, UsageError
 
 COLUMNS = 'episode = "e"\nobs = "x"\naction = "u"\nreward = "r"\nterminated = "d"\n'
 
@@ -30,3 +32,25 @@ def test_another_decimal_mark_is_proposed_where_it_helps(tmp_path: Path, cell: s
     with pytest.raises(DatasetFormatError) as caught:
         datasets.load(table(tmp_path, cell), columns=tmp_path / "columns.toml", unscored=True)
     assert ("decimal =" in str(caught.value.hint)) == decimal
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+def test_the_file_that_is_proposed_leaves_text_out_and_can_be_read(tmp_path: Path, mark: str) -> None:
+    """It becomes one that works by naming what nobody can guess."""
+    lines = ["site;heat;cold;power;eur;tripped;note"]
+    for row in range(40):
+        cells = [f"{0.5 + row}", f"{1.5 * row}", "0.5", "-1.25"]
+        numbers = ";".join("" if row == 3 and k == 0 else cell.replace(".", mark) for k, cell in enumerate(cells))
+        lines.append(f"north;{numbers};{row == 39};ok")
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    with pytest.raises(UsageError) as caught:
+        datasets.load(tmp_path / "log.csv")
+    proposed = str(caught.value.hint).split("such as", 1)[1]
+    found = tomllib.loads(proposed)
+    assert found["obs"] == ["heat", "cold", "power", "eur"]
+    assert (found["terminated"], found.get("decimal", ".")) == ("tripped", mark)
+    text = proposed.replace('action = ["COLUMN"]', 'action = ["power"]').replace('reward = "COLUMN"', 'reward = "eur"')
+    text = re.sub(r'(?m)^ *(episode|time) = "COLUMN"$', "", text.replace(', "power", "eur"]', "]"))
+    (tmp_path / "log.toml").write_text(f"{text}\nmax_episode_steps = 100\n")
+    data = datasets.load(tmp_path / "log.csv", columns=tmp_path / "log.toml", on_nonfinite="hold", unscored=True)
+    assert (len(data), data.terminated.sum()) == (40, 1)

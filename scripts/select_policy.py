@@ -12,6 +12,8 @@ import tyro
 
 from offline_vi.scripts import import_torch
 
+DEFAULT = Path("runs") / "select"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -27,10 +29,14 @@ class Options:
     each number of rollouts."""
     picture: str = ""
     """PNG file for the curve of --regret."""
+    output: str = ""
+    """Folder for selection.json and selection.png; default: a new one, runs/select, then runs/select-2 and so on."""
     threads: int = 1
     """CPU threads of torch."""
     json: bool = False
     """Machine-readable output on stdout."""
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """Show no progress on stderr."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,6 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     from offline_vi.nn.precision import use_threads
     from offline_vi.study import selecting
     from offline_vi.study.flags import parse
+    from offline_vi.study.names import new_folder
+    from offline_vi.study.plots import harmless
 
     given = sys.argv[2:] if arguments is None else arguments
     parts = {"select": Options(runs=()), "bandit": selecting.SelectOptions()}
@@ -55,12 +63,16 @@ def main(arguments: list[str] | None = None) -> None:
         if own.picture:
             selecting.regret_picture(simulation.curves, Path(own.picture))
         return
-    found = selecting.select(own.runs, how, own.env)
+    found = selecting.select(own.runs, how, own.env, progress=not own.quiet)
     if own.json:
         json.dump(found.to_json(), sys.stdout, indent=1)
         print()
     else:
         print("\n".join(selecting.lines(found)))
+    with harmless("the file and the picture of this selection"):
+        for path in selecting.keep_selection(found, how, Path(own.output) if own.output else new_folder(DEFAULT)):
+            if not own.json:
+                print(path)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm.auto import tqdm
 
+from offline_vi.console import as_drawn, standard_error
 from offline_vi.errors import UsageError, counted
 from offline_vi.evaluation.evaluate import evaluate
 from offline_vi.evaluation.selection import Bandit, BanditConfig, RegretCurve, regret_curve
+from offline_vi.runs.files import write_json
+from offline_vi.runs.ownership import claim
 from offline_vi.study.follow_up import command_on
 from offline_vi.study.judging import POLICY, JudgeOptions, measure
 from offline_vi.study.kept import load_policy, read_config
 from offline_vi.study.kept_evaluations import evaluations
-from offline_vi.study.plots import ACCENT, INK, save_figure
+from offline_vi.study.plots import ACCENT, INK, MUTED, harmless, save_figure
 from offline_vi.study.scores import number, table
 from offline_vi.study.scoring import task_of_run
 from offline_vi.types import Task
@@ -99,8 +103,9 @@ class Selection(NamedTuple):
         }
 
 
-def select(runs: Sequence[str], options: SelectOptions, env: str = "") -> Selection:
-    """Try episodes of the runs' policies one at a time, and return the policy that looks best.
+def select(runs: Sequence[str], options: SelectOptions, env: str = "", *, progress: bool = False) -> Selection:
+    """Try episodes of the runs' policies one at a time, and return the policy that looks best; ``progress`` shows a bar
+    on a terminal.
 
     Raises UsageError for fewer than two runs and for runs on different environments, and what loading and `evaluate`
     raise.
@@ -112,7 +117,9 @@ def select(runs: Sequence[str], options: SelectOptions, env: str = "") -> Select
     bandit = Bandit(len(runs), prior.values, BanditConfig(options.alpha, options.prior_rollouts))
     returns: list[list[float]] = [[] for _ in runs]
     ended = [0] * len(runs)
-    for _ in range(options.rollouts):
+    drawing = standard_error(as_drawn)
+    shown = progress and drawing.isatty()
+    for _ in tqdm(range(options.rollouts), unit="rollout", disable=not shown, dynamic_ncols=True, file=drawing):
         arm = bandit.choose()
         episode = evaluate(policies[arm], tasks[arm], 1, options.seed + len(returns[arm]))
         returns[arm].append(episode.mean_return)
@@ -224,6 +231,38 @@ def lines(found: Selection) -> Iterator[str]:
     if untried := [one.run for one in found.tried if not one.returns]:
         yield f"  Never tried: {', '.join(untried)}. With --prior-rollouts 0 and a rollout for each, all are."
     yield "  The selected policy's own mean is optimistic: score it again with `offline-vi evaluate` on other seeds."
+
+
+def keep_selection(found: Selection, options: SelectOptions, folder: Path) -> list[Path]:
+    """Write selection.json and selection.png into a folder; returns their paths. Raises OutputDirError and
+    CheckpointWriteError."""
+    record, picture = folder / "selection.json", folder / "selection.png"
+    claim(folder, "report", [record.name, picture.name])
+    write_json(record, {**found.to_json(), "options": asdict(options)})
+    with harmless("the picture"):
+        selection_picture(found, picture)
+    return [path for path in (record, picture) if path.exists()]
+
+
+def selection_picture(found: Selection, path: Path) -> None:
+    """Write the return of each rollout, a row for each policy with its mean, as a PNG file."""
+    from matplotlib.figure import Figure
+
+    count = len(found.tried)
+    figure = Figure(figsize=(6.4, 1.2 + 0.4 * count), layout="constrained")
+    ax = figure.subplots()
+    for place, one in enumerate(found.tried):
+        color = ACCENT if place == found.best else MUTED
+        ax.scatter(one.returns, [place] * len(one.returns), s=18, color=color, alpha=0.5, linewidths=0)
+        if one.returns:
+            ax.plot([float(np.mean(one.returns))] * 2, [place - 0.3, place + 0.3], color=color, linewidth=2)
+    names = [f"{one.run} ({counted(len(one.returns), 'rollout')})" for one in found.tried]
+    ax.set_yticks(range(count), names)
+    ax.get_yticklabels()[found.best].set_fontweight("bold")
+    ax.set_ylim(count - 0.5, -0.5)
+    ax.set_xlabel("return of a rollout; bars are means, bold is the selected policy")
+    ax.grid(axis="x", alpha=0.25)
+    save_figure(figure, path)
 
 
 def regret_lines(found: Simulation) -> Iterator[str]:

@@ -120,7 +120,7 @@ def test_rows_that_changed_since_the_training_are_reported(runs: list[str]) -> N
 
 
 def test_a_budget_of_rollouts_is_spent_and_the_best_is_selected(
-    runs: list[str], capsys: pytest.CaptureFixture[str]
+    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = SelectOptions(rollouts=5, seed=3, prior_rollouts=0.0)
     found = select(runs, options)
@@ -131,9 +131,19 @@ def test_a_budget_of_rollouts_is_spent_and_the_best_is_selected(
         np.testing.assert_allclose(one.returns, whole.returns, rtol=1e-6)  # a clone draws nothing
     means = [np.mean(one.returns) for one in found.tried]
     assert found.best == int(np.argmax(means))
-    words = ["select", *runs, "--rollouts", "2", "--seed", "3", "--json"]
-    code, out, _ = run(words, capsys)
+    monkeypatch.chdir(tmp_path)
+    words = ["select", *runs, "--rollouts", "2", "--seed", "3"]
+    code, out, _ = run([*words, "--json"], capsys)
     assert (code, json.loads(out)["selected"] in runs) == (0, True)
+    kept = json.loads(Path("runs/select/selection.json").read_text())
+    assert kept.items() >= json.loads(out).items() and kept["options"]["rollouts"] == 2
+    code, out, _ = run(words, capsys)
+    assert out.splitlines()[-2:] == ["runs/select-2/selection.json", "runs/select-2/selection.png"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "selection.json").write_text("mine")
+    with pytest.warns(match="selection"):
+        run([*words, "--output", "other"], capsys)
+    assert Path("other/selection.json").read_text() == "mine"
 
 
 def test_rollouts_that_the_task_ended_are_counted_and_named(runs: list[str]) -> None:

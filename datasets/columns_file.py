@@ -18,7 +18,7 @@ MAX_BYTES = 1 << 20
 NEEDED = ("obs", "action", "reward", "terminated")
 TEXTS = ("env", "delimiter", "decimal")
 BOUNDS = ("action_low", "action_high")
-KEYS = (*LISTS, *SINGLE, *BOUNDS, "max_episode_steps", *TEXTS)
+KEYS = (*LISTS, *SINGLE, *BOUNDS, "episode_gap", "max_episode_steps", *TEXTS)
 LIKELY = {  # how columns of these roles are called where people do not choose: for the example alone
     "episode": ("episode", "run", "trial", "trajectory", "traj", "patient", "subject", "id"),
     "time": ("time", "t", "step", "date", "timestamp"),
@@ -81,7 +81,7 @@ def example(columns: Sequence[str], kinds: Mapping[str, str] = MappingProxyType(
     rest = [column for column in free if kinds.get(column) not in ("text", "truths")]
     one = {role: (found or ["COLUMN"])[0] for role, found in taken.items()}
     lines = [
-        f'episode = "{one["episode"]}"',
+        f'episode = "{one["episode"]}"  # or episode_gap = 900: a pause of more seconds begins an episode',
         f'time = "{one["time"]}"',
         f"obs = {rest or ['COLUMN', 'sensor_*']}".replace("'", '"')
         + "  # what the policy sees; move or delete the rest",
@@ -110,9 +110,12 @@ def _checked(record: Mapping[str, Any], path: str) -> ColumnsFile:
     steps = record.get("max_episode_steps", 0)
     if type(steps) is not int or steps < 0:
         raise ConfigError(f"{path}: max_episode_steps = {steps!r}", "a whole number of steps")
+    gap = record.get("episode_gap")
+    if gap is not None and type(gap) not in (int, float):
+        raise ConfigError(f"{path}: episode_gap = {gap!r} is no number", "e.g. episode_gap = 900, for 15 minutes")
     low, high = (_bounds(record.get(key, []), key, path) for key in BOUNDS)
     texts = {key: _text(record[key], key, path) for key in TEXTS if key in record}
-    roles = Roles(**lists, **single, terminated=terminated)  # type: ignore[arg-type]
+    roles = Roles(**lists, **single, terminated=terminated, episode_gap=gap)  # type: ignore[arg-type]
     found = ColumnsFile(roles, low, high, max_episode_steps=steps, **texts)
     if len(found.delimiter) > 1 or found.decimal not in (".", ",") or found.delimiter == found.decimal:
         raise ConfigError(

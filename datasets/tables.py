@@ -43,8 +43,8 @@ def read(source: str, sha256: str | None, reading: Reading) -> Read:
     digest = check_hash(path, sha256)
     table = _table(path, known, reading)
     task = task_of_file(path.stem, (len(known.roles.obs), len(known.roles.action)), reading)
-    timed = known.roles.episode or known.roles.timeout
-    limit = None if timed else episode_limit(task, reading)
+    parted = known.roles.episode or known.roles.timeout or known.roles.episode_gap is not None
+    limit = None if parted else episode_limit(task, reading)
     columns = columns_from_table(table, known.roles, max_episode_steps=limit, name=str(path))
     where = Provenance(
         path.stem,

@@ -34,6 +34,7 @@ def columns_from_arrays(
     timeout: ArrayLike | None = None,
     episode: ArrayLike | None = None,
     time: ArrayLike | None = None,
+    episode_gap: float | None = None,
     next_obs: Observations | None = None,
     log_prob: ArrayLike | None = None,
     obs_keys: Sequence[str] = (),
@@ -44,7 +45,7 @@ def columns_from_arrays(
 
     Raises UsageError, DatasetFormatError, EmptyDatasetError.
     """
-    _check_ends_are_known(episode, time, timeout, max_episode_steps, name)
+    _check_ends_are_known(episode, time, timeout, max_episode_steps, episode_gap, name)
     flags = {"terminated": terminated, "timeout": timeout}
     given = {flag: None if values is None else flags_of(values, flag, name) for flag, values in flags.items()}
     reward = array_of(reward)
@@ -58,27 +59,43 @@ def columns_from_arrays(
         log_prob=None if log_prob is None else array_of(log_prob),
     )
     columns = converted(columns, name)
-    if episode is None:
-        number, order = _numbers_by_flags(columns, max_episode_steps), np.arange(len(columns.reward))
+    rows, times = len(columns.reward), None if time is None else times_of(time, "time", name)
+    if episode is None and episode_gap is None:
+        number, order = _numbers_by_flags(columns, max_episode_steps), np.arange(rows)
     else:
-        number = _episode_numbers(episode, len(columns.reward), name)
-        order = _order(number, None if time is None else times_of(time, "time", name), name)
+        number = np.zeros(rows, np.int64) if episode is None else _episode_numbers(episode, rows, name)
+        order = _order(number, times, name)
     columns = replace(columns, **{field: values[order] for field, values in columns.present().items()})
-    columns = _with_ends(columns, number[order], order, name)
+    number = number[order]
+    if episode_gap is not None and times is not None:
+        number = _numbers_by_gaps(number, times[order], columns, episode_gap)
+    columns = _with_ends(columns, number, order, name)
     return columns if columns.next_obs is not None else _with_next_obs(columns, name)
 
 
 def _check_ends_are_known(
-    episode: ArrayLike | None, time: ArrayLike | None, timeout: ArrayLike | None, limit: int | None, name: str
+    episode: ArrayLike | None,
+    time: ArrayLike | None,
+    timeout: ArrayLike | None,
+    limit: int | None,
+    gap: float | None,
+    name: str,
 ) -> None:
-    if episode is None and timeout is None and limit is None:
+    if gap is not None and not 0.0 < gap < np.inf:
+        raise UsageError(f"{name}: episode_gap is {gap}", "a positive number of seconds, or of the units of time")
+    if gap is not None and time is None:
+        raise UsageError(f"{name}: a gap between episodes is one in time", "name the time of each row, too: time=")
+    if episode is None and timeout is None and limit is None and gap is None:
         raise UsageError(
             f"{name}: nothing says where episodes end",
             "name the episode of each row, episode=, or the rows after which one was cut, timeout=, or the length at "
-            "which all were, max_episode_steps=N",
+            "which all were, max_episode_steps=N, or the time and the gap in it that parts two, episode_gap=900",
         )
-    if time is not None and episode is None:
-        raise UsageError(f"{name}: times order the rows of an episode", "name the episode of each row, too: episode=")
+    if time is not None and episode is None and gap is None:
+        raise UsageError(
+            f"{name}: times order the rows of an episode",
+            "name the episode of each row, too, episode=, or the gap in time that parts two, episode_gap=900",
+        )
 
 
 def bounded_task(task: Task | None, low: Bound | None, high: Bound | None, columns: Columns, name: str) -> Task | None:
@@ -220,6 +237,14 @@ def _numbers_by_flags(columns: Columns, limit: int | None) -> IntArray:
     rows = np.arange(len(columns.reward))
     start = np.maximum.accumulate(np.where(np.append(True, columns.terminal[:-1]), rows, 0))
     return replace(columns, timeout=(rows - start) % limit == limit - 1).episode
+
+
+def _numbers_by_gaps(number: IntArray, time: NDArray[Any], columns: Columns, gap: float) -> IntArray:
+    """(N,) the number of each row's episode, rows in the order of time: one ends where ``number`` changes, where a flag
+    ends it, and where the next row is more than ``gap`` later, in seconds of dates, else in the units of time."""
+    seconds = (time - time[:1]).astype("timedelta64[ns]").astype(np.float64) / 1e9 if time.dtype.kind in "mM" else time
+    ends = (np.diff(number) != 0) | (np.diff(seconds) > gap) | columns.episode_end[:-1]
+    return np.append(0, np.cumsum(ends)).astype(np.int64)[: len(number)]
 
 
 def _order(number: IntArray, time: NDArray[Any] | None, name: str) -> IntArray:

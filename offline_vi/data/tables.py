@@ -43,6 +43,7 @@ class Roles:
     timeout: str = ""  # where an episode was cut by time
     episode: str = ""  # the number or name of the episode
     time: str = ""  # by which the rows of an episode are sorted
+    episode_gap: float | None = None  # a longer pause in time begins an episode: seconds of dates, or units of time
     next_obs: tuple[str, ...] = ()  # next observations
     log_prob: str = ""  # log-density of the action under the behavior policy, in nats
 
@@ -120,6 +121,7 @@ def columns_from_table(
         timeout=one.get("timeout"),
         episode=np.asarray(table[found.episode]) if found.episode else None,
         time=times_of(table[found.time], found.time, name) if found.time else None,
+        episode_gap=found.episode_gap,
         next_obs=stacked(found.next_obs) if found.next_obs else None,
         log_prob=one.get("log_prob"),
         max_episode_steps=max_episode_steps,

@@ -89,6 +89,7 @@ class Transitions:
         timeout: ArrayLike | None = None,
         episode: ArrayLike | None = None,
         time: ArrayLike | None = None,
+        episode_gap: float | None = None,
         next_obs: Observations | None = None,
         log_prob: ArrayLike | None = None,
         obs_keys: Sequence[str] = (),
@@ -100,11 +101,13 @@ class Transitions:
 
         ``terminated`` marks the rows after which the task had ended; None says that nothing ended it, so that every
         episode was cut. Ends are told by ``episode``, the number or name of each row's episode, by ``timeout``, the
-        rows after which an episode was cut, or by ``max_episode_steps=``. Rows are in the order of time, unless
-        ``time`` and ``episode`` say otherwise. ``next_obs`` (N, O) are the observations after each step; without it
-        they are the following row's, and a row that was cut is no transition, because nobody knows what followed. A
-        dictionary of observations is joined by ``obs_keys`` in their order (default: observation and desired_goal, else
-        all entries). ``log_prob`` is log pi_beta(a|s) in nats, of physical actions.
+        rows after which an episode was cut, by ``max_episode_steps=``, or by ``time`` and ``episode_gap``: an episode
+        ends where the next row is later by more than that, in seconds where times are dates, else in their own units.
+        Rows are in the order of time, unless ``time`` and ``episode`` say otherwise. ``next_obs`` (N, O) are the
+        observations after each step; without it they are the following row's, and a row that was cut is no transition,
+        because nobody knows what followed. A dictionary of observations is joined by ``obs_keys`` in their order
+        (default: observation and desired_goal, else all entries). ``log_prob`` is log pi_beta(a|s) in nats, of physical
+        actions.
 
         ``action_low=`` and ``action_high=`` are mapped to -1 and 1; without them actions are in [-1, 1] already.
 
@@ -118,6 +121,7 @@ class Transitions:
             timeout=timeout,
             episode=episode,
             time=time,
+            episode_gap=episode_gap,
             next_obs=next_obs,
             log_prob=log_prob,
             obs_keys=obs_keys,
@@ -159,6 +163,7 @@ class Transitions:
         timeout: str | None = None,
         episode: str | None = None,
         time: str | None = None,
+        episode_gap: float | None = None,
         next_obs: Sequence[str] | str | None = None,
         log_prob: str | None = None,
         action_low: Bound | None = None,
@@ -183,6 +188,7 @@ class Transitions:
                 timeout=name_of(timeout),
                 episode=name_of(episode),
                 time=name_of(time),
+                episode_gap=episode_gap,
                 next_obs=names_of(next_obs),
                 log_prob=name_of(log_prob),
             ),

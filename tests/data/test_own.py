@@ -434,3 +434,58 @@ def test_no_rows() -> None:
         Transitions.from_frame(frame(log()).iloc[:0], **NAMED)
     with pytest.raises(EmptyDatasetError, match="no step is followed"):
         Transitions.from_arrays(**one, terminated=None, episode=[0, 1])
+
+
+def same_rows(one: Transitions, other: Transitions) -> bool:
+    columns = ("obs", "action", "reward", "next_obs", "terminated", "episode_end")
+    return all(np.array_equal(getattr(one, column), getattr(other, column)) for column in columns)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "dates", "text"])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_gap_in_time_parts_episodes(kind: str, seed: int) -> None:
+    """The same as naming the episode of each row, in whatever order the rows come, and wherever a flag ends one."""
+    rng = np.random.default_rng(seed)
+    lengths = tuple(rng.integers(2, 6, size=4).tolist())
+    rows = log(lengths, terminal=tuple(rng.random(4) < 0.5))
+    last = np.append(np.diff(rows["episode"]) != 0, True)
+    pause = np.where(
+        last, np.where(rows["terminated"], 900.0, 90_000.0), 900.0
+    )  # after a failure, work goes on at once
+    seconds = np.append(0.0, np.cumsum(pause)[:-1])
+    times: Any = seconds
+    if kind != "numbers":
+        times = np.datetime64("2026-03-01T18:00:00") + seconds.astype("timedelta64[s]")
+    if kind == "text":
+        times = np.array([str(time).replace("T", " ") for time in times], object)
+    units = {"action_low": -3.0, "action_high": 5.0}
+    expected = Transitions.from_arrays(**without(rows, "time"), **units)
+    shuffled = rng.permutation(len(seconds))
+    given_rows = {key: values[shuffled] for key, values in without(rows, "episode", time=times).items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        found = Transitions.from_arrays(**given_rows, episode_gap=1000.0, **units)
+    assert same_rows(found, expected)
+
+
+def test_gaps_cut_within_the_episodes_that_are_named() -> None:
+    """Two machines share a log."""
+    rows = log((3, 3, 2, 2), (False,) * 4)
+    machine, night = rows["episode"] % 2, rows["episode"] // 2
+    times = 10_000.0 * night + 900.0 * rows["obs"][:, 1]
+    units = {"action_low": -3.0, "action_high": 5.0}
+    order = np.lexsort((machine, times))
+    changed = without(rows, "terminated", episode=machine, time=times)
+    with pytest.warns(DataWarning):
+        found = Transitions.from_arrays(
+            **{key: values[order] for key, values in changed.items()}, terminated=None, episode_gap=900.0, **units
+        )
+    assert [tuple(found.obs[rows.start]) for rows in found.episode_slices()] == [(0, 0), (2, 0), (1, 0), (3, 0)]
+    assert found.episode_end.sum() == 4
+
+
+@pytest.mark.parametrize("wrong", [{"episode_gap": 0.0}, {"episode_gap": np.nan}, {"episode_gap": 5.0, "time": None}])
+def test_a_gap_that_parts_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    rows = without(log(), "episode")
+    with pytest.raises(UsageError):
+        Transitions.from_arrays(**{**rows, **wrong}, action_low=-3.0, action_high=5.0)

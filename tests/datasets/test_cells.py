@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from offline_vi import datasets
-from offline_vi.errors import DatasetFormatError, UsageError
+from offline_vi.errors import ConfigError, DatasetFormatError, UsageError
 
 COLUMNS = 'episode = "e"\nobs = "x"\naction = "u"\nreward = "r"\nterminated = "d"\n'
 
@@ -50,7 +50,20 @@ def test_the_file_that_is_proposed_leaves_text_out_and_can_be_read(tmp_path: Pat
     assert found["obs"] == ["heat", "cold", "power", "eur"]
     assert (found["terminated"], found.get("decimal", ".")) == ("tripped", mark)
     text = proposed.replace('action = ["COLUMN"]', 'action = ["power"]').replace('reward = "COLUMN"', 'reward = "eur"')
-    text = re.sub(r'(?m)^ *(episode|time) = "COLUMN"$', "", text.replace(', "power", "eur"]', "]"))
+    text = re.sub(r'(?m)^ *(episode|time) = "COLUMN".*$', "", text.replace(', "power", "eur"]', "]"))
     (tmp_path / "log.toml").write_text(f"{text}\nmax_episode_steps = 100\n")
     data = datasets.load(tmp_path / "log.csv", columns=tmp_path / "log.toml", on_nonfinite="hold", unscored=True)
     assert (len(data), data.terminated.sum()) == (40, 1)
+
+
+def test_a_file_of_columns_may_name_the_gap_between_episodes(tmp_path: Path) -> None:
+    rows = ["t,x,u,r", *(f"2026-01-0{day} {hour}:00,{hour},0.5,1" for day in (1, 2, 3) for hour in (22, 23))]
+    (tmp_path / "log.csv").write_text("\n".join(rows))
+    text = 'time = "t"\nobs = "x"\naction = "u"\nreward = "r"\nterminated = false\nepisode_gap = '
+    (tmp_path / "log.toml").write_text(f"{text}7200\n")
+    data = datasets.load(tmp_path / "log.csv", columns=tmp_path / "log.toml", unscored=True)
+    assert (len(data), data.episode_end.sum()) == (3, 3)
+    for wrong in ('"long"', "true", "-1"):
+        (tmp_path / "log.toml").write_text(f"{text}{wrong}\n")
+        with pytest.raises((ConfigError, UsageError)):
+            datasets.load(tmp_path / "log.csv", columns=tmp_path / "log.toml", unscored=True)

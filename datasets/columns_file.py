@@ -87,7 +87,7 @@ def example(columns: Sequence[str], kinds: Mapping[str, str] = MappingProxyType(
         + "  # what the policy sees; move or delete the rest",
         f"action = {taken['action'] or ['COLUMN']}".replace("'", '"'),
         f'reward = "{one["reward"]}"',
-        f'terminated = "{one["terminated"]}"  # or false: nothing ended the task, every episode was cut',
+        f'terminated = "{one["terminated"]}"  # or false: every episode was cut; or true: every one ends the task',
         *(f'timeout = "{column}"  # the time limit cut the episode' for column in taken["timeout"][:1]),
         f"action_low = {[0.0] * (len(taken['action']) or 1)}  # physical bounds, one for each action",
         f"action_high = {[1.0] * (len(taken['action']) or 1)}",
@@ -106,7 +106,8 @@ def _checked(record: Mapping[str, Any], path: str) -> ColumnsFile:
         raise ConfigError(f"{path} does not say {', '.join(missing)}", "e.g. " + example([]))
     lists = {key: _names(record.get(key, []), key, path) for key in LISTS}
     single = {key: _text(record.get(key, ""), key, path) for key in SINGLE if key != "terminated"}
-    terminated = "" if record["terminated"] is False else _text(record["terminated"], "terminated", path)
+    every = record["terminated"] is True  # episode ends the task
+    terminated = "" if isinstance(record["terminated"], bool) else _text(record["terminated"], "terminated", path)
     steps = record.get("max_episode_steps", 0)
     if type(steps) is not int or steps < 0:
         raise ConfigError(f"{path}: max_episode_steps = {steps!r}", "a whole number of steps")
@@ -115,7 +116,7 @@ def _checked(record: Mapping[str, Any], path: str) -> ColumnsFile:
         raise ConfigError(f"{path}: episode_gap = {gap!r} is no number", "e.g. episode_gap = 900, for 15 minutes")
     low, high = (_bounds(record.get(key, []), key, path) for key in BOUNDS)
     texts = {key: _text(record[key], key, path) for key in TEXTS if key in record}
-    roles = Roles(**lists, **single, terminated=terminated, episode_gap=gap)  # type: ignore[arg-type]
+    roles = Roles(**lists, **single, terminated=terminated, every_end=every, episode_gap=gap)  # type: ignore[arg-type]
     found = ColumnsFile(roles, low, high, max_episode_steps=steps, **texts)
     if len(found.delimiter) > 1 or found.decimal not in (".", ",") or found.delimiter == found.decimal:
         raise ConfigError(

@@ -244,6 +244,7 @@ def _record(report: DataReport) -> dict[str, Any]:
         "returns": report.returns._asdict(),
         "lengths": report.lengths._asdict(),
         "terminations": ends.terminal,
+        **({} if ends.failed is None else {"failures": ends.failed}),
         "timeouts": "no column" if ends.timeout is None else ends.timeout,
         "other ends": {"limit of steps": ends.limit, "not marked": ends.unmarked, "unfinished": ends.open},
         "observations": [len(observations.low)],

@@ -36,7 +36,7 @@ D4RL_KEYS = {  # field of `Columns` -> key of D4RL's layout
     "log_prob": LOG_PROB_KEY,
 }
 MATRICES = ("obs", "action", "next_obs")
-FLAGS = ("terminal", "timeout", "unknown")
+FLAGS = ("terminal", "timeout", "failed", "unknown")
 BLOCK_ROWS = 1 << 14  # converted at once
 ROUNDING_TOLERANCE = 1e-4  # conversions to float32 that move a value further are reported
 
@@ -56,6 +56,7 @@ class Columns:
     timeout: BoolArray | None = None  # (N,), the episode was cut; None where that is not recorded
     next_obs: FloatArray | None = None  # (N, O), the observation after each step; None where that is not recorded
     log_prob: FloatArray | None = None  # (N,), log pi_beta(a|s) in nats, of actions in the environment's units
+    failed: BoolArray | None = None  # (N,), the ends of the task that are failures; None where that is not recorded
     unknown: BoolArray | None = None  # (N,), next_obs is made up, for lack of a recorded one: the row is no transition
 
     @classmethod

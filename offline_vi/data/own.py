@@ -30,8 +30,9 @@ def columns_from_arrays(
     obs: Observations,
     action: ArrayLike,
     reward: ArrayLike,
-    terminated: ArrayLike | None,
+    terminated: ArrayLike | bool | None,
     timeout: ArrayLike | None = None,
+    failed: ArrayLike | None = None,
     episode: ArrayLike | None = None,
     time: ArrayLike | None = None,
     episode_gap: float | None = None,
@@ -46,7 +47,9 @@ def columns_from_arrays(
     Raises UsageError, DatasetFormatError, EmptyDatasetError.
     """
     _check_ends_are_known(episode, time, timeout, max_episode_steps, episode_gap, name)
-    flags = {"terminated": terminated, "timeout": timeout}
+    every = terminated is True  # episode ends the task in its last row
+    ends = failed if every else None if terminated is False else terminated
+    flags = {"terminated": ends, "timeout": timeout, "failed": failed}
     given = {flag: None if values is None else flags_of(values, flag, name) for flag, values in flags.items()}
     reward = array_of(reward)
     columns = Columns(
@@ -55,6 +58,7 @@ def columns_from_arrays(
         reward=reward,
         terminal=np.zeros(reward.shape[:1], np.bool_) if given["terminated"] is None else given["terminated"],
         timeout=given["timeout"],
+        failed=given["failed"],
         next_obs=None if next_obs is None else matrix_of(next_obs, obs_keys, "next_obs", name),
         log_prob=None if log_prob is None else array_of(log_prob),
     )
@@ -69,6 +73,8 @@ def columns_from_arrays(
     number = number[order]
     if episode_gap is not None and times is not None:
         number = _numbers_by_gaps(number, times[order], columns, episode_gap)
+    if every:
+        columns = replace(columns, terminal=np.append(np.diff(number) != 0, True))
     columns = _with_ends(columns, number, order, name)
     return columns if columns.next_obs is not None else _with_next_obs(columns, name)
 
@@ -298,6 +304,12 @@ def _with_ends(columns: Columns, number: IntArray, order: IntArray, name: str) -
             f"{name}: {counted(int(early.sum()), 'row')} marked as the end of an episode that goes on, first row "
             f"{order[first]}: its last row is {order[first + int(last[first:].argmax())]}",
             "flags and episodes contradict each other: leave one of them out, or fix it",
+        )
+    if columns.failed is not None and (others := columns.failed & ~columns.terminal).any():
+        raise DatasetFormatError(
+            f"{name}: {counted(int(others.sum()), 'row')} marked as a failure where the task does not end, first row "
+            f"{order[int(others.argmax())]}",
+            "a failure is an end of the task: mark it as terminated, too",
         )
     return replace(columns, timeout=columns.cut | (last & ~columns.terminal))
 

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from offline_vi.data.steps import Steps
 from offline_vi.data.transitions import Transitions
+from offline_vi.errors import counted
 from offline_vi.types import FloatArray, unit_task
 
 BLOCK_ROWS = 1 << 14  # looked at at once: rows may be mapped
 FEW = 10  # ends by the task that say something
+BILL, TIMES = 0.03, 2.0  # share of all rewards, and times the usual one, from which a last row says something
+SOME = 5  # last rows that say something
 LARGE = 30.0  # observations beyond which networks are to get them normalized
 
 
@@ -72,6 +75,7 @@ class Ends(NamedTuple):
     limit: int  # cut by the limit of steps, where there is no such column
     unmarked: int  # cut where next observations show that an end was not marked
     open: int  # neither: the last row of a data set
+    failed: int | None  # of the ends of the task, the failures; None where that is not recorded
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,30 @@ class DataReport:
             next_obs_stored=all(part.next_obs for part in steps),
             log_prob_stored=all(part.log_prob for part in steps),
             note=task.note,
-            warnings=(*warnings, *_early_ends(steps), *_scales(observations, data.source.obs_names)),
+            warnings=(
+                *warnings,
+                *_final_bills(steps),
+                *_early_ends(steps),
+                *_scales(observations, data.source.obs_names),
+            ),
+        )
+
+
+def _final_bills(steps: Sequence[Steps]) -> Iterator[str]:
+    """A warning where last rows that no policy learns from hold much of the return: an end that settles accounts is one
+    of the task."""
+    used, unused = (
+        np.concatenate([part.reward[rows].astype(np.float64) for part, rows in zip(steps, chosen, strict=True)])
+        for chosen in ([part.used for part in steps], [part.finite & ~part.used for part in steps])
+    )
+    usual, total = np.abs(used).mean() if len(used) else 0.0, np.abs(used).sum() + np.abs(unused).sum()
+    share = np.abs(unused).sum() / total if total else 0.0
+    if len(unused) >= SOME and share > BILL and np.abs(unused).mean() > TIMES * usual:
+        yield (
+            f"the last rows of {counted(len(unused), 'episode')}, which no policy learns from because no next state is "
+            f"known, hold {share:.0%} of all rewards, {np.abs(unused).mean() / max(usual, 1e-12):.0f} times as much as "
+            "other rows: if the task ends there, as at a deadline with a final bill, mark them as terminated "
+            "(terminated = true in the file of columns: every episode ends the task)"
         )
 
 
@@ -149,7 +176,7 @@ def _early_ends(steps: Sequence[Steps]) -> Iterator[str]:
     """A warning where rewards are costs and the episodes that the task ended earned more than the others, or episodes
     earned less the longer they were: a policy may then end its episodes, by whatever ends them."""
     lengths, returns = (np.concatenate([getattr(part, name) for part in steps]) for name in ("lengths", "returns"))
-    ended = np.concatenate([part.terminal[part.ends] for part in steps])
+    ended = np.concatenate([(part.terminal if part.failed is None else part.failed)[part.ends] for part in steps])
     known = np.isfinite(returns)
     lengths, returns, ended = lengths[known], returns[known], ended[known]
     if ended.sum() < FEW or lengths.std() == 0.0 or returns.std() == 0.0:
@@ -188,6 +215,8 @@ def _scales(observations: Features, names: Sequence[str]) -> Iterator[str]:
 
 def _ends(steps: Sequence[Steps]) -> Ends:
     known = [part.recorded for part in steps if part.recorded is not None]
+    failed = [part.terminal if part.failed is None else part.failed for part in steps]
+    failed = failed if any(part.failed is not None for part in steps) else []
     cuts = [part.timeout.sum() for part in steps]
     added = [
         int(cut) - (0 if part.recorded is None else int(part.recorded.sum()))
@@ -198,6 +227,7 @@ def _ends(steps: Sequence[Steps]) -> Ends:
         timeout=sum(int(flags.sum()) for flags in known) if known else None,
         limit=sum(count for count, part in zip(added, steps, strict=True) if part.recorded is None),
         unmarked=sum(count for count, part in zip(added, steps, strict=True) if part.recorded is not None),
+        failed=sum(int(flags.sum()) for flags in failed) if failed else None,
         open=sum(not (part.terminal[-1] or part.timeout[-1]) for part in steps),
     )
 

@@ -30,6 +30,7 @@ class Steps:
     next_obs: bool  # whether all next observations are stored
     log_prob: bool  # whether log-probabilities are
     labels: str = ""  # what the actions are, where they look like labels (`labels_in`)
+    failed: BoolArray | None = None  # (N,), ends that are failures; None where that is not recorded
 
     @classmethod
     def of(cls, given: Columns, checked: Checked, kept: IntArray) -> Steps:
@@ -46,6 +47,7 @@ class Steps:
             used=used,
             next_obs=given.next_obs is not None and given.unknown is None,
             log_prob=given.log_prob is not None,
+            failed=checked.whole.failed,
             labels=labels_in([given.action]),
         )
 
@@ -55,7 +57,7 @@ class Steps:
         every = np.ones(len(data), np.bool_)
         timeout = data.episode_end & ~data.terminated
         log_prob = data.behavior_log_prob is not None
-        return cls(data.reward, data.terminated, timeout, timeout, every, every, True, log_prob)
+        return cls(data.reward, data.terminated, timeout, timeout, every, every, True, log_prob, failed=data.failed)
 
     @property
     def ends(self) -> BoolArray:

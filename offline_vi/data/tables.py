@@ -17,7 +17,7 @@ from offline_vi.data.own import columns_from_arrays, times_of
 from offline_vi.errors import DatasetFormatError, UsageError
 
 LISTS = ("obs", "action", "next_obs")
-SINGLE = ("reward", "terminated", "timeout", "episode", "time", "log_prob")
+SINGLE = ("reward", "terminated", "timeout", "failed", "episode", "time", "log_prob")
 
 
 class Table(Protocol):
@@ -39,8 +39,10 @@ class Roles:
     obs: tuple[str, ...]  # observations
     action: tuple[str, ...]  # actions
     reward: str  # the reward
-    terminated: str  # empty: nothing ended the task, every episode was cut
+    terminated: str  # empty: see ``every_end``
+    every_end: bool = False  # without ``terminated``: whether every episode ends the task, or every one was cut
     timeout: str = ""  # where an episode was cut by time
+    failed: str = ""  # the ends of the task that are failures
     episode: str = ""  # the number or name of the episode
     time: str = ""  # by which the rows of an episode are sorted
     episode_gap: float | None = None  # a longer pause in time begins an episode: seconds of dates, or units of time
@@ -112,13 +114,18 @@ def columns_from_table(
     def stacked(names: tuple[str, ...]) -> NDArray[Any]:
         return np.stack([numbers(column) for column in names], axis=1)
 
-    one = {role: numbers(column) for role in ("reward", "timeout", "log_prob") if (column := getattr(found, role))}
+    one = {
+        role: numbers(column)
+        for role in ("reward", "timeout", "failed", "log_prob")
+        if (column := getattr(found, role))
+    }
     return columns_from_arrays(
         obs=stacked(found.obs),
         action=stacked(found.action),
         reward=one["reward"],
-        terminated=numbers(found.terminated) if found.terminated else None,
+        terminated=numbers(found.terminated) if found.terminated else found.every_end,
         timeout=one.get("timeout"),
+        failed=one.get("failed"),
         episode=np.asarray(table[found.episode]) if found.episode else None,
         time=times_of(table[found.time], found.time, name) if found.time else None,
         episode_gap=found.episode_gap,

@@ -56,6 +56,7 @@ class Transitions:
     source: Provenance = field(default_factory=lambda: Provenance("arrays"))  # where the rows came from
     weight: NDArray[np.float64] | None = None  # (R,) how often each row is drawn, mean 1; None: all alike
     returns: FloatArray | None = None  # (R,) what critics regress in place of bootstrapped targets; None: bootstrap
+    failed: BoolArray | None = None  # (R,) the ends of the task that are failures; None: all are alike
     cut_off: FloatArray | None = None  # (R,) reward of a last step that is in no row, after its row before; else NaN
 
     def __post_init__(self) -> None:
@@ -85,8 +86,9 @@ class Transitions:
         obs: Observations,
         action: ArrayLike,
         reward: ArrayLike,
-        terminated: ArrayLike | None,
+        terminated: ArrayLike | bool | None,
         timeout: ArrayLike | None = None,
+        failed: ArrayLike | None = None,
         episode: ArrayLike | None = None,
         time: ArrayLike | None = None,
         episode_gap: float | None = None,
@@ -100,14 +102,15 @@ class Transitions:
         """N steps as arrays: obs (N, O), action (N, A) in physical units, the others (N,); one number needs no axis.
 
         ``terminated`` marks the rows after which the task had ended; None says that nothing ended it, so that every
-        episode was cut. Ends are told by ``episode``, the number or name of each row's episode, by ``timeout``, the
-        rows after which an episode was cut, by ``max_episode_steps=``, or by ``time`` and ``episode_gap``: an episode
-        ends where the next row is later by more than that, in seconds where times are dates, else in their own units.
-        Rows are in the order of time, unless ``time`` and ``episode`` say otherwise. ``next_obs`` (N, O) are the
-        observations after each step; without it they are the following row's, and a row that was cut is no transition,
-        because nobody knows what followed. A dictionary of observations is joined by ``obs_keys`` in their order
-        (default: observation and desired_goal, else all entries). ``log_prob`` is log pi_beta(a|s) in nats, of physical
-        actions.
+        episode was cut, and True that every episode ended it. ``failed`` marks those of these ends that are failures:
+        what `with_reward` penalizes. Ends are told by ``episode``, the number or name of each row's episode, by
+        ``timeout``, the rows after which an episode was cut, by ``max_episode_steps=``, or by ``time`` and
+        ``episode_gap``: an episode ends where the next row is later by more than that, in seconds where times are
+        dates, else in their own units. Rows are in the order of time, unless ``time`` and ``episode`` say otherwise.
+        ``next_obs`` (N, O) are the observations after each step; without it they are the following row's, and a row
+        that was cut is no transition, because nobody knows what followed. A dictionary of observations is joined by
+        ``obs_keys`` in their order (default: observation and desired_goal, else all entries). ``log_prob`` is log
+        pi_beta(a|s) in nats, of physical actions.
 
         ``action_low=`` and ``action_high=`` are mapped to -1 and 1; without them actions are in [-1, 1] already.
 
@@ -119,6 +122,7 @@ class Transitions:
             reward=reward,
             terminated=terminated,
             timeout=timeout,
+            failed=failed,
             episode=episode,
             time=time,
             episode_gap=episode_gap,
@@ -159,8 +163,9 @@ class Transitions:
         obs: Sequence[str] | str,
         action: Sequence[str] | str,
         reward: str,
-        terminated: str | None,
+        terminated: str | bool | None,
         timeout: str | None = None,
+        failed: str | None = None,
         episode: str | None = None,
         time: str | None = None,
         episode_gap: float | None = None,
@@ -184,8 +189,10 @@ class Transitions:
                 names_of(obs),
                 names_of(action),
                 reward,
-                name_of(terminated),
+                "" if isinstance(terminated, bool) else name_of(terminated),
+                every_end=terminated is True,
                 timeout=name_of(timeout),
+                failed=name_of(failed),
                 episode=name_of(episode),
                 time=name_of(time),
                 episode_gap=episode_gap,
@@ -276,6 +283,7 @@ class Transitions:
             spec=Spec(columns.obs.shape[1:], columns.action.shape[1]),
             task=task,
             behavior_log_prob=None if log_prob is None else log_prob[kept],
+            failed=None if columns.failed is None else columns.failed[kept],
             source=source,
             cut_off=rewards_cut_off(columns.reward, columns.episode_end, kept),
         )
@@ -320,6 +328,11 @@ class Transitions:
         cut_off = _cut_off(self)
         return max(int(rows.stop - rows.start + np.isfinite(cut_off[rows.stop - 1])) for rows in self.episode_slices())
 
+    @property
+    def failures(self) -> BoolArray:
+        """(R,) ``failed`` where the data say it, else ``terminated``."""
+        return self.terminated if self.failed is None else self.failed
+
     def mean_return(self) -> float:
         """What the policies that made the data earned: the mean of `observed_returns` over the episodes as they were
         recorded. Where missing values cut one into parts, these count as one."""
@@ -340,6 +353,7 @@ class Transitions:
             behavior_log_prob=log_prob,
             weight=None if self.weight is None else self.weight[rows],
             returns=None if self.returns is None else self.returns[rows],
+            failed=None if self.failed is None else self.failed[rows],
             cut_off=None if self.cut_off is None else self.cut_off[rows],
         )
 
@@ -393,7 +407,8 @@ class Transitions:
 
     def with_reward(self, scale: float = 1.0, shift: float = 0.0, *, end_penalty: float = 0.0) -> Transitions:
         """The same rows with rewards scale * (r - end_penalty * terminated) + shift, recorded in ``source``; done
-        twice, the maps compose.
+        twice, the maps compose. Where the data say which ends are failures (``failed``), the penalty is for these
+        alone.
 
         Raises ConfigError where the scale is not a positive number or another one not a number, or where the rows have
         returns of the rewards as they are.
@@ -403,7 +418,7 @@ class Transitions:
         change = RewardMap(scale, shift, end_penalty)
         whole = change.after(self.source.reward_map)
         source = replace(self.source, reward_scale=whole.scale, reward_shift=whole.shift, end_penalty=whole.end_penalty)
-        earned = self.reward - np.float32(end_penalty) * self.terminated
+        earned = self.reward - np.float32(end_penalty) * self.failures
         reward = np.asarray(change.scale * earned + change.shift, np.float32)
         cut_off = np.asarray(change.scale * _cut_off(self) + change.shift, np.float32)
         return replace(self, reward=reward, source=source, cut_off=cut_off)
@@ -482,6 +497,7 @@ def concatenate(parts: Sequence[Transitions]) -> Transitions:
         behavior_log_prob=np.concatenate(log_probs) if len(log_probs) == len(parts) else None,
         weight=None,
         returns=None,
+        failed=None if all(part.failed is None for part in parts) else np.concatenate([p.failures for p in parts]),
         cut_off=np.concatenate([_cut_off(part) for part in parts]),
         source=Provenance(
             JOIN.join(distinct_names([(part.source.name, "".join(part.source.paths)) for part in parts])),

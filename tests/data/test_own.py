@@ -458,7 +458,7 @@ def test_a_gap_in_time_parts_episodes(kind: str, seed: int) -> None:
         times = np.datetime64("2026-03-01T18:00:00") + seconds.astype("timedelta64[s]")
     if kind == "text":
         times = np.array([str(time).replace("T", " ") for time in times], object)
-    units = {"action_low": -3.0, "action_high": 5.0}
+    units: Any = {"action_low": -3.0, "action_high": 5.0}
     expected = Transitions.from_arrays(**without(rows, "time"), **units)
     shuffled = rng.permutation(len(seconds))
     given_rows = {key: values[shuffled] for key, values in without(rows, "episode", time=times).items()}
@@ -473,9 +473,9 @@ def test_gaps_cut_within_the_episodes_that_are_named() -> None:
     rows = log((3, 3, 2, 2), (False,) * 4)
     machine, night = rows["episode"] % 2, rows["episode"] // 2
     times = 10_000.0 * night + 900.0 * rows["obs"][:, 1]
-    units = {"action_low": -3.0, "action_high": 5.0}
+    units: Any = {"action_low": -3.0, "action_high": 5.0}
     order = np.lexsort((machine, times))
-    changed = without(rows, "terminated", episode=machine, time=times)
+    changed: Any = without(rows, "terminated", episode=machine, time=times)
     with pytest.warns(DataWarning):
         found = Transitions.from_arrays(
             **{key: values[order] for key, values in changed.items()}, terminated=None, episode_gap=900.0, **units
@@ -489,3 +489,43 @@ def test_a_gap_that_parts_nothing_is_refused(wrong: dict[str, Any]) -> None:
     rows = without(log(), "episode")
     with pytest.raises(UsageError):
         Transitions.from_arrays(**{**rows, **wrong}, action_low=-3.0, action_high=5.0)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_failures_are_told_from_the_other_ends_of_the_task(marked: bool) -> None:
+    """A deadline ends every episode, and a failure the second: a penalty is for failures alone."""
+    rows, ends = log((3, 2, 4)), np.isin(np.arange(9), (2, 4, 8))
+    failed = np.arange(9) == 4
+    data = Transitions.from_arrays(
+        **{**without(rows, "terminated", "next_obs"), "terminated": True if marked else ends},
+        failed=failed,
+        action_low=-3.0,
+        action_high=5.0,
+    )
+    assert len(data) == 9  # none is without a next state
+    np.testing.assert_array_equal(data.terminated, ends)
+    whole = concatenate([data, data])
+    for one in (data, whole.select(slice(9, 18)), whole.split_episodes(0.5)[1]):
+        np.testing.assert_array_equal(one.failures, failed)
+    np.testing.assert_allclose(data.with_reward(end_penalty=7.0).reward, rows["reward"] - 7.0 * failed)
+    plain = Transitions.from_arrays(
+        **{**without(rows, "terminated"), "terminated": True}, action_low=-3.0, action_high=5.0
+    )
+    np.testing.assert_array_equal(concatenate([plain, data]).failures, np.append(ends, failed))
+    np.testing.assert_allclose(plain.with_reward(end_penalty=7.0).reward, rows["reward"] - 7.0 * ends)
+
+
+def test_a_failure_that_ends_nothing_is_refused() -> None:
+    with pytest.raises(DatasetFormatError):
+        Transitions.from_arrays(**log(), failed=np.arange(9) == 1, action_low=-3.0, action_high=5.0)
+
+
+def test_every_episode_ends_the_task_also_where_rows_are_sorted() -> None:
+    rows = log()
+    order = np.random.default_rng(0).permutation(9)
+    shuffled = {key: values[order] for key, values in without(rows, "terminated").items()}
+    with pytest.warns(DataWarning):
+        data = Transitions.from_arrays(**shuffled, terminated=True, action_low=-3.0, action_high=5.0)
+    np.testing.assert_array_equal(np.flatnonzero(data.terminated) + 1, [rows.stop for rows in data.episode_slices()])
+    cut = Transitions.from_arrays(**without(rows, "terminated"), terminated=False, action_low=-3.0, action_high=5.0)
+    assert not cut.terminated.any() and cut.failed is None

@@ -67,3 +67,28 @@ def test_a_file_of_columns_may_name_the_gap_between_episodes(tmp_path: Path) -> 
         (tmp_path / "log.toml").write_text(f"{text}{wrong}\n")
         with pytest.raises((ConfigError, UsageError)):
             datasets.load(tmp_path / "log.csv", columns=tmp_path / "log.toml", unscored=True)
+
+
+@pytest.mark.parametrize("bill", [0.0, -40.0])
+def test_a_final_bill_in_rows_that_nobody_learns_from_is_remarked(tmp_path: Path, bill: float) -> None:
+    """The remark names the remedy, and the remedy works."""
+    rows = [
+        f"{day},{hour},0.5,{-1.0 + bill * (hour == 9)},{day == 3 and hour == 9}"
+        for day in range(8)
+        for hour in range(10)
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(["e,x,u,r,d", *rows]))
+    text = 'episode = "e"\nobs = "x"\naction = "u"\nreward = "r"\n'
+    (tmp_path / "log.toml").write_text(f'{text}terminated = "d"\n')
+
+    def checked() -> list[str]:
+        report = datasets.inspect(tmp_path / "log.csv", columns=tmp_path / "log.toml", unscored=True)
+        return [message for message in report.warnings if "terminated = true" in message]
+
+    assert len(checked()) == (bill != 0.0)
+    (tmp_path / "log.toml").write_text(f'{text}terminated = true\nfailed = "d"\n')
+    assert not checked()
+    data = datasets.load(tmp_path / "log.csv", columns=tmp_path / "log.toml", unscored=True)
+    assert (len(data), data.terminated.sum(), data.failures.sum()) == (80, 8, 1)
+    report = datasets.inspect(tmp_path / "log.csv", columns=tmp_path / "log.toml", unscored=True)
+    assert (report.ends.terminal, report.ends.failed) == (8, 1)

@@ -244,7 +244,7 @@ def test_without_a_file_of_columns_the_columns_are_shown(tmp_path: Path) -> None
         ("reward = 1", "reward"),
         ("obs = [1]", "obs"),
         ("action = []", "action"),
-        ("terminated = true", "terminated"),
+        ("terminated = 1", "terminated"),
         ('action_low = "0"', "action_low"),
         ('max_episode_steps = "9"', "max_episode_steps"),
         ('delimiter = "::"', "delimiter"),

@@ -63,6 +63,7 @@ def benchmark(options: BenchmarkOptions) -> None:
     """Check, run, print where the table is."""
     from offline_vi.study.ahead import same_command_goes_on
     from offline_vi.study.benchmark import run_study
+    from offline_vi.study.checks import notes
     from offline_vi.study.engines import LocalOptions, RayOptions
     from offline_vi.study.plan import plan_study
     from offline_vi.study.shrinking import shrunk
@@ -76,6 +77,8 @@ def benchmark(options: BenchmarkOptions) -> None:
     plan = plan_study(suite, folder, skip_missing=options.skip_missing)
     for label, error in plan.missing.items():
         print(f"{label} is left out: {error} ({error.hint})", file=sys.stderr)
+    for note in notes(suite) if not options.quiet else []:
+        print(f"note: {note}", file=sys.stderr)
     if options.check:
         jobs = plan.jobs()
         here = Path.cwd()

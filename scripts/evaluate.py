@@ -116,8 +116,8 @@ def print_score(score: RunScore) -> None:
         if (of_data := score.data.get(measure)) is not None:
             print(f"  {'':<18}{of_data:10.2f} mean over the data's own episodes")
     ended, lengths = evaluation.terminated[evaluation.succeeded], evaluation.lengths[evaluation.succeeded]
-    limit = f"not by the limit of {evaluation.max_episode_steps} steps"
-    print(f"  ended by the task {int(ended.sum()):7d} of {len(ended)} episodes, {limit}")
+    limit = f"before the limit of {evaluation.max_episode_steps} steps"
+    print(f"  ended by the task {int(ended.sum()):7d} of {len(ended)} episodes {limit}")
     print(f"  length            {lengths.mean():10.2f} steps, mean over episodes")
     print(f"  failed episodes   {evaluation.n_failed:7d}, where the environment failed")
     for seed, why in evaluation.failures.items():

@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"familiar states that are called unknown, in {found.episodes} further episodes (false alarms):")
     for level, share in found.false_alarms.items():
         print(f"  {100 * share:6.2f} % with --guard-states {level:g} (expected: {100 * level:g} %)")
+    print("with few episodes, these shares scatter around those that are expected")
     if support is not None:
         print("the density of actions is kept; the policy's action is replaced where its log-density is below")
         for level, nats in support.quantiles.items():

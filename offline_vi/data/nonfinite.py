@@ -93,7 +93,7 @@ def held(columns: Columns) -> Repaired:
             filled[field] = np.where(good, column, before) if field == "next_obs" else _hold(column, good, episode)
             count += int((np.isfinite(filled[field]) & ~good).sum())
     columns = replace(columns, **filled)
-    done = f"held the last good value of {counted(count, 'number')}"
+    done = f"held the last good value of {counted(count, 'number')}, next observations included"
     rest = split(columns)
     return rest._replace(done=f"{done}; {rest.done}" if not rest.kept.all() else done)
 

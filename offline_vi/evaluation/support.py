@@ -35,7 +35,10 @@ class Support:
     def threshold(self, level: float = OUTSIDE) -> float:
         """The quantile at ``level`` (default 0.01), in nats. Raises ConfigError for a level that is not kept."""
         if level not in self.quantiles:
-            raise ConfigError(f"the {level:g} quantile is not known", f"one of {', '.join(map(str, self.quantiles))}")
+            raise ConfigError(
+                f"no quantile of the data is kept for the level {level:g}",
+                f"one of {', '.join(map(str, self.quantiles))}",
+            )
         return self.quantiles[level]
 
     def to_json(self) -> dict[str, float]:

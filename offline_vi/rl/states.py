@@ -93,5 +93,7 @@ class KnownStates(Recorded):
     def threshold(self, level: float) -> Tensor:
         """The score below which a state is unknown, 0-d. Raises ConfigError for a level that is not kept."""
         if level not in self.LEVELS:
-            raise ConfigError(f"the {level:g} quantile is not known", f"one of {', '.join(map(str, self.LEVELS))}")
+            raise ConfigError(
+                f"no quantile of the data is kept for the level {level:g}", f"one of {', '.join(map(str, self.LEVELS))}"
+            )
         return self.quantiles[self.LEVELS.index(level)]

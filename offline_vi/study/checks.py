@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from offline_vi import registry
 from offline_vi.errors import CapabilityError, ConfigError, OfflineVIError
 from offline_vi.study.commands import fit_flags, train_arguments, train_flags, train_options
-from offline_vi.study.presets import preset
+from offline_vi.study.presets import note_on, preset
 from offline_vi.study.suite import Cell, Suite
 from offline_vi.study.suite_values import RESERVED, unknown_key
 
@@ -66,6 +66,21 @@ def check_options(suite: Suite) -> None:
 def different_cells(suite: Suite) -> list[Cell]:
     """A cell of each kind: data set and seed make no difference to its options."""
     return [*{(cell.algorithm, cell.variant, cell.preset): cell for cell in suite.cells()}.values()]
+
+
+def notes(suite: Suite) -> list[str]:
+    """What the presets of the suite leave out because it shares another behavior model than theirs."""
+    found = [
+        note_on(cell.preset, cell.algorithm, suite.model(cell), [*map(field_name, train_options(suite, cell))])
+        for cell in different_cells(suite)
+        if suite.model(cell)
+    ]
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def field_name(option: str) -> str:
+    """An option of a suite as a field is named."""
+    return option.replace("-", "_")
 
 
 def check_building(suite: Suite, label: str, spec: Spec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,6 +57,11 @@ class Preset:
     def returns(self, algorithm: str, model: str) -> dict[str, Any]:
         """Changed defaults of `ReturnOptions`, of an algorithm on that behavior model."""
         return self._own(algorithm, model).returns
+
+    def left_out(self, algorithm: str, model: str) -> dict[str, Any]:
+        """What the preset sets for the algorithm on a model of the preset's own, where the model is another."""
+        own = self.own.get(algorithm)
+        return {} if own is None or own.behavior == model else own.options | own.config
 
     def _own(self, algorithm: str, model: str) -> Own:
         own = self.own.get(algorithm)
@@ -153,6 +159,19 @@ def choice(name: str, algorithm: str, spec: Spec, model: str = "") -> AgentChoic
         jointly=bool(model) and "behavior_steps" not in options,
         **given,
     )
+
+
+def note_on(name: str, algorithm: str, model: str, settled: Collection[str] = ()) -> str:
+    """A line on what a preset leaves out for an algorithm because its behavior model is another than the preset's;
+    empty where that is nothing. ``settled`` are settings that need no mention."""
+    left = {key: value for key, value in preset(name).left_out(algorithm, model).items() if key not in settled}
+    own, flags = preset(name).behavior_of(algorithm), " ".join(_flag(key, value) for key, value in left.items())
+    return f"with {model}, {algorithm} lacks what --preset {name} sets for {own}: {flags}" if left else ""
+
+
+def _flag(key: str, value: Any) -> str:
+    words = [] if value is True else value if isinstance(value, list | tuple) else [value]
+    return " ".join([f"--{key.replace('_', '-')}", *map(str, words)])
 
 
 def preset(name: str) -> Preset:

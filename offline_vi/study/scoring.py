@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offline_vi.errors import ConfigError, EnvError, UsageError
+from offline_vi.errors import ConfigError, EnvError, UsageError, counted
 from offline_vi.factories import Factory, allow, check_kwargs, environment_title, kwargs_from, words_of
 from offline_vi.runs.files import read_json
 from offline_vi.study.follow_up import command_on
@@ -295,7 +295,10 @@ def safe_in_box(action: Sequence[float], task: Task) -> Tensor:
 
     low, high = task.action_low, task.action_high
     if len(action) != len(low):
-        raise UsageError(f"the safe action has {len(action)} numbers", f"one for each of the {len(low)} actions")
+        raise UsageError(
+            f"the safe action has {counted(len(action), 'number')}",
+            f"give {counted(len(low), 'number')}, one for each action",
+        )
     given = np.asarray(action, np.float32)
     if not ((given >= np.asarray(low, np.float32)) & (given <= np.asarray(high, np.float32))).all():
         box = " and ".join(f"{below:g} to {above:g}" for below, above in zip(low, high, strict=True))

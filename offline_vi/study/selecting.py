@@ -92,6 +92,7 @@ class Selection(NamedTuple):
     tried: list[Tried]
     best: int  # its number
     doubt: str  # why the estimates were not used; empty where they were
+    next_seed: int  # of an episode from a start that no policy has had
 
     def to_json(self) -> dict[str, Any]:
         """The selection, JSON-ready."""
@@ -126,7 +127,7 @@ def select(runs: Sequence[str], options: SelectOptions, env: str = "", *, progre
         ended[arm] += int(episode.terminated.sum())
         bandit.observe(arm, episode.mean_return)
     tried = [Tried(*one) for one in zip(runs, prior.estimates, returns, ended, strict=True)]
-    return Selection(tried, bandit.best, prior.doubt)
+    return Selection(tried, bandit.best, prior.doubt, options.seed + options.rollouts)
 
 
 def task_in(run: str, env: str) -> Task:
@@ -230,7 +231,10 @@ def lines(found: Selection) -> Iterator[str]:
         yield "  It says where to begin. The more rollouts a policy has, the less its estimate counts."
     if untried := [one.run for one in found.tried if not one.returns]:
         yield f"  Never tried: {', '.join(untried)}. With --prior-rollouts 0 and a rollout for each, all are."
-    yield "  The selected policy's own mean is optimistic: score it again with `offline-vi evaluate` on other seeds."
+    words = command_on(
+        "evaluate", selected.run, "--seed", str(found.next_seed), config=read_config(selected.run).record
+    )
+    yield f"  The selected policy's own mean is optimistic. This scores it from other starts: `{words}`"
 
 
 def keep_selection(found: Selection, options: SelectOptions, folder: Path) -> list[Path]:

@@ -94,7 +94,7 @@ class ScoreRow:
     episodes: tuple[int, int]  # of a final evaluation, at least and at most
     over_episodes: float | None  # standard error of a run's score over its episodes, root mean square over runs
     failed_episodes: int  # of the final evaluations; in no number
-    ended: float | None  # share of the episodes that the task ended
+    ended: list[float]  # of each run the share of its episodes that the task ended, where a run says it
     published: list[Published]  # at the runs' own settings
     unlike: list[Unlike]  # at others
     seconds: float  # a run
@@ -152,9 +152,10 @@ def episode_notes(rows: Sequence[ScoreRow]) -> list[str]:
         f"same seed, by default all, begin them in the same states.{spread}"
         + (f" Typical standard error of such a mean: {', '.join(typical)}." if 0 < len(typical) <= SHOWN else "")
     ]
-    ended = [f"{row.method.label}{on[row.dataset]} {share_of(row.ended)}" for row in known if row.ended is not None]
-    if len(ended) <= MANY and any(row.ended for row in known):
-        notes.append(f"Share of these episodes that the task ended before the time limit: {', '.join(ended)}.")
+    ended = [f"{row.method.label}{on[row.dataset]} {shares_of(row.ended)}" for row in known if row.ended]
+    if len(ended) <= MANY and any(any(row.ended) for row in known):
+        seeds = ", of each seed" if any(row.seeds > 1 for row in known) else ""
+        notes.append(f"Share of these episodes that the task ended before the time limit{seeds}: {'; '.join(ended)}.")
     noisy = [row for row in known if (row.over_episodes or 0.0) > (math.inf if row.std is None else row.std)]
     if noisy:
         first = [f"{row.method.label}{on[row.dataset]} ({standard_error([row])})" for row in noisy[:SHOWN]]
@@ -202,13 +203,11 @@ def score_row(study: Study, method: Method, dataset: str) -> ScoreRow:
         episodes=(min(run.scores.episodes for run in runs), max(run.scores.episodes for run in runs)),
         over_episodes=_root_mean_square([run.scores.over_episodes for run in runs]),
         failed_episodes=sum(run.scores.failed_episodes for run in runs),
-        ended=mean_of(
-            [
-                run.scores.ended / run.scores.episodes
-                for run in runs
-                if run.scores.ended is not None and run.scores.episodes
-            ]
-        ),
+        ended=[
+            run.scores.ended / run.scores.episodes
+            for run in runs
+            if run.scores.ended is not None and run.scores.episodes
+        ],
         published=alike,
         unlike=unlike,
         seconds=float(np.mean([run.seconds for run in runs])),
@@ -403,6 +402,14 @@ def support_rows(study: Study) -> list[SupportRow]:
                 means = [mean_of([one.get(name) for one in found]) for name in names]
                 rows.append(SupportRow(dataset, method, len(found), digits_for(values), *means))
     return rows
+
+
+def shares_of(ended: Sequence[float]) -> str:
+    """The shares of the episodes of several runs, for a sentence: each of a few, or from the least to the most."""
+    several = [share_of(one) for one in sorted(ended)]
+    if len(set(several)) == 1:
+        return several[0]
+    return ", ".join(map(share_of, ended)) if len(ended) <= SHOWN else f"{several[0]} to {several[-1]}"
 
 
 def share_of(ended: float) -> str:

@@ -36,7 +36,7 @@ from offline_vi.study.flags import Parts, parse, value_of
 from offline_vi.study.kept import density_in, fitted_in
 from offline_vi.study.names import run_name
 from offline_vi.study.plots import learning_curve
-from offline_vi.study.presets import preset
+from offline_vi.study.presets import note_on, preset
 from offline_vi.study.returns import ReturnOptions, start, with_returns
 from offline_vi.study.run import Record, RunOptions, data_record
 from offline_vi.study.tuned import tuned
@@ -107,7 +107,8 @@ class TrainOptions:
     """Add this to every reward, after the scale (AntMaze: -1)."""
     end_penalty: float = 0.0
     """Train as if the step that ends the task earned so much less, in units of the data's reward: for tasks whose end
-    is a failure. Episode weights see it, too; scores do not."""
+    is a failure. Where the data mark failures (`failed` in the file of columns), it is for these alone. Episode weights
+    see it, too; scores do not."""
     print_config: bool = False
     """Print what would be done, step by step and in the paper's terms, but do nothing."""
     num_seeds: Annotated[int, tyro.conf.arg(name="parallel-seeds", aliases=["--seeds-at-once"])] = 1
@@ -183,6 +184,13 @@ class Training(Experiment):
         penalized = self.data.with_reward(end_penalty=self.rewards.end_penalty)
         if not self.options.run.quiet and len(phases := self._phases(penalized)) > 1:
             print(", then ".join(f"{what}: {steps:,} steps" for what, steps in phases), file=standard_error())
+        now = {**vars(chosen), **vars(self.options.algorithm)}
+        left = preset(chosen.preset).left_out(self.algorithm, chosen.behavior_model)
+        settled = [name for name, value in left.items() if now.get(name) == value]
+        if not self.options.run.quiet and (
+            note := note_on(chosen.preset, self.algorithm, chosen.behavior_model, settled)
+        ):
+            print(f"note: {note}", file=standard_error())
         self.rows = with_weights(penalized, self.options.weights, run, self.options.run)
         if self.choice.behavior_config is not None:
             check_scale(self.choice.behavior_config, self.data)

@@ -66,7 +66,7 @@ def test_a_file_returns_the_safe_action_in_an_unknown_state(trained: str, capsys
     card = json.loads(file.with_name("safe.ts.json").read_text())
     assert card["guard"]["safe_action"] == pytest.approx([-1.5])
     assert (card["outside"]["shape"], card["outside"]["dtype"]) == (["batch", 2], "bool")
-    for wrong, why in ((["-2.5"], "-2 to 2"), (["1", "1"], "each of the 1")):
+    for wrong, why in ((["-2.5"], "-2 to 2"), (["1", "1"], "one for each")):
         code, _, error = run([*words, "--overwrite", "--safe-action", *wrong], capsys)
         assert code == 2 and why in error
     code, _, error = run(["export", trained, "--output", str(file.with_name("b.pt2")), "--safe-action", "0"], capsys)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from command_line import run
+from small_data import pendulum
 
 PROCEDURES = {
     "plas": ("1. fit cvae-published for 500,000 steps, batch 100, Adam at learning rate 0.0001, constant; freeze it",),
@@ -32,3 +34,22 @@ def test_the_procedure_is_told_and_nothing_is_done(
     for part in PROCEDURES[words]:
         assert part in out, out
     assert "differences from the reference code" in out
+
+
+def test_a_note_says_which_settings_of_a_preset_another_model_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the flags of the note it is silent, and so it is on the preset's own model."""
+    data = pendulum(tmp_path / "toy.hdf5")
+    small = ["--hidden", "8", "--batch-size", "8", "--steps", "2", "--behavior-steps", "2", "--eval-every", "0"]
+    words = ["train", "bcq", "--preset", "fast", "--dataset", data, *small, "--output", str(tmp_path / "run")]
+    mixture = [*words, "--behavior", "mixture", "--overwrite"]
+    code, _, error = run(mixture, capsys)
+    assert code == 0
+    (note,) = [line for line in error.splitlines() if line.startswith("note: ")]
+    flags = note[note.index("--proposals") :].split()
+    for quiet in ([*mixture, *flags], [*words, "--overwrite"]):
+        code, _, error = run(quiet, capsys)
+        assert (code, "note: " in error) == (0, False)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["train_options"]["proposals"] == "most-likely"

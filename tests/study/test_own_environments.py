@@ -128,7 +128,7 @@ def test_an_environment_beside_the_data_is_trained_on_scored_and_reported_by_its
     code, out, _ = run(["evaluate", "run", "--env", env, "--episodes", "2", "--max-episode-steps", "2"], capsys)
     assert code == 0 and "nan" not in out and "normalized" not in out
     assert f"max_episode_steps 2, in the run {limit}" in out
-    assert "0 of 2 episodes, not by the limit of 2 steps" in out
+    assert "0 of 2 episodes before the limit of 2 steps" in out
 
 
 def test_the_check_of_data_finds_what_training_would_refuse(

@@ -596,14 +596,19 @@ def test_runs_that_did_not_begin_are_counted_for_each_method(tmp_path: Path) -> 
 
 def test_a_report_says_how_many_episodes_the_task_ended(tmp_path: Path) -> None:
     """A short length may be a failure that pays: it is in the note and in results.csv."""
-    for kind, ended in (("bc", [False, True]), ("bcq", [True, True])):
-        path = of_returns(tmp_path / kind, 0, [-1.0, -2.0], algorithm=kind)
+    cases = (("bc", 0, [False, True]), ("bcq", 0, [True, True]), ("bcq", 1, [False, False]))
+    for kind, seed, ended in cases:
+        path = of_returns(tmp_path / f"{kind}{seed}", seed, [-1.0, -2.0], algorithm=kind)
         result = json.loads((path / "result.json").read_text())
         (path / "result.json").write_text(json.dumps({**result, "terminated": ended, "lengths": [3, 9]}))
     study = read_runs(sorted(tmp_path.iterdir()))
-    assert "bc 50 %, bcq 100 %" in " ".join(contents(study).episode_notes)
+    assert "bc 50 %; bcq 100 %, 0 %" in " ".join(contents(study).episode_notes)  # a mean would hide that seeds differ
     with write_results(study, tmp_path).open(newline="") as file:
-        assert [(row["ended_by_task"], row["length"]) for row in csv.DictReader(file)] == [("1", "6.0"), ("2", "6.0")]
+        assert [(row["ended_by_task"], row["length"]) for row in csv.DictReader(file)] == [
+            ("1", "6.0"),
+            ("2", "6.0"),
+            ("0", "6.0"),
+        ]
 
 
 @pytest.mark.parametrize("fewest", [1, 3])

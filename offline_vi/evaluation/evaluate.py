@@ -106,7 +106,10 @@ class Evaluation:
     def __repr__(self) -> str:
         score = f"normalized score {self.mean:.1f}, " if self.scored else ""
         failed = f", {self.n_failed} failed" if self.n_failed else ""
-        return f"Evaluation({self.env_id}, {len(self.returns)} episodes: {score}return {self.mean_return:.1f}{failed})"
+        ended = int(self.terminated[self.succeeded].sum())
+        ends = f", {ended} ended by the task" if ended else ""
+        episodes = f"{self.env_id}, {len(self.returns)} episodes"
+        return f"Evaluation({episodes}: {score}return {self.mean_return:.1f}{ends}{failed})"
 
     def shown(self) -> dict[str, float]:
         """Numbers for a line on the way: the mean return, the mean score where there is one, the mean length in steps,

@@ -101,13 +101,18 @@ def against_lines(comparisons: Sequence[Against], digits: int | None = None) -> 
         decimals = one.digits if digits is None else digits
         gain = number(found.difference.value, decimals)
         ahead = "" if found.wins is None else f", ahead in {found.wins} of {found.runs[0]} seeds"
+        start = f"  {one.method.label:<{wide}}{one.dataset}{'  ' if one.dataset else ''}{gain}"
+        if found.runs == (1, 1):
+            yield start
+            continue
         yield (
-            f"  {one.method.label:<{wide}}{one.dataset}{'  ' if one.dataset else ''}{gain}"
-            f"{f' ({span(found.difference, decimals)})' if several else ''}{ahead}, P(better) "
+            f"{start}{f' ({span(found.difference, decimals)})' if several else ''}{ahead}, P(better) "
             f"{number(found.improvement.value, 2)}{f' ({span(found.improvement, 2)})' if several else ''}, "
             f"p {number(found.p_value, 4)} (smallest possible {number(found.smallest_p, 4)})"
         )
-    if any(one.found.smallest_p > SHOWN for one in comparisons):
+    if comparisons and all(one.found.runs == (1, 1) for one in comparisons):
+        yield "  one run against one: there is no test; whether another seed would do the same is not known"
+    elif any(one.found.smallest_p > SHOWN for one in comparisons):
         yield f"  smallest possible p above {SHOWN}: with so few runs, no p-value can show a difference"
 
 

@@ -54,7 +54,11 @@ def procedure(name: str, options: Any) -> Iterator[str]:
     """What is trained, in which order and for how long."""
     chosen: TrainOptions = options.train
     model, joint, returns = chosen.behavior_model, not (chosen.behavior_steps or chosen.behavior_from), options.returns
+    rule, value_steps = options.weights.episode_weights, options.weights.value_steps
     parts: list[str] = []
+    if rule in ("improving", "worthwhile"):
+        where = ", where the returns of the best episodes do not agree" if rule == "worthwhile" else ""
+        parts.append(f"fit values for {value_steps:,} steps, and advantages of the steps for as many{where}")
     if model and not joint:
         paper = PRESETS["published"].each.get(name, {}).get("behavior_steps")
         fit = f"fit {model} for {lengths(chosen.behavior_steps, paper)}, {fitting(options)}"

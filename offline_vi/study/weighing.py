@@ -24,7 +24,7 @@ from offline_vi.training.loop import LoopOptions
 from offline_vi.training.trajectory_values import TrajectoryValuesConfig, fit_advantages
 
 FITTED = "rows.safetensors"  # a number for each row, when what it is made of is fitted
-VALUES, GAINS = "values", "gains of the steps"  # what is fitted, for people
+VALUES, GAINS = "values", "advantages of the steps"  # what is fitted, for people
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ PROCEDURES = {
     "cql --tuned-for antmaze-umaze": ("rewards: 4 r -2\n", "lagrange_threshold 5.0"),
     "iql --tuned-for hopper-medium-v2": ("rewards: 1000 / (largest - smallest return) r\n", "orthogonal"),
     "iql --tuned-for antmaze-umaze-v2": ("rewards: r -1\n",),
+    "bc --episode-weights improving --value-steps 70": ("1. fit values for 70 steps", "as many\n", "2. train bc"),
 }
 
 

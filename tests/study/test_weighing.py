@@ -115,7 +115,7 @@ def test_what_is_fitted_for_the_weights_is_announced(
     flags = ["--dataset", data, "--steps", "10", *small, "--value-steps", "20", "--output", str(tmp_path / "run")]
     code, _, err = run(["train", "bc", *flags, "--episode-weights", "improving"], capsys)
     assert code == 0
-    assert err.splitlines()[0] == "values: 20 steps, then gains of the steps: 20 steps, then bc: 10 steps"
+    assert err.splitlines()[0] == "values: 20 steps, then advantages of the steps: 20 steps, then bc: 10 steps"
 
 
 @pytest.mark.parametrize(("spread", "fitted"), [(0.001, False), (1.0, True)])

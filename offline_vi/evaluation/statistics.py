@@ -248,7 +248,7 @@ class PairedDifference(NamedTuple):
     difference: Interval  # the mean over starts, and its interval
     p_value: float  # two-sided sign-flip test of "no difference"
     wins: int  # starts from which ours earned more
-    starts: int
+    starts: int  # that both had
 
 
 def paired_difference(
@@ -258,10 +258,10 @@ def paired_difference(
     interval over starts, and the permutation test that exchanges the two within each start. Up to ``resamples``
     (default 10,000) ways to exchange are all tried; of more, as many are drawn.
 
-    What a start does to both cancels, so that far fewer episodes tell the two apart. The result is of these two
-    policies: it says nothing about what another training seed would give.
+    What a start does to both cancels in their difference. The result is of these two policies: it says nothing about
+    what another training seed would give.
 
-    Raises UsageError where the two are not as many, or not finite.
+    Raises UsageError where the numbers of starts differ, or where a score is not finite.
     """
     x, y = (_checked([side])[0] for side in (ours, theirs))
     if len(x) != len(y):

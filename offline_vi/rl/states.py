@@ -70,8 +70,8 @@ class KnownStates(Recorded):
 
     @torch.no_grad()
     def culprit(self, obs: Tensor) -> Tensor:
-        """(B, O) -> (B,), the number of the entry to which a state owes most that it is unlike the data's: with the
-        data's mean in its place, the score would be highest. An entry that is not finite comes first."""
+        """(B, O) -> (B,), the number of the entry that makes each state most unlike the data's: with the data's mean in
+        its place, the score would be highest. An entry that is not finite comes first."""
         dim = self.spec.obs_dim
         diagonal = torch.eye(dim, dtype=torch.bool, device=obs.device)
         replaced = torch.where(

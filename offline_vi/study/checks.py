@@ -71,16 +71,16 @@ def different_cells(suite: Suite) -> list[Cell]:
 def notes(suite: Suite) -> list[str]:
     """What the presets of the suite leave out because it shares another behavior model than theirs."""
     found = [
-        note_on(cell.preset, cell.algorithm, suite.model(cell), [*map(field_name, train_options(suite, cell))])
+        note_on(
+            cell.preset,
+            cell.algorithm,
+            suite.model(cell),
+            [option.replace("-", "_") for option in train_options(suite, cell)],
+        )
         for cell in different_cells(suite)
         if suite.model(cell)
     ]
     return list(dict.fromkeys(filter(None, found)))
-
-
-def field_name(option: str) -> str:
-    """An option of a suite as a field is named."""
-    return option.replace("-", "_")
 
 
 def check_building(suite: Suite, label: str, spec: Spec) -> None:
